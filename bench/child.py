@@ -52,6 +52,7 @@ def watch(
     limit_s: float = float("inf"),
     log: Path | None = None,
     ranks: bool = False,
+    answers: Sequence[int] = (0,),
 ) -> Watched:
     """Run a command, at most ``limit_s`` seconds; ends the program if the command fails by itself.
 
@@ -61,6 +62,8 @@ def watch(
         Standard output and standard error go there; its end is shown if the command fails.
     ranks : bool
         The command is mpirun: memory is the sum over what it started, itself left out.
+    answers : sequence of int
+        Statuses that are no failure: of some commands 1 says that nothing was found.
     """
     # A command of verglas must find the one that this script imported, also in a source tree.
     environment = os.environ | {"PYTHONPATH": str(Path(vg.__file__).parents[1])}
@@ -78,7 +81,7 @@ def watch(
             _end(psutil.Process(child.pid))
             child.wait()
         reader.join()
-    if status not in (None, 0):
+    if status not in (None, *answers):
         end = "" if log is None else f":\n{log.read_text()[-2000:]}"
         raise SystemExit(f"{' '.join(command)} failed with status {status}{end}")
     return Watched(seconds, peak / 1e9, told[0], status is None)

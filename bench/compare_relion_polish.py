@@ -1,0 +1,166 @@
+"""Polishing beside relion_motion_refine (RELION 3.1.3, Debian) on the same simulated movies.
+
+    python bench/compare_relion_polish.py [--seeds 1] [--first-seed 300] [--fitted] [--folder FOLDER] [--add]
+
+Sessions of bench_polish.py (two movies of 30 particles 80 A wide, 12 frames of 3 e/A2, planted walks and damage, the
+motion of whole frames known), written as RELION's files: movies as MRC stacks, particles, corrected_micrographs.star
+with the motion of each movie, an FSC, the true map as both half maps, a ball as mask. Both follow particles up to 4 A
+with the same prior of tracks, whose values are those of RELION's interface (velocity 0.2 A/dose, divergence 5000 A,
+acceleration 2 A/dose), in one thread; with ``--fitted`` verglas with the prior from the data besides. ``track_rms_A``
+is the error of tracks along an axis, each about its mean (none where nothing was changed); that of the first row is
+what the mean motion of all particles leaves. ``processor_s`` is that of the whole command, ``seconds`` wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import pandas as pd
+from bench_polish import BOX, DOSE, FRAMES, PIXEL_A, N, about_mean, object_of, session
+from child import VERGLAS, watch
+from compare_relion_motion import processor_seconds
+
+import verglas as vg
+from verglas.io import read_json, read_star, write_map, write_micrographs, write_particles, write_star
+from verglas.io.motion import write_motion_star
+
+from common import RESULTS, write
+
+PRIOR = {"velocity": 0.2, "correlation-length": 5000.0, "acceleration": 2.0}
+FINEST_A = 4.0
+
+
+def write_session(folder: Path, seed: int) -> list[np.ndarray]:
+    """All files of a session; where each particle lies in each frame of the movies, beyond its centre, in A."""
+    model, truth = object_of(seed)
+    movies, particles, true, _ = session(model, seed)
+    names = []
+    for recorded in movies:
+        name = recorded.micrograph
+        with mrcfile.new(folder / f"{Path(name).stem}_movie.mrcs") as file:
+            file.set_data(np.asarray(recorded.open().source.data).astype(np.int16))
+            file.set_image_stack()
+            file.voxel_size = PIXEL_A
+        vars(recorded.trajectory)["movie"] = f"{Path(name).stem}_movie.mrcs"
+        write_motion_star(folder / f"{Path(name).stem}.star", recorded.trajectory)
+        names.append(name)
+    table = pd.DataFrame(
+        {
+            "rlnMicrographName": names,
+            "rlnMicrographMetadata": [f"{Path(name).stem}.star" for name in names],
+            "rlnMicrographPixelSize": PIXEL_A,
+            "rlnMicrographOriginalPixelSize": PIXEL_A,
+            "rlnVoltage": 300.0,
+            "rlnSphericalAberration": 2.7,
+            "rlnAmplitudeContrast": 0.1,
+        }
+    )
+    write_micrographs(folder / "micrographs.star", table)
+    write_particles(folder / "particles.star", particles, stack=folder / "particles.mrcs")
+    write_map(folder / "map.mrc", truth)
+    y, x, z = np.mgrid[:BOX, :BOX, :BOX] - BOX / 2
+    ball = np.clip((45 / PIXEL_A + 5 - np.sqrt(x**2 + y**2 + z**2)) / 5, 0, 1)
+    write_map(folder / "mask.mrc", vg.Map(ball.astype(np.float32), PIXEL_A))
+    shells = np.arange(BOX // 2 + 1)
+    curve = (shells <= BOX * PIXEL_A / FINEST_A).astype(float)
+    fsc = {
+        "rlnSpectralIndex": shells,
+        "rlnResolution": shells / (BOX * PIXEL_A),
+        "rlnAngstromResolution": np.where(shells, BOX * PIXEL_A / np.maximum(shells, 1), 999.0),
+        "rlnFourierShellCorrelationCorrected": curve,
+        "rlnFourierShellCorrelationUnmaskedMaps": curve,
+        "rlnFourierShellCorrelationMaskedMaps": curve,
+        "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps": 0.0 * curve,
+    }
+    general = {
+        "rlnFinalResolution": FINEST_A,
+        "rlnMaskName": "mask.mrc",
+        "rlnUnfilteredMapHalf1": "map.mrc",
+        "rlnUnfilteredMapHalf2": "map.mrc",
+    }
+    write_star(folder / "postprocess.star", {"general": general, "fsc": pd.DataFrame(fsc)})
+    return [tracks * PIXEL_A for tracks in true]
+
+
+def rms(found: list[np.ndarray], true: list[np.ndarray]) -> float:
+    """Along an axis, each track about its mean."""
+    off = [about_mean(one) - about_mean(other) for one, other in zip(found, true, strict=True)]
+    return float(np.sqrt(np.mean(np.concatenate(off) ** 2)))
+
+
+def relion(folder: Path, minutes: float) -> tuple[list[np.ndarray], Any]:
+    """Tracks of relion_motion_refine in A, and what its run took."""
+    seen = watch(
+        f"relion_motion_refine --i particles.star --f postprocess.star --m1 map.mrc --m2 map.mrc --mask mask.mrc "
+        f"--corr_mic micrographs.star --o relion/ --fdose {DOSE} --s_vel {PRIOR['velocity']} "
+        f"--s_div {PRIOR['correlation-length']} --s_acc {PRIOR['acceleration']} --combine_frames --j 1".split(),
+        folder,
+        limit_s=60 * minutes,
+        log=folder / "relion.log",
+    )
+    tracks = []
+    for path in sorted((folder / "relion").rglob("*_tracks.star")):
+        tables = [t for name, t in read_star(path).items() if isinstance(t, pd.DataFrame) and name != "general"]
+        tracks.append(np.array([t[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy(float) for t in tables]))
+    return tracks, seen
+
+
+def ours(folder: Path, out: str, given: list[str], minutes: float) -> tuple[list[np.ndarray], Any]:
+    """The same of ``verglas polish``."""
+    words = ["polish", "particles.star", "micrographs.star", "--half-maps", "map.mrc", "map.mrc", "--mask", "mask.mrc"]
+    words += ["--max-resolution", str(FINEST_A), "--threads", "1", "--out", out, *given]
+    # it ends with status 1 where nothing gained, which is an answer
+    seen = watch([*VERGLAS, *words], folder, limit_s=60 * minutes, log=folder / f"{out}.log", answers=(0, 1))
+    account = folder / out / "polish.json"
+    if not account.is_file() or not read_json(account)["changed"]:  # stopped, or nothing gained
+        return [], seen
+    table = read_star(folder / out / "tracks.star")["tracks"]
+    places = table[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(float).reshape(-1, N, FRAMES, 2)
+    return list(places * PIXEL_A), seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=300)
+    parser.add_argument("--minutes", type=float, default=4.0, help="a program is stopped after so long")
+    parser.add_argument("--folder", type=Path, help="where the files are kept; a temporary one by default")
+    parser.add_argument("--fitted", action="store_true", help="also with the prior from the data, which takes longer")
+    parser.add_argument("--add", action="store_true", help="to the rows that the file of results holds")
+    args = parser.parse_args()
+    if shutil.which("relion_motion_refine") is None:
+        raise SystemExit("relion_motion_refine is not on PATH (Debian: apt-get install relion)")
+    path = RESULTS / "compare_relion_polish.json"
+    rows: list[dict[str, Any]] = read_json(path)["rows"] if args.add and path.is_file() else []
+    given = [word for name, value in PRIOR.items() for word in (f"--{name}", str(value))]
+    programs = {
+        "verglas polish": lambda folder: ours(folder, "given", given, args.minutes),
+        "relion_motion_refine 3.1.3": lambda folder: relion(folder, args.minutes),
+    }
+    if args.fitted:
+        programs["verglas polish, prior from the data"] = lambda folder: ours(folder, "fitted", [], args.minutes)
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        with tempfile.TemporaryDirectory(dir=args.folder) as made:
+            folder = Path(args.folder or made)
+            true = write_session(folder, seed)
+            known = [np.zeros_like(t) + about_mean(t).mean(axis=0, keepdims=True) for t in true]
+            rows.append({"seed": seed, "program": "mean motion of all particles", "track_rms_A": rms(known, true)})
+            for name, run in programs.items():
+                before = processor_seconds()
+                tracks, seen = run(folder)
+                row = {"seed": seed, "program": name, "seconds": seen.seconds, "peak_GB": seen.peak_GB}
+                row |= {"processor_s": processor_seconds() - before, "stopped": seen.stopped}
+                row["track_rms_A"] = rms(tracks, true) if tracks else None
+                rows.append(row)
+                print(row, flush=True)
+                write("compare_relion_polish", rows, quiet=True)
+
+
+if __name__ == "__main__":
+    main()
