@@ -18,6 +18,7 @@ from verglas.types import Picks
 
 if TYPE_CHECKING:
     from verglas.learned import Weights
+    from verglas.run.pick import PickJob
 
 CONSENSUS = "consensus"
 # Micrographs that a consensus of the classical pickers is taken of: more teach nothing new in the time.
@@ -35,6 +36,36 @@ def read_weights(path: Path) -> Weights:
     from verglas.learned import from_safetensors
 
     return from_safetensors(path.read_bytes(), str(path))
+
+
+def chosen_weights(job: PickJob, table: pd.DataFrame) -> tuple[Weights | None, str]:
+    """Weights of the method ``learned``, and what a further training came to; None and nothing for the other methods.
+
+    Parameters
+    ----------
+    job : PickJob
+    table : DataFrame
+        Its micrographs.
+
+    Raises
+    ------
+    InputError
+        Weights or clicks for a method that has none; no or too few clicks.
+    """
+    if job.settings.method != "learned":
+        if job.weights is not None or job.fine_tune is not None:
+            raise InputError("pick: weights and fine-tuning are those of --method learned; give it, or leave them out")
+        return None, ""
+    from verglas.learned import packaged_weights
+
+    weights = packaged_weights("picker") if job.weights is None else read_weights(job.weights)
+    if job.fine_tune is None:
+        return weights, ""
+    weights, said = tuned_weights(
+        weights, table, job.fine_tune, job.diameter_A, job.settings, complete=job.clicks_complete
+    )
+    write_weights(job.out / "weights.safetensors", weights)
+    return weights, said
 
 
 def tuned_weights(

@@ -54,7 +54,7 @@ from verglas.run.candidates import FOLDER as CANDIDATES
 from verglas.run.candidates import LeftOut, candidates_star
 from verglas.run.edited_picks import set_aside_edits
 from verglas.run.extract import Microscope
-from verglas.run.fine_tune import read_weights, tuned_weights, write_weights
+from verglas.run.fine_tune import chosen_weights
 from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
 from verglas.run.tenure import Tenure, tenure
@@ -249,7 +249,10 @@ def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSumm
             (job.out / folder).mkdir(exist_ok=True)
         held.write(state="running", settings=settings)
         taught = None if job.examples is None else taught_by(job.examples, table, job)
-        given = _Given(templates, truth, areas, taught, _weights(job, table, held))
+        weights, said = chosen_weights(job, table)
+        if said:
+            held.note("fine_tune", said)
+        given = _Given(templates, truth, areas, taught, weights)
         return _pick_all(job, table, given, held, start_time)
 
 
@@ -269,25 +272,6 @@ def taught_by(path: Path, table: pd.DataFrame, job: PickJob) -> PickExamples:
         raise InputError(f"pick: {path}: none of its {len(clicks)} micrographs ({first}, ...) is among those given")
     read = ((read_micrograph(table[PATH].iloc[row], _pixel(table.iloc[row])), picks.xy_px) for picks, row in known)
     return teach(read, job.diameter_A, job.settings, threads=job.threads)
-
-
-def _weights(job: PickJob, table: pd.DataFrame, held: Tenure) -> Weights | None:
-    """Of the method ``learned``; what a further training came to stands beside the picks."""
-    if job.settings.method != "learned":
-        if job.weights is not None or job.fine_tune is not None:
-            raise InputError("pick: weights and fine-tuning are those of --method learned; give it, or leave them out")
-        return None
-    from verglas.learned import packaged_weights
-
-    weights = packaged_weights("picker") if job.weights is None else read_weights(job.weights)
-    if job.fine_tune is None:
-        return weights
-    weights, said = tuned_weights(
-        weights, table, job.fine_tune, job.diameter_A, job.settings, complete=job.clicks_complete
-    )
-    write_weights(job.out / "weights.safetensors", weights)
-    held.note("fine_tune", said)
-    return weights
 
 
 def _pick_all(
