@@ -32,8 +32,8 @@ def worker(box: int, threads: int) -> dict[str, Any]:
 
     grid = ops.Grid(box, max_radius=(box - 1) // 2)
     sums, rng = ops.GridSums.zeros(grid), np.random.default_rng(0)
-    sums.values += rng.standard_normal(grid.shape[1:])  # by planes: a whole grid of random numbers takes long to make
-    sums.weights += np.abs(rng.standard_normal(grid.shape[1:])) + 0.1
+    sums.values[...] += rng.standard_normal(grid.shape[1:])  # the same in every plane: quickly made
+    sums.weights[...] += np.abs(rng.standard_normal(grid.shape[1:])) + 0.1
     ssnr = np.linspace(10, 0.1, grid.max_radius + 1)
     before, cpu, wall = _resident_GB("VmRSS"), time.process_time(), time.perf_counter()
     if hasattr(direct, "solve"):

@@ -108,6 +108,16 @@ def test_a_folder_that_cannot_be_written(star: Path, monkeypatch: pytest.MonkeyP
     assert not columns_path(star).exists()
 
 
+def test_what_a_killed_process_left_is_removed(star: Path) -> None:
+    old, new = (star.with_name(f"..p.star.{word}.part.columns") for word in ("0123abcd", "4567abcd"))
+    for part in (old, new):
+        part.write_bytes(b"half of")
+    os.utime(old, (0, 0))
+    open_columns(star)
+    assert not old.exists()
+    assert new.exists()
+
+
 def test_errors_of_columns(star: Path) -> None:
     columns = open_columns(star)
     with pytest.raises(FormatError, match="table 'particles' has no column rlnNone"):

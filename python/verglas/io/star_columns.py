@@ -7,6 +7,7 @@ nor opening it takes memory with the number of rows. Removing it loses nothing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import mmap
@@ -15,6 +16,7 @@ import re
 import struct
 import tempfile
 import threading
+import time
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -35,6 +37,7 @@ from verglas.types.arrays import IntArray
 _MAGIC = b"VGCOLUM1"
 _PIECE_BYTES = 16 << 20
 _WINDOWS, _WINDOW_BYTES = 64, 16 << 10
+_ABANDONED_S = 3600.0
 IMAGE = "rlnImageName"
 _KINDS = {"int": "<i8", "float": "<f8", "bool": "|b1", "text": "<i4", "image": "<i4"}
 
@@ -243,6 +246,7 @@ def open_columns(path: PathLike) -> StarColumns:
     if kept is not None:
         return kept
     if os.access(path.parent, os.W_OK):
+        _remove_abandoned(target)
         try:
             with atomic_path(target) as temporary:
                 _write(path, temporary, mark)
@@ -254,6 +258,16 @@ def open_columns(path: PathLike) -> StarColumns:
     with tempfile.TemporaryDirectory() as folder:
         _write(path, Path(folder) / "columns", mark)
         return _mapped(path, Path(folder) / "columns")  # stays mapped when its name is gone
+
+
+def _remove_abandoned(target: Path) -> None:
+    """What a process that was killed had made so far; one that is still at work has written within the hour."""
+    # no glob: the name of a file may hold [ or *
+    for part in target.parent.iterdir():
+        if part.name.startswith(f".{target.stem}.") and part.name.endswith(f".part{target.suffix}"):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                if time.time() - part.stat().st_mtime > _ABANDONED_S:
+                    part.unlink()
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

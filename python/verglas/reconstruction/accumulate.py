@@ -155,6 +155,8 @@ class Accumulator:
             return solution.volume, solution.residuals[-1] if solution.residuals else 0.0
         assert self.weights.weights is not None
         steps = 0 if settings.method == "direct" else 10 if settings.iterations is None else settings.iterations
+        if steps == 0 and self.weights is self.values:
+            return to_host(direct.solve(self.values, ssnr=ssnr, threads=threads)), float("nan")
         weights = direct.density_weights(self.weights.weights, self.weights.grid, ssnr=ssnr, iterations=steps)
         return to_host(direct.invert(self.values, weights, threads=threads)), weights.residual
 
