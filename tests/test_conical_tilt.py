@@ -58,7 +58,7 @@ def test_poses_are_the_stage_turn_of_the_class_view():
 
 
 def test_a_thin_object_is_its_foreshortened_average(truth):
-    """A8.2: a flat object's tilted image is the untilted one, foreshortened, its density higher by 1 / cos(tilt)."""
+    """A flat object's tilted image is the untilted one, foreshortened, its density higher by 1 / cos(tilt)."""
     flat = truth.with_data(np.zeros_like(truth.data))
     flat.data[BOX // 2] = truth.data.sum(axis=0)
     pose = np.array([[0.0, 0.0, 70.0]])
@@ -70,7 +70,7 @@ def test_a_thin_object_is_its_foreshortened_average(truth):
 
 @pytest.mark.parametrize("method", ["standard", "revised"])
 def test_clean_pairs_give_the_map_outside_the_cone(truth, method):
-    """Row A8.1: resolution outside the cone as with the true poses, to 10 %; the right hand."""
+    """Resolution outside the cone as with the true poses, to 10 %; the right hand."""
     angles, untilted, tilted = pairs(truth, 30)
     found = conical_tilt(untilted, tilted, STAGE, method=method, iterations=1, threads=1)
     ideal = vg.reconstruct(

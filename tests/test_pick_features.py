@@ -91,7 +91,7 @@ def test_each_method_finds_particles_without_being_taught(scene, method):
 
 
 def test_fifteen_clicks_teach_the_invariants(scene):
-    """Taught on one micrograph, judged on another: precision and recall of row A4.5, and the area under ROC."""
+    """Taught on one micrograph, judged on another: precision, recall, and the area under ROC."""
     model = simulate.phantom(box=64, pixel_size_A=3.0, diameter_A=DIAMETER, seed=77)
     micrograph, truth = scene
     examples = teach([(micrograph, truth.picks.xy_px[:15])], DIAMETER, threads=1)

@@ -257,7 +257,7 @@ def test_spider_fitted_the_same_geometry(data_dir):
 
 @pytest.mark.parametrize("symmetry", ["C1", "D2"])
 def test_turns_of_planted_poses(symmetry, tmp_path):
-    """Row A12.11: 15 degrees planted, poses 1 degree off: 90 % of the points within 5 degrees; the hand is told."""
+    """15 degrees planted, poses 1 degree off: 90 % of the points within 5 degrees; the hand is told."""
     stage = TiltGeometry(15.0, 40.0, 40.0)
     rng = np.random.default_rng(0)
     first = vg.geometry.random_orientations(100, seed=3)

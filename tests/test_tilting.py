@@ -18,7 +18,7 @@ angles = st.floats(-85, 85)
 @given(angles, st.floats(-180, 180), st.floats(-180, 180), st.integers(0, 10**6))
 @settings(max_examples=25)
 def test_positions_are_those_of_points_turned_by_the_stage(tilt, axis, tilted_axis, seed):
-    """The map of coordinates is the turn D seen along z, for points in the plane of the specimen (A8.3)."""
+    """The map of coordinates is the turn D seen along z, for points in the plane of the specimen."""
     g = TiltGeometry(tilt, axis, tilted_axis, [3.0, -2.0])
     x = np.random.default_rng(seed).uniform(-500, 500, (5, 2))
     turned = (np.column_stack([x, np.zeros(5)]) @ g.rotation.T)[:, :2] + [3.0, -2.0]
@@ -44,7 +44,7 @@ def test_an_axis_named_the_other_way_round_is_the_opposite_tilt(tilt, axis, tilt
 
 
 def test_the_stretch_of_the_textbook():
-    """A8.2: with both axes along y the tilted image is the untilted one, narrower by 1 / cos(tilt) across the axis."""
+    """With both axes along y the tilted image is the untilted one, narrower by 1 / cos(tilt) across the axis."""
     np.testing.assert_allclose(np.linalg.inv(TiltGeometry(60.0, 0.0, 0.0).matrix), np.diag([2.0, 1.0]), atol=1e-12)
 
 
@@ -84,7 +84,7 @@ def test_a_wrong_pair_does_not_move_the_fit_and_magnification_is_found():
 
 @pytest.mark.parametrize("seed", range(1000, 1003))
 def test_pairs_are_found_with_a_fifth_missing_and_a_fifth_wrong(seed):
-    """Row A4.8: 95 % of the pairs right, tilt within 1 degree, axes within 2."""
+    """Asked: 95 % of the pairs right, tilt within 1 degree, axes within 2."""
     f = tilted_field(seed, 80)
     t = vg.tilt_pairs("u", "t", f.untilted_px, f.tilted_px, axis_deg=f.geometry.axis_untilted_deg)
     assert f.right(t) >= 0.95 * len(t)

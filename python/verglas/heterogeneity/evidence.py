@@ -116,8 +116,8 @@ def heterogeneity_test(
     --------
     >>> import verglas as vg
     >>> model = vg.simulate.phantom(32, 5.0, 110.0)
-    >>> p = vg.simulate.particles(model, 80, 32, 5.0, snr=0.2, seed=1, listener=None)
-    >>> vg.heterogeneity_test(p, resolution_A=25, iterations=6, most_classes=2, listener=None).verdict
+    >>> p = vg.simulate.particles(model, 60, 24, 6.5, snr=0.2, seed=1, listener=None)
+    >>> vg.heterogeneity_test(p, resolution_A=30, iterations=4, most_classes=2, listener=None).verdict
     'none'
     """
     chosen = settings_from("heterogeneity", TestSettings, settings, **changes)

@@ -31,7 +31,7 @@ from verglas.run.candidates import FOLDER as CANDIDATES
 from verglas.run.candidates import LeftOut, candidates_star
 from verglas.run.motion_files import PARTS
 from verglas.run.parallel import in_order
-from verglas.run.pick import read_templates
+from verglas.run.pick_inputs import read_templates
 from verglas.types import Micrograph, Optics, Picks
 from verglas.types.settings import former_names
 from verglas.types.verdict import Verdict

@@ -21,20 +21,16 @@ from verglas.io import (
     atomic_path,
     find_micrographs,
     read_ctf_table,
-    read_header,
-    read_map,
     read_micrograph,
     read_picks,
-    read_stack,
     write_bytes,
     write_picks,
     write_text,
 )
 from verglas.io.coordinates import match_names, unique_stems
-from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL, join_ctf
+from verglas.io.micrographs import MICROGRAPH, PATH, join_ctf
 from verglas.io.rules import written_name
 from verglas.picking import (
-    Averages,
     FilamentSettings,
     PickExamples,
     PickMerit,
@@ -56,6 +52,7 @@ from verglas.run.edited_picks import set_aside_edits
 from verglas.run.extract import Microscope
 from verglas.run.fine_tune import chosen_weights
 from verglas.run.parallel import in_order
+from verglas.run.pick_inputs import optics_of, pixel_size_of, read_templates
 from verglas.run.reasons import most_common_reason, without_name
 from verglas.run.tenure import Tenure, tenure
 from verglas.types import Micrograph, Optics, Picks
@@ -64,18 +61,6 @@ from verglas.types.verdict import Verdict
 
 if TYPE_CHECKING:  # loaded by what asks for a network
     from verglas.learned import Weights
-
-_OPTICS = {
-    "defocus_u_A": "rlnDefocusU",
-    "defocus_v_A": "rlnDefocusV",
-    "defocus_angle_deg": "rlnDefocusAngle",
-    "voltage_kV": "rlnVoltage",
-    "cs_mm": "rlnSphericalAberration",
-    "amplitude_contrast": "rlnAmplitudeContrast",
-    "phase_shift_deg": "rlnPhaseShift",
-}
-# A template's CTF needs these two; the rest have defaults.
-_NEEDED = ("rlnDefocusU", "rlnVoltage")
 
 
 @dataclass(frozen=True)
@@ -270,7 +255,9 @@ def taught_by(path: Path, table: pd.DataFrame, job: PickJob) -> PickExamples:
     if not known:
         first = next(iter(clicks), "none")
         raise InputError(f"pick: {path}: none of its {len(clicks)} micrographs ({first}, ...) is among those given")
-    read = ((read_micrograph(table[PATH].iloc[row], _pixel(table.iloc[row])), picks.xy_px) for picks, row in known)
+    read = (
+        (read_micrograph(table[PATH].iloc[row], pixel_size_of(table.iloc[row])), picks.xy_px) for picks, row in known
+    )
     return teach(read, job.diameter_A, job.settings, threads=job.threads)
 
 
@@ -314,30 +301,6 @@ def _pick_all(
     return summary
 
 
-def read_templates(path: Path) -> Templates:
-    """A map to project, or class averages (.mrcs) to turn.
-
-    Raises
-    ------
-    InputError
-        A stack without pixel size.
-    """
-    if path.suffix.lower() != ".mrcs":
-        return read_map(path)
-    header = read_header(path)
-    if not header.pixel_size_A > 0:
-        raise InputError(f"{path}: class averages without pixel size in their header; write it there first")
-    return Averages(read_stack(path), header.pixel_size_A)
-
-
-def _optics(row: pd.Series[Any]) -> Optics | None:
-    """CTF of one micrograph; None where the list does not say it."""
-    values = {name: float(row[label]) for name, label in _OPTICS.items() if label in row and np.isfinite(row[label])}
-    if any(label not in row or not np.isfinite(row[label]) for label in _NEEDED):
-        return None
-    return Optics(**{name: [value] for name, value in values.items()})  # type: ignore[arg-type]
-
-
 def _searched(
     job: PickJob, micrograph: Micrograph, optics: Optics | None, given: _Given, number: int, threads: int | None
 ) -> PickResult:
@@ -358,10 +321,6 @@ def _searched(
     )
 
 
-def _pixel(row: pd.Series[Any]) -> float | None:
-    return float(row[PIXEL]) if PIXEL in row and np.isfinite(row[PIXEL]) else None
-
-
 def _pick_one(
     job: PickJob,
     row: pd.Series[Any],
@@ -371,9 +330,9 @@ def _pick_one(
 ) -> _Done:
     name = str(row[MICROGRAPH])
     began = time.perf_counter()
-    optics = _optics(row)
+    optics = optics_of(row)
     try:
-        micrograph = replace(read_micrograph(row[PATH], _pixel(row)), name=name)
+        micrograph = replace(read_micrograph(row[PATH], pixel_size_of(row)), name=name)
         result = _searched(job, micrograph, optics, given, number, threads)
     # One micrograph must not end a session of thousands: why it failed stands in the account.
     except (VerglasError, OSError, MemoryError) as error:

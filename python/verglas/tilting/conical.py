@@ -353,7 +353,7 @@ def _average_of(images: Float32Array, aligned: Particles, pixel: float, threads:
 
 
 def foreshorten(average: Float32Array, angles_deg: FloatArray, turn: FloatArray) -> Float32Array:
-    """The class average as a flat object would look in the tilted image (A8.2).
+    """The class average as a flat object would look in the tilted image.
 
     Parameters
     ----------
