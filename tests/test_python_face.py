@@ -219,7 +219,32 @@ class _Labelled:
         return np.asarray(self.values, dtype)
 
 
-@pytest.mark.parametrize("kind", [_Tensor, _DeviceArray, _Labelled])
+class _Exchanged:
+    """Of a library that speaks DLPack and nothing of NumPy's."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.ndim = values, values.shape, values.ndim
+
+    def __dlpack__(self, **more):
+        return self.values.__dlpack__(**more)
+
+    def __dlpack_device__(self):
+        return self.values.__dlpack_device__()
+
+
+def _data_array(values):
+    """Of xarray itself, where it is installed."""
+    xarray = pytest.importorskip("xarray")
+    return xarray.DataArray(values, dims=("z", "y", "x")[-values.ndim :])
+
+
+def _torch_tensor(values):
+    """Of PyTorch itself, where it is installed: it differentiates, and gives nothing to NumPy unasked."""
+    torch = pytest.importorskip("torch")
+    return torch.tensor(values, requires_grad=True)
+
+
+@pytest.mark.parametrize("kind", [_Tensor, _DeviceArray, _Labelled, _Exchanged, _data_array, _torch_tensor])
 def test_arrays_of_other_libraries_are_arrays(kind, truth):
     given, images = kind(truth.data), kind(np.ones((2, 4, 4), np.float32))
     assert vg.Map(given, PIXEL_A) == truth

@@ -14,7 +14,7 @@ from verglas.pipeline.project import Project
 from verglas.pipeline.stage import StageRecord
 from verglas.pipeline.stages import STAGES
 from verglas.pipeline.tables import Standing, standings
-from verglas.report.html import Fragment, Picture, Section, Table
+from verglas.report.html import Fragment, Picture, Section, Table, value_text
 from verglas.report.process import ProcessShown, SetRow, StageRow, process_page
 from verglas.run.tenure import now_text
 
@@ -63,7 +63,7 @@ def _sections(project: Project) -> list[Section]:
             path = project.folder(name) / file
             if path.is_file():
                 blocks.append(Picture(path.read_bytes(), words, words))
-        numbers = [(k.replace("_", " "), _format_value(v)) for k, v in record.verdict.numbers.items()]
+        numbers = [(_label(k), _format_value(v)) for k, v in record.verdict.numbers.items()]
         if blocks:
             text = ". ".join(reason[:1].upper() + reason[1:] for reason in record.verdict.reasons)
             sections.append(Section(name, text, [*blocks, Table(("", ""), numbers)]))
@@ -76,7 +76,16 @@ def _own_page(project: Project, record: StageRecord) -> str:
     return f"{record.folder}/{page}" if page and (project.root / record.folder / page).is_file() else ""
 
 
+def _label(name: str) -> str:
+    """A field's name in words: rms_shift_A is "rms shift (Å)"."""
+    words, _, unit = name.rpartition("_")
+    shown = {"A": "Å", "A2": "Å²", "px": "px", "deg": "°"}.get(unit)
+    return name.replace("_", " ") if shown is None or not words else f"{words.replace('_', ' ')} ({shown})"
+
+
 def _format_value(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return value_text(value)
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):

@@ -244,5 +244,5 @@ def chart_block(chart: Chart) -> Fragment:
 def charts_block(charts: Iterable[Chart | None], caption: str = "") -> Fragment:
     """Charts side by side where there is room, as one block of a page."""
     inside = "".join(chart_html(one) for one in charts if one is not None)
-    below = f"<p>{html.escape(caption)}</p>" if caption else ""
+    below = f'<p class="caption">{html.escape(caption)}</p>' if caption else ""
     return Fragment(f'<div class="charts">{inside}</div>{below}', scripts=("chart.js",))

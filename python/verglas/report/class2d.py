@@ -15,7 +15,7 @@ from verglas.classification import Classes2D
 from verglas.classification.classes import Iteration
 from verglas.classification.kept import Standing
 from verglas.report import figures, style
-from verglas.report.chart import chart_block, iteration_charts
+from verglas.report.chart import charts_block, iteration_charts
 from verglas.report.html import REFRESH_S, Fragment, Page, Picture, Section, Table, render, templates, value_text
 
 _SHOWN = 200
@@ -195,7 +195,7 @@ def _course(record: Sequence[Iteration], events: Sequence[str]) -> Section:
         "search takes in finer data; if that is below 5, it is taken for noise."
     )
     blocks: list[Picture | Table | Fragment] = [
-        *(chart_block(one) for one in iteration_charts(_frame(record))),
+        charts_block(iteration_charts(_frame(record))),
         _record(record),
     ]
     if events:

@@ -15,7 +15,7 @@ from verglas.assessment import orientation_efficiency
 from verglas.io import read_json, read_map, write_text
 from verglas.report import course, figures, posteriors
 from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
-from verglas.report.chart import chart_block, charts_block, iteration_charts
+from verglas.report.chart import charts_block, iteration_charts
 from verglas.report.html import REFRESH_S, Fragment, Link, Page, Picture, Section, Table, render
 from verglas.report.profile import profile_section
 from verglas.report.run_folder import RunFolder, read_run_folder
@@ -226,7 +226,7 @@ def _course(run: RunFolder) -> Section | None:
         "Shaded background: phases of the run."
     )
     alt = "Resolution, log-likelihood, largest posterior, angles, shifts and number of poses by iteration"
-    charts = [chart_block(one) for one in iteration_charts(run.iterations)]
+    charts = [charts_block(iteration_charts(run.iterations))]
     return Section(
         "Course of the refinement", blocks=[Picture(course.numbers_by_iteration(run), alt, caption), *charts]
     )

@@ -22,8 +22,8 @@ def host_array(value: Any) -> Array:
     Parameters
     ----------
     value : array
-        Of PyTorch from any device, and out of what it differentiates; of CuPy copied from the device. An array of NumPy
-        is returned as it is.
+        Of PyTorch from any device, and out of what it differentiates; of CuPy copied from the device; of others by
+        ``__array__``, or by ``__dlpack__`` where that is all they have. An array of NumPy is returned as it is.
 
     Examples
     --------
@@ -39,11 +39,13 @@ def host_array(value: Any) -> Array:
         value = value.detach().cpu()
     elif hasattr(value, "__cuda_array_interface__") and hasattr(value, "get"):
         value = value.get()
+    elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        return np.from_dlpack(value)
     return np.asarray(value)
 
 
 def is_array(value: Any) -> bool:
     """Whether a value is an array of NumPy, PyTorch, CuPy or xarray; sequences and plain numbers are none."""
     return isinstance(value, np.ndarray) or any(
-        hasattr(value, name) for name in ("__array__", "__cuda_array_interface__", "detach")
+        hasattr(value, name) for name in ("__array__", "__dlpack__", "__cuda_array_interface__", "detach")
     )

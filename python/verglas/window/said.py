@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from verglas.report.html import value_text
+
 
 def size_text(n_bytes: float) -> str:
     """Bytes in words.
@@ -21,6 +23,18 @@ def size_text(n_bytes: float) -> str:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.3g} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.3g} TB"
+
+
+def number_text(value: object) -> str:
+    """A number of a job's head: four digits say what it is.
+
+    Examples
+    --------
+    >>> from verglas.window.said import number_text
+    >>> number_text(6.05741), number_text(16.5732), number_text(123456), number_text(0.5)
+    ('6.057', '16.57', '123456', '0.5')
+    """
+    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else value_text(value)
 
 
 def time_text(utc: str) -> str:

@@ -39,7 +39,7 @@ from verglas.window.job import Job
 from verglas.window.latest import last_picked, montage_stamp
 from verglas.window.particles import ParticleTables
 from verglas.window.picked import PickedMicrographs
-from verglas.window.said import differences, flat, size_text, time_text
+from verglas.window.said import differences, flat, number_text, size_text, time_text
 from verglas.window.versions import seen_mark
 from verglas.window.volumes import Volumes
 from verglas.window.watch import Watch
@@ -63,6 +63,7 @@ def _templates() -> Environment:
     environment.filters |= {
         "size_text": size_text,
         "time_text": time_text,
+        "number_text": number_text,
         "duration": lambda seconds: "" if seconds is None else duration(seconds),
         "chart": chart_html,
     }

@@ -80,7 +80,7 @@
       }
       if (s.draw === 'points') {
         const dots = s.x.map((x, i) => x === null || s.y[i] === null ? '' : `M${px(x).toFixed(1)} ${py(s.y[i]).toFixed(1)}h0`);
-        node(svg, 'path', {d: dots.join(''), class: `points c${k % 6}`});
+        node(svg, 'path', {d: dots.join(''), class: `points${dots.length < 300 ? ' few' : ''} c${k % 6}`});
         return;
       }
       let path = '', pen = false, points = 0;
