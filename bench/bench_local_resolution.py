@@ -2,6 +2,9 @@
 
     python bench/bench_local_resolution.py --seeds 10      calibration; goes on where an earlier call stopped
     python bench/bench_local_resolution.py --time 128 256  seconds and memory of every voxel
+    python bench/bench_local_resolution.py --small         4 and 8 A beside each other in boxes of 64, 10 seeds
+    python bench/bench_local_resolution.py --directions    axis of the coarsest resolution, planted at random
+    python bench/bench_local_resolution.py --tomogram      20 and 40 A in slabs
     python bench/bench_local_resolution.py --relion        beside relion_postprocess --locres on the same half maps
 
 Development used seeds 0 to 4; the committed rows begin at seed 100.
@@ -22,12 +25,14 @@ from pathlib import Path
 import numpy as np
 
 import verglas as vg
+from verglas.assessment import local_directions, local_resolution_of_tomogram
 from verglas.simulate import PlantedHalves, planted_halves
 
 from common import RESULTS, write
 
 BOX, PIXEL_A, FIRST_SEED = 96, 1.5, 100
-METHODS = ("fsc", "significance", "monogenic")
+SMALL_BOX, DIRECTIONS_BOX = 64, 48
+METHODS = ("fsc", "significance", "monogenic", "steerable")
 PLANTED = {"halves": (4.0, 8.0), "staircase": (12.0, 6.0, 3.2)}
 NOISES = (0.5, 1.0, 2.0, 4.0)
 
@@ -52,8 +57,8 @@ def edge_A(found: vg.Map, halves: PlantedHalves) -> float:
     return float(abs(middle) * PIXEL_A)
 
 
-def rows_of(seed: int, kind: str, noise: float, planted: str) -> Iterator[dict]:
-    halves = planted_halves(object_map(kind, seed), PLANTED[planted], noise, seed)
+def rows_of(seed: int, kind: str, noise: float, planted: str, density: vg.Map | None = None) -> Iterator[dict]:
+    halves = planted_halves(density or object_map(kind, seed), PLANTED[planted], noise, seed)
     for method in METHODS:
         began = time.perf_counter()
         found = vg.local_resolution(halves.half1, halves.half2, halves.inside, method=method, listener=None)
@@ -116,12 +121,75 @@ def calibrate(seeds: int, seconds: float, out: Path) -> None:
                 write(out.stem, summary(rows), maps=rows)
 
 
-def timings(boxes: list[int], threads: int | None) -> None:
+def small(seeds: int, seconds: float) -> None:
+    """Only two halves, at three noises, in boxes of 64 voxels: more phantoms in the same time."""
+    out = RESULTS / "local_resolution_small.json"
+    rows = json.loads(out.read_text())["maps"] if out.exists() else []
+    done, began = {(r["seed"], r["noise"]) for r in rows}, time.monotonic()
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        for noise in (1.0, 2.0, 4.0):
+            if (seed, noise) in done or time.monotonic() - began > seconds:
+                continue
+            kind = ("field", "phantom", "dimer")[seed % 3]
+            rows += rows_of(seed, kind, noise, "halves", object_map(kind, seed, SMALL_BOX))
+            write(out.stem, summary(rows), maps=rows, box=SMALL_BOX)
+
+
+def directions(seeds: int) -> None:
+    """Phantoms blurred by 60 A^2 and by 400 A^2 more along a random axis: angle to the axis found."""
+    rows = []
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        kind, rng = ("field", "phantom", "dimer")[seed % 3], np.random.default_rng(seed)
+        axis = rng.normal(size=3)
+        axis /= np.linalg.norm(axis)
+        truth = object_map(kind, seed, DIRECTIONS_BOX)
+        spectrum = vg.fourier.forward(truth.data, 3)
+        z, y, x = (k / (DIRECTIONS_BOX * PIXEL_A) for k in vg.fourier.half_grid(truth.data.shape))
+        along2 = (x * axis[0] + y * axis[1] + z * axis[2]) ** 2
+        spectrum *= np.exp(-(60 * (x**2 + y**2 + z**2) + 400 * along2) / 4)
+        signal = vg.fourier.inverse(spectrum.astype(np.complex64), truth.data.shape)
+        noises = rng.standard_normal((2, *signal.shape), dtype=np.float32) * signal.std()
+        ball = vg.masks.soft_sphere(DIRECTIONS_BOX, 0.36 * DIRECTIONS_BOX)
+        began = time.process_time()
+        found = local_directions(*(truth.with_data(signal + n) for n in noises), ball, listener=None)
+        local = np.abs(axis @ found.coarsest_axis[:, ball >= 0.5])
+        rows.append(
+            {
+                "seed": seed,
+                "object": kind,
+                "axis_error_deg": float(np.rad2deg(np.arccos(min(1.0, abs(axis @ found.axis))))),
+                "median_voxel_error_deg": float(np.rad2deg(np.arccos(min(1.0, np.median(local))))),
+                "anisotropy": found.anisotropy,
+                "processor_seconds": time.process_time() - began,
+            }
+        )
+        write("local_resolution_directions", rows, box=DIRECTIONS_BOX)
+
+
+def tomograms(seeds: int) -> None:
+    """20 and 40 A beside each other in slabs of 36 x 96 x 96 voxels of 5 A."""
+    rows = []
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        for noise in (1.0, 2.0, 4.0):
+            field = vg.Map(np.random.default_rng(seed).standard_normal((96,) * 3, dtype=np.float32), 5.0)
+            planted = planted_halves(field, (20.0, 40.0), noise, seed)
+            slab = slice(30, 66)
+            halves = [vg.Map(m.data[slab], 5.0) for m in (planted.half1, planted.half2)]
+            found = local_resolution_of_tomogram(*halves, listener=None)
+            row = {"seed": seed, "noise": noise, "window_A": 2 * found.window_radius_A}
+            for limit in (20.0, 40.0):
+                at = planted.at(limit, 2 * found.window_radius_A)[slab]
+                row[f"median_{limit:g}_A"] = float(np.median(found.map.data[at])) if at.any() else None
+            rows.append(row)
+            write("local_resolution_tomogram", rows)
+
+
+def timings(boxes: list[int], threads: int | None, methods: list[str]) -> None:
     rows = []
     for box in boxes:
         halves = planted_halves(object_map("field", 0, box), (4.0, 8.0), 2.0, 0)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for method in METHODS:
+        for method in methods:
             began, cpu = time.perf_counter(), time.process_time()
             vg.local_resolution(
                 halves.half1, halves.half2, halves.inside, method=method, listener=None, threads=threads
@@ -136,7 +204,7 @@ def timings(boxes: list[int], threads: int | None) -> None:
                     "before_MB": before / 1e3,
                 }
             )
-    write("local_resolution_time", rows, threads=threads)
+            write("local_resolution_time", rows, threads=threads)
 
 
 def beside_relion(box: int = 128) -> None:
@@ -191,13 +259,21 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=540.0, help="of this call; the next goes on")
     parser.add_argument("--time", type=int, nargs="*")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--relion", action="store_true")
+    parser.add_argument("--methods", nargs="*", default=METHODS, help="that are timed")
+    for option in ("--relion", "--small", "--directions", "--tomogram"):
+        parser.add_argument(option, action="store_true")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     given = parser.parse_args()
     if given.relion:
         beside_relion()
     elif given.time:
-        timings(given.time, given.threads)
+        timings(given.time, given.threads, given.methods)
+    elif given.small:
+        small(given.seeds, given.seconds)
+    elif given.directions:
+        directions(given.seeds)
+    elif given.tomogram:
+        tomograms(given.seeds)
     else:
         FIRST_SEED = given.first_seed
         calibrate(given.seeds, given.seconds, RESULTS / "local_resolution.json")

@@ -10,8 +10,11 @@ from command_line import main
 
 import verglas as vg
 from verglas import fourier
+from verglas.assessment import local_directions, local_resolution_of_tomogram
 from verglas.assessment.local_bands import Band, Windowed, band_map, interpolation
 from verglas.assessment.local_filter import filter_locally
+from verglas.assessment.local_scan import steerable_power
+from verglas.assessment.local_tomogram import _tiles
 from verglas.io import read_csv
 from verglas.simulate import planted_halves
 
@@ -29,7 +32,9 @@ def halves() -> vg.simulate.PlantedHalves:
     return planted_halves(vg.Map(noise_map(BOX, 5), PIXEL_A), (4.0, 8.0), noise=2.0, seed=6)
 
 
-@pytest.mark.parametrize(("method", "error"), [("fsc", 0.15), ("significance", 0.10), ("monogenic", 0.15)])
+@pytest.mark.parametrize(
+    ("method", "error"), [("fsc", 0.15), ("significance", 0.10), ("monogenic", 0.15), ("steerable", 0.15)]
+)
 def test_planted_resolutions(halves, method, error):
     found = vg.local_resolution(
         halves.half1, halves.half2, halves.inside, method=method, window_radius_A=7.0, listener=None
@@ -131,7 +136,9 @@ def test_what_is_refused(halves):
     flat = [vg.Map(m.data[:32], PIXEL_A) for m in (first, second)]
     with pytest.raises(vg.InputError, match="cube"):
         vg.local_resolution(*flat, listener=None)
-    with pytest.raises(vg.InputError, match="expected fsc, significance or monogenic"):
+    with pytest.raises(
+        vg.InputError, match="expected fsc, significance, monogenic, steerable, directional or tomogram"
+    ):
         vg.local_resolution(first, second, method="resmap", listener=None)
     tiny = [vg.Map(noise_map(12, seed), PIXEL_A) for seed in (1, 2)]
     with pytest.raises(vg.InputError, match="half map 2 is constant"):
@@ -182,3 +189,95 @@ def test_a_mask_without_molecule_and_a_map_of_nan_are_refused(halves, tmp_path, 
     status, _, said = main(["local-resolution", *paths[:2], "--map", paths[2], "--out", str(tmp_path / "o")], capsys)
     assert status == 1
     assert "c.mrc: 1 voxels are not finite" in said
+
+
+def test_steerable_filters_are_whitened():
+    """16 responses to white noise, each of the variance of the band: their squares sum to 16 times it."""
+    spectrum = fourier.forward(noise_map(32, 3), 3) * Band(9.0, 3.0, 4.0).gain(fourier.radius((32,) * 3))
+    band = fourier.inverse(spectrum.astype(np.complex64), (32,) * 3)
+    power = steerable_power(spectrum.astype(np.complex64), 32, 1)
+    assert power.mean() == pytest.approx(16 * float((band**2).mean()), rel=0.03)
+    turned = np.rot90(band, axes=(1, 2))[:, ::-1]  # a symmetry of the grid: powers turn with the map
+    again = steerable_power(fourier.forward(np.ascontiguousarray(turned), 3), 32, 1)
+    np.testing.assert_allclose(again[4:-4, 4:-4, 4:-4].mean(), power[4:-4, 4:-4, 4:-4].mean(), rtol=0.02)
+
+
+def smeared(axis: np.ndarray, box: int, seed: int) -> tuple[vg.Map, vg.Map, np.ndarray]:
+    """Half maps of noise whose frequencies along an axis fall off more, in a ball."""
+    spectrum = fourier.forward(noise_map(box, seed), 3)
+    z, y, x = (k / (box * PIXEL_A) for k in fourier.half_grid((box,) * 3))
+    along2 = (x * axis[0] + y * axis[1] + z * axis[2]) ** 2
+    spectrum *= np.exp(-(60 * (x**2 + y**2 + z**2) + 400 * along2) / 4)
+    signal = fourier.inverse(spectrum.astype(np.complex64), (box,) * 3)
+    first, second = (vg.Map(signal + signal.std() * noise_map(box, seed + i), PIXEL_A) for i in (1, 2))
+    return first, second, vg.masks.soft_sphere(box, 0.35 * box)
+
+
+def test_the_axis_of_the_coarsest_resolution():
+    axis = np.array([2.0, -1.0, 2.0]) / 3
+    first, second, ball = smeared(axis, 32, 5)
+    found = local_directions(first, second, ball, window_radius_A=8.0, listener=None)
+    assert np.rad2deg(np.arccos(abs(axis @ found.axis))) < 10
+    inside = ball >= 0.5
+    local = np.abs(axis @ found.coarsest_axis[:, inside])
+    assert np.rad2deg(np.arccos(np.median(local))) < 10
+    assert np.median(found.coarsest.data[inside]) > 1.5 * np.median(found.finest.data[inside])
+    assert (found.coarsest.data >= found.finest.data - 1e-4).all()
+
+
+@pytest.mark.slow
+def test_a_tomogram_that_is_no_cube():
+    """20 and 40 A side by side in a slab, in cubes that overlap, mirrored at its faces."""
+    planted = planted_halves(vg.Map(noise_map(96, 1), 5.0), (20.0, 40.0), noise=2.0, seed=3)
+    slab = (slice(30, 66), slice(None), slice(None))
+    halves = [vg.Map(m.data[slab], 5.0) for m in (planted.half1, planted.half2)]
+    found = local_resolution_of_tomogram(*halves, window_radius_A=35.0, listener=None)
+    assert found.map.data.shape == (36, 96, 96)
+    for limit in (20.0, 40.0):
+        assert np.median(found.map.data[planted.at(limit, 70.0)[slab]]) == pytest.approx(limit, rel=0.2)
+    with pytest.raises(vg.InputError, match=r"is assessment\.local_resolution_of_tomogram"):
+        vg.local_resolution(planted.half1, planted.half2, method="tomogram", listener=None)
+
+
+def test_cubes_cover_a_volume_once():
+    counts = np.zeros((30, 70, 101), int)
+    for tile in _tiles(counts.shape, 32, 5):
+        counts[tile.where] += 1
+        index = np.broadcast_arrays(*tile.index)
+        inner = [axis[tile.inner] for axis in index]
+        own = np.meshgrid(*(np.arange(s.start, s.stop) for s in tile.where), indexing="ij")
+        assert all((a == b).all() for a, b in zip(inner, own, strict=True))
+    assert (counts == 1).all()
+
+
+@pytest.mark.parametrize("method", [pytest.param("directional", marks=pytest.mark.slow), "tomogram"])
+def test_the_command_by_methods_of_their_own(method, tmp_path, capsys):
+    first, second, ball = smeared(np.array([0.0, 0.0, 1.0]), 32, 5)
+    if method == "tomogram":
+        first, second = (vg.Map(m.data[6:26], PIXEL_A) for m in (first, second))
+    for name, volume in (("a", first), ("b", second), ("m", vg.Map(ball, PIXEL_A))):
+        vg.write_map(tmp_path / f"{name}.mrc", volume)
+    paths = [str(tmp_path / f"{name}.mrc") for name in "ab"]
+    words = [
+        "local-resolution",
+        *paths,
+        "--method",
+        method,
+        "--window-radius",
+        "8",
+        "-o",
+        str(tmp_path / "o"),
+        "--json",
+    ]
+    mask = ["--mask", str(tmp_path / "m.mrc")] if method == "directional" else []
+    status, printed, said = main([*words, *mask], capsys)
+    assert status == 0, said
+    record = json.loads(printed)
+    assert record["method"] == method
+    assert vg.read_map(tmp_path / "o" / "local_resolution.mrc").data.shape == first.data.shape
+    if method == "directional":
+        assert abs(record["directional"]["coarsest_axis"][2]) > 0.95
+        assert (tmp_path / "o" / "local_resolution_radial.mrc").exists()
+    else:
+        status, _, said = main([*words, "--filtered-map"], capsys)
+        assert (status, "filters cubes" in said) == (1, True)

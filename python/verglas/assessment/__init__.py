@@ -26,6 +26,7 @@ from verglas.assessment.guinier import (
     guinier,
     match_spectrum,
 )
+from verglas.assessment.local_directional import LocalDirections, local_directions
 from verglas.assessment.local_filter import filter_locally
 from verglas.assessment.local_resolution import LocalResolution, LocalResolutionSettings, local_resolution
 from verglas.assessment.local_sharpen import (
@@ -34,6 +35,7 @@ from verglas.assessment.local_sharpen import (
     deblur_locally,
     scale_locally,
 )
+from verglas.assessment.local_tomogram import local_resolution_of_tomogram
 from verglas.assessment.map_model import MapModel, MapModelSettings, map_model
 from verglas.assessment.micrographs import (
     MicrographQuality,
@@ -71,6 +73,7 @@ __all__ = [
     "DirectionalFSC",
     "Guinier",
     "GuinierLine",
+    "LocalDirections",
     "LocalResolution",
     "LocalResolutionSettings",
     "LocalSharpenSettings",
@@ -116,7 +119,9 @@ __all__ = [
     "judge_micrographs",
     "judge_movies",
     "judge_set",
+    "local_directions",
     "local_resolution",
+    "local_resolution_of_tomogram",
     "map_model",
     "match_spectrum",
     "mtf_gain",

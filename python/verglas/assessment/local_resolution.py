@@ -1,4 +1,4 @@
-"""Resolution at every voxel of a map, from its half maps: windowed FSC and monogenic amplitudes."""
+"""Resolution at every voxel of a map, from its half maps: windowed FSC, monogenic amplitudes, steerable filters."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from verglas.assessment.local_scan import (
     LocalValues,
     MonogenicValues,
     SignificanceValues,
+    SteerableValues,
     scan_bands,
 )
 from verglas.assessment.solvent import solvent_mask
@@ -37,6 +38,12 @@ _METHODS: dict[str, type[LocalValues]] = {
     "fsc": CorrelationValues,
     "significance": SignificanceValues,
     "monogenic": MonogenicValues,
+    "steerable": SteerableValues,
+}
+# Methods that give more than a map of a cube.
+_ELSEWHERE = {
+    "directional": "assessment.local_directions",
+    "tomogram": "assessment.local_resolution_of_tomogram",
 }
 
 
@@ -44,10 +51,11 @@ _METHODS: dict[str, type[LocalValues]] = {
 class LocalResolutionSettings:
     """How the resolution of a voxel is judged."""
 
-    method: Literal["fsc", "significance", "monogenic"] = setting(
+    method: Literal["fsc", "significance", "monogenic", "steerable", "directional", "tomogram"] = setting(
         "fsc",
-        "Windowed FSC against a fixed threshold, or against what noise reaches by chance; or amplitudes above noise "
-        "(monogenic signal)",
+        "Windowed FSC against a fixed threshold, or against what noise reaches by chance; amplitudes above noise "
+        "(monogenic signal; steerable filters, as ResMap); in every direction (MonoDir); of a tomogram of any shape "
+        "(MonoTomo)",
     )
     threshold: float = setting(0.143, "Of the windowed FSC, for the method fsc", more_than=0, at_most=0.95)
     window_radius_A: float | None = setting(
@@ -58,13 +66,13 @@ class LocalResolutionSettings:
     )
     false_discovery: float = setting(
         0.01,
-        "Share of the voxels called resolved that may be noise, for the method significance",
+        "Share of the voxels called resolved that may be noise, for the methods significance and steerable",
         more_than=0,
         at_most=0.5,
     )
     noise_quantile: float = setting(
         0.95,
-        "Of the amplitudes of noise, which a voxel exceeds, for the method monogenic",
+        "Of the amplitudes of noise, which a voxel exceeds, for the methods monogenic, directional, tomogram",
         at_least=0.5,
         at_most=0.9999,
     )
@@ -178,7 +186,8 @@ def local_resolution(
     distribution, and the threshold of a band is where the false discovery rate over the molecule's voxels is as given
     (Benjamini and Hochberg). ``"monogenic"`` compares the local amplitude of the mean map, square root of the windowed
     square of a band and its three Riesz transforms, with a quantile of the same of half the difference of the half
-    maps.
+    maps. ``"steerable"`` is ResMap's question, whether a wave of the band in any direction and phase is there: the
+    power of 16 steerable filters, against the gamma distribution of the noise's at the given false discovery rate.
 
     A window as large as a few wavelengths tells neither edges sharper than itself nor steps of the spectrum sharper
     than a band: a region well resolved shines into its neighbours (docs/guide/trust.md shows how far).
@@ -199,7 +208,7 @@ def local_resolution(
     Returns
     -------
     LocalResolution
-        Memory: 50 bytes per voxel beside the half maps, 75 for ``"monogenic"``.
+        Memory: 50 bytes per voxel beside the half maps, 75 for ``"monogenic"`` and ``"steerable"``.
 
     Raises
     ------
@@ -209,7 +218,8 @@ def local_resolution(
     References
     ----------
     Cardone, Heymann and Steven, J. Struct. Biol. 184 (2013) 226 (windowed FSC); Beckers and Sachse, J. Struct. Biol.
-    212 (2020) 107579 (significance); Vilas et al., Structure 26 (2018) 337 (monogenic signal).
+    212 (2020) 107579 (significance); Vilas et al., Structure 26 (2018) 337 (monogenic signal); Kucukelbir, Sigworth
+    and Tagare, Nat. Methods 11 (2014) 63 (steerable test).
 
     Examples
     --------
@@ -222,12 +232,10 @@ def local_resolution(
     True
     """
     chosen = settings_from("local_resolution", LocalResolutionSettings, settings, **changes)
-    first, second = map_of(half1, "local_resolution: half1"), map_of(half2, "local_resolution: half2")
-    _check_pair(first, second)
-    envelope = _envelope(first, second, mask, threads)
-    # Within the molecule: noise around a small particle hides how far it is resolved.
-    global_A = fsc(first, second, envelope, threads=threads).resolution_A(0.143)
-    window_A, bands = _bands(first, global_A, chosen)
+    if chosen.method in _ELSEWHERE:
+        raise InputError(f"local_resolution: the method {chosen.method} is {_ELSEWHERE[chosen.method]}")
+    first, second, envelope, global_A = local_pair(half1, half2, mask, threads)
+    window_A, bands = plan_bands(first, global_A, chosen)
     spectra = [fourier.forward(one.data, 3, threads=threads) for one in (first, second)]
     values = _METHODS[chosen.method](spectra, first.box, envelope.data >= 0.5, chosen, threads)
     with shown_to(listener) as heard:
@@ -244,6 +252,23 @@ def local_resolution(
         chosen.method,
         global_A,
     )
+
+
+def local_pair(
+    half1: MapLike, half2: MapLike, mask: MapLike | npt.ArrayLike | None, threads: int | None
+) -> tuple[Map, Map, Map, float]:
+    """Half maps that go together, the mask, and the resolution of the whole map.
+
+    Raises
+    ------
+    InputError
+        As :func:`local_resolution`.
+    """
+    first, second = map_of(half1, "local_resolution: half1"), map_of(half2, "local_resolution: half2")
+    _check_pair(first, second)
+    envelope = _envelope(first, second, mask, threads)
+    # Within the molecule: noise around a small particle hides how far it is resolved.
+    return first, second, envelope, fsc(first, second, envelope, threads=threads).resolution_A(0.143)
 
 
 def _check_pair(first: Map, second: Map) -> None:
@@ -274,7 +299,7 @@ def _envelope(first: Map, second: Map, mask: MapLike | npt.ArrayLike | None, thr
     return first.with_data(checked)
 
 
-def _bands(like: Map, global_A: float, chosen: LocalResolutionSettings) -> tuple[float, list[Band]]:
+def plan_bands(like: Map, global_A: float, chosen: LocalResolutionSettings) -> tuple[float, list[Band]]:
     """Radius of the window in angstrom, and the bands."""
     pixel, extent = like.pixel_size_A, like.box * like.pixel_size_A
     window_A = chosen.window_radius_A

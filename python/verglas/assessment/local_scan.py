@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Of a band that is partly resolved the coarse side is: where its gain is one half.
 _SHARE_BELOW = 0.5
 _ENDED = np.float32(-1e3)
+_ALMOST_NONE = 1e-3
 _ALMOST_ONE = 0.999  # a threshold that nothing but the same map passes
 
 
@@ -114,6 +115,66 @@ class MonogenicValues(LocalValues):
         return float(np.sqrt(max(float(np.quantile(noise, self.settings.noise_quantile)), 0.0)))
 
 
+class SteerableValues(LocalValues):
+    """Power of steerable waves in the mean map, against what noise reaches by chance (ResMap's question).
+
+    The power of a wave of the band's wavelength in any direction and phase is a quadratic form of steerable filters:
+    here the spherical harmonics of orders 0 to 3 times the band, 16 uncorrelated responses of equal variance to noise.
+    """
+
+    # As for the monogenic signal: what is tested is a power that adds up, not a correlation.
+    window_share = MonogenicValues.window_share
+
+    def averages(self, band: Band, windowed: Windowed) -> list[Float32Array]:
+        """Of the summed squares of the responses to the mean, and to half the difference."""
+        first, second = self.spectra
+        side = windowed.fine
+        gain = 0.5 * band.gain(fourier.radius((side, side, side)))
+        a, b = (cropped(one, self.box, side) for one in (first, second))
+        powers = (steerable_power(gain * both, side, self.threads) for both in (a + b, a - b))
+        return [windowed.average(power) for power in powers]
+
+    def of(self, averages: list[Float32Array]) -> Float32Array:
+        """Power of the mean map."""
+        return np.maximum(averages[0], 0)
+
+    def threshold(self, band: Band, averages: list[Float32Array]) -> float:
+        """Where the false discovery rate over the molecule is as wanted, given the noise's mean and variance."""
+        inside = self.coarse_inside(len(averages[0]))
+        values, noise = (np.maximum(one[inside].astype(np.float64), 0) for one in averages)
+        return power_threshold(values, float(noise.mean()), float(noise.var()), self.settings.false_discovery)
+
+
+def steerable_power(spectrum: Complex64Array, side: int, threads: int | None) -> Float32Array:
+    """Sum of the squared responses to 16 steerable filters, from a phase-centred half transform.
+
+    Spherical harmonics of orders 0 to 3 in the direction of k, odd orders times -i so that responses are real,
+    normalised so that each has the variance of the band itself in white noise.
+    """
+    shape = (side, side, side)
+    radius = np.maximum(fourier.radius(shape), 1.0).astype(np.float32)
+    z, y, x = (k.astype(np.float32) / radius for k in fourier.half_grid(shape))
+    power = np.zeros(shape, np.float32)
+    for order, harmonic in _harmonics(x, y, z):
+        part = spectrum * harmonic
+        response = fourier.inverse(-1j * part if order % 2 else part, shape, threads=threads)
+        power += response**2
+    return power
+
+
+def _harmonics(x: Float32Array, y: Float32Array, z: Float32Array) -> Iterator[tuple[int, npt.NDArray]]:
+    """Real spherical harmonics of orders 0 to 3 of unit vectors, each of mean square 1 over the sphere."""
+    yield 0, np.ones((1, 1, 1), np.float32)
+    yield from ((1, np.float32(np.sqrt(3)) * one) for one in (x, y, z))
+    c = np.float32(np.sqrt(15))
+    yield from ((2, c * one) for one in (x * y, y * z, x * z, (x * x - y * y) / 2))
+    yield 2, np.float32(np.sqrt(5) / 2) * (3 * z * z - 1)
+    yield from ((3, np.float32(np.sqrt(35 / 8)) * one) for one in (y * (3 * x * x - y * y), x * (x * x - 3 * y * y)))
+    yield from ((3, np.float32(np.sqrt(105)) * one) for one in (x * y * z, z * (x * x - y * y) / 2))
+    yield from ((3, np.float32(np.sqrt(21 / 8)) * one) for one in (y * (5 * z * z - 1), x * (5 * z * z - 1)))
+    yield 3, np.float32(np.sqrt(7) / 2) * (5 * z**3 - 3 * z)
+
+
 def monogenic_power(spectrum: Complex64Array, side: int, threads: int | None) -> Float32Array:
     """f^2 + |R f|^2 with the Riesz transform R f = FT^-1(-i k / |k| F), from a phase-centred half transform."""
     shape = (side, side, side)
@@ -123,6 +184,43 @@ def monogenic_power(spectrum: Complex64Array, side: int, threads: int | None) ->
         riesz = spectrum * (-1j * k.astype(np.float32) / radius).astype(np.complex64)
         power += fourier.inverse(riesz, shape, threads=threads) ** 2
     return np.asarray(power, np.float32)
+
+
+def power_threshold(values: FloatArray, mean: float, variance: float, rate: float) -> float:
+    """Least power at which so small a part of those above it is expected to be noise.
+
+    Parameters
+    ----------
+    values : (m,) float64
+        Averages of squares.
+    mean, variance : float
+        Of the same of noise, which have a gamma distribution (scaled chi-squared) to a good approximation.
+    rate : float
+        False discovery rate (Benjamini and Hochberg).
+
+    Returns
+    -------
+    float
+        Above all values where none is that significant.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.assessment.local_scan import power_threshold
+    >>> noise = np.random.default_rng(0).chisquare(16, 4000)
+    >>> level = power_threshold(noise, 16.0, 32.0, 0.01)
+    >>> bool(level > noise.max()), 30 < power_threshold(np.append(noise, [60.0] * 4000), 16.0, 32.0, 0.01) < 40
+    (True, True)
+    """
+    if not (mean > 0 and variance > 0):
+        return float(max(mean, 0.0))
+    shape, scale = mean**2 / variance, variance / mean
+    p_values = np.sort(special.gammaincc(shape, np.maximum(values, 0) / scale))
+    passing = np.flatnonzero(p_values <= rate * np.arange(1, len(values) + 1) / len(values))
+    if not passing.size:
+        return float(max(values.max(), mean) * (1 + _ALMOST_NONE))
+    largest = max(float(rate * (passing[-1] + 1) / len(values)), 1e-12)
+    return float(scale * special.gammainccinv(shape, largest))
 
 
 def correlation_threshold(values: FloatArray, n: float, rate: float) -> float:

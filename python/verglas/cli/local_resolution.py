@@ -37,7 +37,8 @@ def local_resolution(
     """Resolution at every voxel, as a map, slices in colour, a histogram and a script for ChimeraX.
 
     Writes local_resolution.mrc, mask.mrc, map.mrc, histogram.csv, bands.csv, colour.cxc, local_resolution.json and
-    report.html.
+    report.html; with --method directional also the resolution along each voxel's best and worst axis, towards the
+    middle and across.
     """
     refuse_unless_positive({"--pixel-size": pixel_size}, "A", finite=True)
     chosen = settings_from("local_resolution", LocalResolutionSettings, **settings)
@@ -50,4 +51,11 @@ def local_resolution(
     typer.echo(f"median {middle:.2f} A, quartiles {first:.2f} to {third:.2f} A, 5 to 95 %: {low:.2f} to {high:.2f} A")
     if local.unresolved > 0:
         typer.echo(f"{100 * local.unresolved:.1f} % of the voxels are not resolved to {local.coarsest_A:.1f} A")
+    if "directional" in record:
+        told = record["directional"]
+        axis, median_A = ", ".join(f"{v:.2f}" for v in told["coarsest_axis"]), told["median_A"]
+        typer.echo(
+            f"coarsest along ({axis}): {median_A['coarsest']:.2f} A, finest {median_A['finest']:.2f} A; "
+            f"towards the middle {median_A['radial']:.2f} A, across {median_A['tangential']:.2f} A"
+        )
     typer.echo(f"{out / 'report.html'}, {record['seconds']:.1f} s")

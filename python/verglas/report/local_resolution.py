@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from verglas.assessment.local_directional import LocalDirections
 from verglas.assessment.local_resolution import LocalResolution
 from verglas.io import write_text
 from verglas.report.chart import Chart, Line, charts_block, histogram_chart
@@ -23,6 +24,9 @@ _METHODS = {
     "fsc": "windowed FSC against a fixed threshold",
     "significance": "windowed FSC against what noise reaches by chance",
     "monogenic": "monogenic amplitudes above those of noise",
+    "steerable": "steerable filters above what noise reaches by chance",
+    "directional": "monogenic amplitudes in cones, mean over the directions",
+    "tomogram": "monogenic amplitudes above those of noise, cube by cube",
 }
 
 
@@ -63,8 +67,33 @@ def histogram(local: LocalResolution) -> Chart | None:
     return histogram_chart("resolution (Å)", {"voxels": local.values_A}, "voxels", title="Resolutions", marks=marks)
 
 
+def _directions_section(directional: LocalDirections) -> Section:
+    """Medians along the axes of each voxel, and in each direction."""
+    inside = directional.resolution.mask.data >= 0.5
+    names = {"finest": "best axis", "coarsest": "worst axis", "radial": "to the middle", "tangential": "across"}
+    axes = [(said, f"{np.median(getattr(directional, name).data[inside]):.2f}") for name, said in names.items()]
+    rows = [
+        (f"{x:.2f}, {y:.2f}, {z:.2f}", f"{value:.2f}")
+        for (x, y, z), value in zip(directional.directions, directional.median_A, strict=True)
+    ]
+    return Section(
+        "Directions",
+        "Medians of the molecule's voxels. Coarser across than towards the middle, and the more the farther out: "
+        "angles are a little wrong. One worst axis everywhere: views are missing along it.",
+        [
+            Table(("direction of each voxel", "resolution (Å)"), axes),
+            Table(("direction x, y, z", "resolution (Å)"), rows, sortable=True),
+        ],
+    )
+
+
 def write_local_resolution_page(
-    folder: Path, local: LocalResolution, maps: Mapping[str, Map], footer: str = ""
+    folder: Path,
+    local: LocalResolution,
+    maps: Mapping[str, Map],
+    footer: str = "",
+    *,
+    directions: LocalDirections | None = None,
 ) -> Path:
     """Write report.html.
 
@@ -77,6 +106,8 @@ def write_local_resolution_page(
         ``map``, and ``map_filtered`` where it was made.
     footer : str
         Version and time.
+    directions : LocalDirections, optional
+        Of the method ``directional``.
 
     Returns
     -------
@@ -113,6 +144,10 @@ def write_local_resolution_page(
         Section("Resolution of each voxel", blocks=[slices, spread]),
         Section("Window and bands", window, [bands]),
     ]
+    if directions is not None:
+        numbers["coarsest along"] = "(" + ", ".join(f"{v:.2f}" for v in directions.axis) + ")"
+        numbers["anisotropy"] = f"{directions.anisotropy:.2f}"
+        sections.insert(1, _directions_section(directions))
     page = Page("verglas local-resolution", summary, numbers, sections, footer)
     path = folder / "report.html"
     write_text(path, render(page))

@@ -12,8 +12,10 @@ import numpy as np
 
 from verglas._screen import ListenerChoice
 from verglas._version import __version__
+from verglas.assessment.local_directional import local_directions
 from verglas.assessment.local_filter import filter_locally
 from verglas.assessment.local_resolution import LocalResolution, LocalResolutionSettings, local_resolution
+from verglas.assessment.local_tomogram import local_resolution_of_tomogram
 from verglas.errors import InputError
 from verglas.io import read_map, write_csv, write_json, write_map, write_text
 from verglas.report.local_resolution import COLOUR_SCALE, write_local_resolution_page
@@ -62,7 +64,8 @@ def local_resolution_files(
     """Local resolution of two half map files.
 
     Writes local_resolution.mrc, mask.mrc, map.mrc, histogram.csv, bands.csv, colour.cxc (ChimeraX),
-    local_resolution.json and report.html; with ``filtered_map`` also map_filtered.mrc.
+    local_resolution.json and report.html; with ``filtered_map`` also map_filtered.mrc, by the method ``directional``
+    local_resolution_finest.mrc, _coarsest, _radial and _tangential.
 
     Parameters
     ----------
@@ -81,12 +84,28 @@ def local_resolution_files(
         The files do not go together; the message names them.
     """
     started = time.perf_counter()
-    first, second = read_half_maps(job.half1, job.half2, job.pixel_size_A)
+    method = job.settings.method
+    if method == "tomogram" and job.filtered_map:
+        raise InputError("local-resolution: --filtered-map filters cubes, not tomograms; leave it out")
+    if method == "tomogram":
+        first, second = (read_map(path, job.pixel_size_A) for path in (job.half1, job.half2))
+    else:
+        first, second = read_half_maps(job.half1, job.half2, job.pixel_size_A)
     mask = None if job.mask is None else first.with_data(read_mask(job.mask, first))
     shown = first.with_data(0.5 * (first.data + second.data)) if job.map is None else _map_like(job.map, first)
-    result = local_resolution(first, second, mask, job.settings, threads=job.threads, listener=listener)
+    how: dict[str, Any] = {"threads": job.threads, "listener": listener}
+    directions = local_directions(first, second, mask, job.settings, **how) if method == "directional" else None
+    if directions is not None:
+        result = directions.resolution
+    elif method == "tomogram":
+        result = local_resolution_of_tomogram(first, second, mask, job.settings, **how)
+    else:
+        result = local_resolution(first, second, mask, job.settings, **how)
     job.out.mkdir(parents=True, exist_ok=True)
     maps = {"map": shown, "mask": result.mask, "local_resolution": result.map}
+    if directions is not None:
+        names = ("finest", "coarsest", "radial", "tangential")
+        maps |= {f"local_resolution_{name}": getattr(directions, name) for name in names}
     if job.filtered_map:
         maps["map_filtered"] = filter_locally(shown, result.map, threads=job.threads)
     for name, volume in maps.items():
@@ -99,12 +118,13 @@ def local_resolution_files(
     record = {
         "verglas": __version__,
         **result.as_dict(),
+        **({} if directions is None else {"directional": directions.as_dict()}),
         "settings": {**sources, **asdict(job.settings)},
         "seconds": round(time.perf_counter() - started, 2),
     }
     write_json(job.out / "local_resolution.json", record)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    write_local_resolution_page(job.out, result, maps, f"verglas {__version__}, {now}")
+    write_local_resolution_page(job.out, result, maps, f"verglas {__version__}, {now}", directions=directions)
     return result, record
 
 

@@ -1,0 +1,173 @@
+"""Resolution at every voxel of a tomogram of any shape, from its odd and even halves (MonoTomo)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verglas import fourier
+from verglas._screen import ListenerChoice, shown_to
+from verglas.assessment.fsc import fsc
+from verglas.assessment.independence import refuse_one_map_twice
+from verglas.assessment.local_resolution import LocalResolution, LocalResolutionSettings, plan_bands
+from verglas.assessment.local_scan import MonogenicValues, scan_bands
+from verglas.errors import InputError
+from verglas.masks import checked_mask
+from verglas.types import Map
+from verglas.types.convert import MapLike, map_of, values_of
+from verglas.types.settings import settings_from
+
+_TILE = 128  # voxels of a side, at most
+_MARGIN = 1.0  # of a tile, in radii of the window: where a tile's transform wraps round
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A cube of a volume that goes on mirrored beyond its faces; ``inner`` is the part of it that counts."""
+
+    where: tuple[slice, ...]
+    inner: tuple[slice, ...]
+    index: tuple[npt.NDArray[np.int64], ...]
+
+
+def local_resolution_of_tomogram(
+    half1: MapLike,
+    half2: MapLike,
+    mask: MapLike | npt.ArrayLike | None = None,
+    settings: LocalResolutionSettings | None = None,
+    *,
+    threads: int | None = None,
+    listener: ListenerChoice = "screen",
+    **changes: Any,
+) -> LocalResolution:
+    """Resolution at every voxel of a tomogram, from halves of its tilt images (odd and even) or of its frames.
+
+    By monogenic amplitudes as of :func:`verglas.local_resolution`, on overlapping cubes: a tomogram need not be a cube,
+    its noise differs from place to place, and each cube has its own quantile of noise. The missing wedge holds neither
+    signal nor noise and counts for nothing.
+
+    Parameters
+    ----------
+    half1, half2 : Map or path
+        Of one shape and pixel size, unfiltered.
+    mask : Map, path or array, optional
+        What quantiles count; everything if not given. The noise of a cube is that of all its voxels in either case.
+    settings : LocalResolutionSettings, optional
+        Further keywords (``window_radius_A=60``) change its fields; ``method`` counts for nothing here.
+    threads : int, optional
+        Threads; the result does not depend on it.
+    listener : Listener, "screen" or None
+        Who is told how it goes (:class:`verglas.types.listener.Listener`).
+
+    Returns
+    -------
+    LocalResolution
+        ``global_A`` is that of the cube in the middle; thresholds are means over the cubes.
+
+    Raises
+    ------
+    InputError
+        Halves that do not go together or are one; a window that a cube cannot hold.
+
+    References
+    ----------
+    Vilas et al., J. Struct. Biol. 212 (2020) 107651 (MonoTomo).
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.assessment import local_resolution_of_tomogram
+    >>> x, *noises = np.random.default_rng(0).normal(size=(3, 48, 48, 48)).astype(np.float32)
+    >>> coarse = vg.filters.apply(vg.Map(x, 10.0), vg.filters.low_pass(40.0)).data
+    >>> halves = [vg.Map((coarse + 0.5 * n)[:30], 10.0) for n in noises]
+    >>> made = local_resolution_of_tomogram(*halves, listener=None)
+    >>> made.map.data.shape, bool(28 < np.median(made.map.data) < 48)
+    ((30, 48, 48), True)
+    """
+    chosen = settings_from("local_resolution", LocalResolutionSettings, settings, **changes)
+    first, second = map_of(half1, "local_resolution: half1"), map_of(half2, "local_resolution: half2")
+    _check_halves(first, second)
+    side = min(_TILE, fourier.fast_size(max(first.data.shape), even=True))
+    middle = _middle(first.data.shape, side)
+    cubes = [Map(np.ascontiguousarray(half.data[middle.index]), first.pixel_size_A) for half in (first, second)]
+    global_A = fsc(*cubes, threads=threads).resolution_A(0.143)
+    window_A, bands = plan_bands(cubes[0], global_A, chosen)
+    margin = int(np.ceil(_MARGIN * window_A / first.pixel_size_A))
+    if 2 * margin >= side:
+        raise InputError(
+            f"local_resolution: a window of radius {window_A:.3g} A is too large for cubes of {side} voxels"
+        )
+    tiles = list(_tiles(first.data.shape, side, margin))
+    frequency, levels = np.empty(first.data.shape, np.float32), []
+    everywhere = np.ones((side, side, side), bool)
+    with shown_to(listener) as heard:
+        for number, tile in enumerate(tiles):
+            heard.progress("cubes", number, len(tiles))
+            spectra = [
+                fourier.forward(np.ascontiguousarray(h.data[tile.index]), 3, threads=threads) for h in (first, second)
+            ]
+            values = MonogenicValues(spectra, side, everywhere, chosen, threads)
+            found, thresholds = scan_bands(values, bands, side, lambda *_: None, threads)
+            frequency[tile.where] = found[tile.inner]
+            levels.append(thresholds)
+        heard.progress("cubes", len(tiles), len(tiles))
+    extent_A = side * first.pixel_size_A
+    envelope = np.ones(first.data.shape, np.float32)
+    if mask is not None:
+        where = "local_resolution: the mask"
+        envelope = checked_mask(values_of(mask, where), first.data.shape, where)
+    return LocalResolution(
+        first.with_data(np.float32(extent_A) / frequency),
+        first.with_data(envelope),
+        np.array([band.centre for band in bands]) / extent_A,
+        np.mean(levels, axis=0),
+        np.array([band.independent(side) for band in bands]),
+        bands[0].half_width / extent_A,
+        window_A,
+        "tomogram",
+        global_A,
+    )
+
+
+def _check_halves(first: Map, second: Map) -> None:
+    if first.data.ndim != 3 or first.data.shape != second.data.shape:
+        raise InputError(
+            f"local_resolution: expected two volumes of one shape, got {first.data.shape} and {second.data.shape}"
+        )
+    for number, half in enumerate((first, second), 1):
+        if bad := np.count_nonzero(~np.isfinite(half.data)):
+            raise InputError(f"local_resolution: half {number} has {bad} voxels that are not finite numbers")
+        if not np.ptp(half.data) > 0:
+            raise InputError(f"local_resolution: half {number} is constant; expected two that hold an image")
+    refuse_one_map_twice(first.data, second.data, "local_resolution")
+
+
+def _tiles(shape: tuple[int, ...], side: int, margin: int) -> Iterator[_Tile]:
+    """Cubes whose inner parts cover a volume once."""
+    step = side - 2 * margin
+    for starts in itertools.product(*(range(0, n, step) for n in shape)):
+        ends = [min(start + step, n) for start, n in zip(starts, shape, strict=True)]
+        where = tuple(slice(a, b) for a, b in zip(starts, ends, strict=True))
+        inner = tuple(slice(margin, margin + b - a) for a, b in zip(starts, ends, strict=True))
+        index = np.ix_(*(_mirrored(a - margin, side, n) for a, n in zip(starts, shape, strict=True)))
+        yield _Tile(where, inner, index)
+
+
+def _middle(shape: tuple[int, ...], side: int) -> _Tile:
+    index = np.ix_(*(_mirrored((n - side) // 2, side, n) for n in shape))
+    return _Tile((), (), index)
+
+
+def _mirrored(start: int, count: int, n: int) -> npt.NDArray[np.int64]:
+    """Indices of an axis that goes on mirrored beyond its ends."""
+    place = np.arange(start, start + count)
+    if n == 1:
+        return np.zeros(count, np.int64)
+    period = 2 * n - 2
+    place = np.abs(place) % period
+    return np.asarray(np.where(place < n, place, period - place), np.int64)
