@@ -3,6 +3,14 @@
 from functools import partial
 
 from verglas.assessment.alignability import Alignability, alignability, judge_alignability
+from verglas.assessment.atom_statistics import (
+    WilsonMoments,
+    debye_power,
+    fit_radius_of_gyration,
+    model_variability_A,
+    radius_of_gyration_A,
+    wilson_moments,
+)
 from verglas.assessment.counts import effective_counts
 from verglas.assessment.directional import DirectionalFSC, directional_fsc
 from verglas.assessment.fsc import (
@@ -93,12 +101,14 @@ __all__ = [
     "SpectralF",
     "TiltProposal",
     "Verdict",
+    "WilsonMoments",
     "alignability",
     "amplitude_spectrum",
     "b_factor_of_displacement",
     "c_ref",
     "corrected_fsc",
     "deblur_locally",
+    "debye_power",
     "differential_phase_residual",
     "directional_fsc",
     "displacement_of_b_factor",
@@ -108,6 +118,7 @@ __all__ = [
     "first_crossing",
     "first_high_shell",
     "fit_guinier",
+    "fit_radius_of_gyration",
     "fourier_sampling",
     "fsc",
     "full_map_fsc",
@@ -124,6 +135,7 @@ __all__ = [
     "local_resolution_of_tomogram",
     "map_model",
     "match_spectrum",
+    "model_variability_A",
     "mtf_gain",
     "orientation_efficiency",
     "percentile_by_defocus",
@@ -131,6 +143,7 @@ __all__ = [
     "postprocess",
     "propose_tilt",
     "q_scores",
+    "radius_of_gyration_A",
     "randomise_phases",
     "reslog",
     "scale_locally",
@@ -142,5 +155,6 @@ __all__ = [
     "threshold_curve",
     "threshold_name",
     "view_counts",
+    "wilson_moments",
 ]
 __dir__ = partial(sorted, __all__)

@@ -13,11 +13,12 @@ from verglas.assessment.fsc import first_crossing, fsc
 from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.types import Map
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import Float32Array, FloatArray
 from verglas.types.convert import MapLike, map_of, values_of
 
 _DIRECTIONS = 500
 _BINS = 2500  # into which voxels are sorted by direction: 3 degrees apart on the half sphere
+_NEAREST = 4  # directions between which a voxel's FSC is interpolated
 _POOLED = 1  # shells on either side whose sums are added: a cone holds few voxels of a single shell
 _DRAWS = 5
 _THRESHOLD = 0.143
@@ -69,6 +70,51 @@ class DirectionalFSC:
         """Direction of the finest resolution, and that, in angstrom."""
         at = int(np.argmin(self.resolution_A))
         return self.directions[at], float(self.resolution_A[at])
+
+    def volume(self, box: int) -> Float32Array:
+        """The curves as a body in Fourier space (3DFSC): at each voxel the FSC within the cone about its direction.
+
+        Parameters
+        ----------
+        box : int
+            Side, which is that of the half maps.
+
+        Returns
+        -------
+        (box, box, box) float32
+            Frequency zero at box // 2, where the value is 1; 0 beyond the last shell of the curves.
+
+        Examples
+        --------
+        >>> import numpy as np, verglas as vg
+        >>> x, noise1, noise2 = np.random.default_rng(0).normal(size=(3, 16, 16, 16))
+        >>> made = vg.directional_fsc(vg.Map(4 * x + noise1, 2.0), vg.Map(4 * x + noise2, 2.0)).volume(16)
+        >>> made.shape, float(made[8, 8, 8]), bool(made[8, 8, 11] > 0.8)
+        ((16, 16, 16), 1.0, True)
+        """
+        axis = np.arange(box) - box // 2
+        z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+        k = np.stack([x, y, z], axis=-1).reshape(-1, 3).astype(np.float64)
+        radius = np.linalg.norm(k, axis=1)
+        last = len(self.frequency_per_A) - 1
+        inside = np.flatnonzero((radius > 0) & (radius <= last))
+        both = cKDTree(np.concatenate([self.directions, -self.directions]))
+        away, near = both.query(k[inside] / radius[inside, None], k=_NEAREST)
+        near %= len(self.directions)
+        weight = 1 / np.maximum(away, 1e-6) ** 2
+        weight /= weight.sum(axis=1, keepdims=True)
+        low = np.minimum(radius[inside].astype(np.int64), last - 1)
+        share = radius[inside] - low
+        curves = self.curves.copy()
+        curves[:, 0] = 1  # frequency zero, which all maps share
+        values = np.zeros(len(inside))
+        for one in range(_NEAREST):
+            rows = near[:, one]
+            values += weight[:, one] * ((1 - share) * curves[rows, low] + share * curves[rows, low + 1])
+        out = np.zeros(box**3, np.float32)
+        out[inside] = values
+        out[np.flatnonzero(radius == 0)] = 1
+        return out.reshape(box, box, box)
 
 
 def half_sphere(n: int) -> FloatArray:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from verglas._screen import ListenerChoice, shown_to
+from verglas._version import __version__
 from verglas.assessment.directional import DirectionalFSC, directional_fsc
 from verglas.assessment.independence import refuse_one_map_twice
 from verglas.assessment.judge import judge_directions
 from verglas.errors import InputError
-from verglas.io import read_map
+from verglas.io import read_map, write_csv, write_json, write_map, write_text
+from verglas.report.directional import directional_page
 from verglas.run.maps import read_mask
+from verglas.types import Map
 from verglas.types.verdict import Verdict
 
 
@@ -21,6 +28,7 @@ def directional_files(
     *,
     cone_deg: float = 20.0,
     pixel_size_A: float | None = None,
+    out: Path | None = None,
     listener: ListenerChoice = "screen",
 ) -> tuple[DirectionalFSC, Verdict]:
     """Conical FSC of two half map files.
@@ -33,6 +41,9 @@ def directional_files(
         Half-angle of the cones.
     pixel_size_A : float, optional
         In place of the headers'.
+    out : Path, optional
+        Folder to write: fsc3d.mrc (the conical FSC as a body in Fourier space), directions.csv, curves.csv,
+        directional.json and report.html.
     listener : Listener, "screen" or None
         Who is told how it goes (:class:`verglas.types.listener.Listener`).
 
@@ -54,4 +65,30 @@ def directional_files(
         heard.progress("directions", 0, 1)
         result = directional_fsc(first, second, window, cone_deg)
         heard.progress("directions", 1, 1)
-    return result, Verdict.of([judge_directions(result)])
+    verdict = Verdict.of([judge_directions(result)])
+    if out is not None:
+        _write(out, result, verdict, first)
+    return result, verdict
+
+
+def _write(out: Path, found: DirectionalFSC, verdict: Verdict, like: Map) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_map(out / "fsc3d.mrc", Map(found.volume(like.box), like.pixel_size_A))
+    x, y, z = found.directions.T
+    resolution_A = np.where(np.isfinite(found.resolution_A), found.resolution_A, np.nan)
+    write_csv(out / "directions.csv", {"x": x, "y": y, "z": z, "resolution_A": resolution_A})
+    low, middle, high = np.quantile(found.curves, (0.0, 0.5, 1.0), axis=0)
+    curves = {"least": low, "median": middle, "largest": high}
+    write_csv(out / "curves.csv", {"frequency_per_A": found.frequency_per_A, **curves})
+    numbers: dict[str, Any] = {
+        "area_ratio": round(found.area_ratio, 4),
+        "chance_ratio": round(found.chance_ratio, 4),
+        "sphericity": round(found.sphericity, 4),
+        "cone_deg": found.cone_deg,
+    }
+    for name, (direction, resolution) in {"worst": found.worst, "best": found.best}.items():
+        told_A = round(resolution, 3) if np.isfinite(resolution) else None
+        numbers[name] = {"direction": direction.round(4).tolist(), "resolution_A": told_A}
+    write_json(out / "directional.json", {"verglas": __version__, **numbers, "verdict": verdict.as_dict()})
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    write_text(out / "report.html", directional_page(found, verdict, f"verglas {__version__}, {now}"))
