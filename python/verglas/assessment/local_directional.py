@@ -11,7 +11,7 @@ import numpy.typing as npt
 from verglas import fourier
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.directional import half_sphere
-from verglas.assessment.local_bands import Band, Windowed, cropped
+from verglas.assessment.local_bands import Band, Windowed, crop_transform
 from verglas.assessment.local_resolution import LocalResolution, LocalResolutionSettings, local_pair, plan_bands
 from verglas.assessment.local_scan import MonogenicValues, monogenic_power, scan_bands
 from verglas.types import Map
@@ -102,7 +102,7 @@ class _ConeValues(MonogenicValues):
         side = windowed.fine
         shape = (side, side, side)
         gain = (0.5 * band.gain(fourier.radius(shape)) * cone_gain(shape, self.direction)).astype(np.float32)
-        a, b = (cropped(one, self.box, side) for one in self.spectra)
+        a, b = (crop_transform(one, self.box, side) for one in self.spectra)
         powers = (monogenic_power(gain * both, side, self.threads) for both in (a + b, a - b))
         return [windowed.average(power) for power in powers]
 

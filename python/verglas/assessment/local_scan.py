@@ -130,7 +130,7 @@ class SteerableValues(LocalValues):
         first, second = self.spectra
         side = windowed.fine
         gain = 0.5 * band.gain(fourier.radius((side, side, side)))
-        a, b = (cropped(one, self.box, side) for one in (first, second))
+        a, b = (crop_transform(one, self.box, side) for one in (first, second))
         powers = (steerable_power(gain * both, side, self.threads) for both in (a + b, a - b))
         return [windowed.average(power) for power in powers]
 
