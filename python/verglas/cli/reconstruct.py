@@ -35,7 +35,8 @@ def reconstruct(
 ) -> None:
     """Reconstruct a map from particles whose poses are known.
 
-    direct divides on the grid; least-squares solves the exact normal equations, for little noise or few views.
+    direct divides on the grid; least-squares solves the exact normal equations, for little noise or few views; sirt and
+    cg end early; tv weighs total variation by what each half of the particles says of the other, and makes half maps.
     """
     chosen = settings_from("reconstruct", ReconstructSettings, **settings)
     summary = reconstruct_files(ReconstructJob(particles, out, chosen, halves, wiener, stack, threads, device))

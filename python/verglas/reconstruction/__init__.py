@@ -3,6 +3,7 @@
 from functools import partial
 
 from verglas.reconstruction import operators, priors, solvers
+from verglas.reconstruction.compositions import diffuse, solve_firt, solve_icon, solve_mbir
 from verglas.reconstruction.forward import project
 from verglas.reconstruction.known_poses import Reconstruction, ReconstructSettings, reconstruct, reconstruct_report
 from verglas.reconstruction.solvers import Solution, solve
@@ -11,12 +12,16 @@ __all__ = [
     "ReconstructSettings",
     "Reconstruction",
     "Solution",
+    "diffuse",
     "operators",
     "priors",
     "project",
     "reconstruct",
     "reconstruct_report",
     "solve",
+    "solve_firt",
+    "solve_icon",
+    "solve_mbir",
     "solvers",
 ]
 __dir__ = partial(sorted, __all__)

@@ -20,6 +20,7 @@ from verglas.geometry import euler_to_matrix
 from verglas.image import find_unusable_images
 from verglas.reconstruction import direct, least_squares
 from verglas.reconstruction.ewald import SideBands, Sign
+from verglas.reconstruction.iterated import ITERATED, iterate_map
 from verglas.reconstruction.sums import Batch, Symmetry, add_batch, finish
 from verglas.types.settings import check_settings, setting
 
@@ -42,13 +43,16 @@ class ReconstructSettings:
         Point group, RELION's orientation; applied exactly.
     max_resolution_A : float, optional
         Data beyond are not used; Nyquist by default.
-    method : {"direct", "least-squares", "gridding"}
+    method : {"direct", "least-squares", "gridding", "sirt", "cg", "tv"}
         Division on the grid, the default: quickest, and the best of the three on noisy images; conjugate gradients on
         the exact normal equations (:mod:`verglas.reconstruction.least_squares`): the most exact, best where noise is
         small or views are few; or division by iterated density weights (:mod:`verglas.reconstruction.direct`).
-        docs/kernels.md has the figures.
+        docs/kernels.md has the figures. Or iterations that end early, and total variation
+        (:mod:`verglas.reconstruction.iterated`).
     iterations : int
-        At most, for least-squares (30) and gridding (10).
+        At most, for least-squares (30) and gridding (10); sirt (60), cg (12), tv (40).
+    tv_weight : float, optional
+        Of "tv", in standard deviations of the noise; by default that under which half the particles explain the others.
     ctf : bool
         False takes every CTF as 1.
     ewald : bool
@@ -62,11 +66,17 @@ class ReconstructSettings:
 
     symmetry: str = setting("C1", "Point group: C1, C4, D2, T, O, I1 ...", flags=("--sym",))
     max_resolution_A: float | None = setting(None, "Use data to this resolution only", more_than=0)
-    method: Literal["direct", "least-squares", "gridding"] = setting(
-        "direct", "Division on the grid, exact normal equations, or density weights"
+    method: Literal["direct", "least-squares", "gridding", "sirt", "cg", "tv"] = setting(
+        "direct", "Division on the grid, exact normal equations, density weights, or SIRT, CG, total variation"
     )
     iterations: int | None = setting(
-        None, "Most iterations", at_least=1, default_words="30 (least-squares), 10 (gridding)"
+        None,
+        "Most iterations",
+        at_least=1,
+        default_words="30, gridding: 10, sirt: 60, cg: 12, tv: 40",
+    )
+    tv_weight: float | None = setting(
+        None, "Weight of total variation, for tv", more_than=0, default_words="by what half the particles say"
     )
     ctf: bool = setting(True, "Correct the CTF; else every CTF is taken as 1")
     ewald: bool = setting(False, "Follow the curvature of Ewald's sphere, by single side bands")
@@ -82,8 +92,15 @@ class ReconstructSettings:
         check_settings("reconstruct", self)
         if self.ewald and not self.ctf:
             raise InputError("reconstruct: ewald needs the CTF, whose phase parts the two side bands; take ctf=True")
+        if self.tv_weight is not None and self.method != "tv":
+            raise InputError(f"reconstruct: tv_weight={self.tv_weight:g} says nothing to method {self.method}")
         if not self.ewald and self.ewald_sign != "auto":
             raise InputError(f"reconstruct: ewald_sign={self.ewald_sign} says nothing without ewald=True")
+
+    @property
+    def exact(self) -> bool:
+        """Whether the normal equations are solved, not divided on the grid."""
+        return self.method == "least-squares" or self.method in ITERATED
 
     @property
     def curved(self) -> Sign | None:
@@ -102,7 +119,7 @@ class Accumulator:
     def __init__(
         self, box: int, max_radius: int, settings: ReconstructSettings, device: str, threads: int | None
     ) -> None:
-        exact = settings.method == "least-squares"
+        exact = settings.exact
         grid = ops.Grid(box, max_radius=max_radius) if exact else direct_grid(box, max_radius)
         self.settings, self.device, self.threads = settings, device, threads
         if exact:
@@ -143,13 +160,26 @@ class Accumulator:
         total.weights = total.values if self.weights is self.values else self.weights + other.weights
         return total
 
-    def solve(self, ssnr: npt.NDArray[np.float64] | None) -> tuple[npt.NDArray[np.float32], float]:
-        """Map and residual."""
+    def normal_equations(
+        self, ssnr: npt.NDArray[np.float64] | None = None
+    ) -> tuple[least_squares.NormalOperator, npt.NDArray[np.float32]]:
+        """B and b of the exact methods."""
+        operator = least_squares.normal_operator(self.weights, ssnr=ssnr, threads=self.threads)
+        assert self.values.values is not None
+        return operator, gridding.from_grid(self.values.values, self.values.grid, threads=self.threads)
+
+    def solve(
+        self, ssnr: npt.NDArray[np.float64] | None, tv_weight: float = 0.0
+    ) -> tuple[npt.NDArray[np.float32], float]:
+        """Map and residual; ``tv_weight`` in the unit of b."""
         settings, threads = self.settings, self.threads
-        if settings.method == "least-squares":
-            operator = least_squares.normal_operator(self.weights, ssnr=ssnr, threads=threads)
-            assert self.values.values is not None
-            right_side = gridding.from_grid(self.values.values, self.values.grid, threads=threads)
+        if settings.method in ITERATED:
+            operator, right_side = self.normal_equations()
+            way: dict[str, Any] = {"tv_weight": tv_weight, "threads": threads}
+            iterated = iterate_map(operator, right_side, settings.method, settings.iterations, **way)
+            return iterated.volume, iterated.residuals[-1] if iterated.residuals else 0.0
+        if settings.exact:
+            operator, right_side = self.normal_equations(ssnr)
             steps = 30 if settings.iterations is None else settings.iterations
             solution = least_squares.solve(operator, right_side, iterations=steps, threads=threads)
             return solution.volume, solution.residuals[-1] if solution.residuals else 0.0

@@ -19,6 +19,7 @@ from verglas.optics import for_job
 from verglas.reconstruction.accumulate import Accumulator, Insertion, ReconstructSettings
 from verglas.reconstruction.ewald_sign import EwaldEvidence, find_sign
 from verglas.reconstruction.half_sets import split_halves
+from verglas.reconstruction.iterated import ITERATED, TvWeight, choose_tv_weight
 from verglas.reconstruction.sums import Symmetry
 from verglas.types import Map
 from verglas.types.convert import ParticlesLike, particles_of
@@ -46,9 +47,11 @@ class Reconstruction:
     excluded : dict
         Particle number (from 0) -> reason, for particles set aside.
     residual : float
-        Relative residual at the end (least-squares), density residual (gridding), NaN (direct).
+        Relative residual at the end (least-squares, sirt, cg, tv), density residual (gridding), NaN (direct).
     ewald : EwaldEvidence or None
         What held-out particles said of the sign of Ewald's sphere, where it was asked.
+    tv : TvWeight or None
+        Of method "tv": its weight, and what was tried.
     """
 
     map: Map
@@ -57,6 +60,7 @@ class Reconstruction:
     excluded: dict[int, str]
     residual: float
     ewald: EwaldEvidence | None = None
+    tv: TvWeight | None = None
 
 
 def max_radius_for(box: int, pixel_size_A: float, max_resolution_A: float | None) -> int:
@@ -152,7 +156,12 @@ def reconstruct_report(
             "reconstruct: the particles have no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi); refine them first"
         )
     particles = for_job(particles, "reconstruct", ctf=chosen.ctf)
-    halves = halves or callable(ssnr)
+    if ssnr is not None and chosen.method in ITERATED:
+        raise InputError(
+            f"reconstruct: an SSNR (Wiener's prior) is no part of method {chosen.method}; take direct or least-squares"
+        )
+    # The halves' difference says what is noise, and each half which weight explains the other.
+    halves = halves or callable(ssnr) or chosen.method == "tv"
     ask_sign = chosen.ewald and chosen.ewald_sign == "auto"
     group = Symmetry.of(symmetry_matrices(chosen.symmetry))
     radius = max_radius_for(particles.box, particles.pixel_size_A, chosen.max_resolution_A)
@@ -182,9 +191,16 @@ def reconstruct_report(
         sets, excluded = insertion.run()
     device = sets[0].device
 
-    def solve_map(sums: Accumulator, ssnr: npt.NDArray[np.float64] | None) -> tuple[Map, float]:
+    tv: TvWeight | None = None
+    if chosen.method == "tv":
+        pairs = [one.normal_equations() for one in sets[:2]]
+        tv = choose_tv_weight(*zip(*pairs, strict=True), chosen.tv_weight, chosen.iterations, threads=threads)
+        del pairs
+
+    def solve_map(sums: Accumulator, ssnr: npt.NDArray[np.float64] | None, share: float = 0.5) -> tuple[Map, float]:
         with work_on(device):
-            volume, residual = sums.solve(ssnr)
+            # Noise of b grows with the root of the number of particles.
+            volume, residual = sums.solve(ssnr, 0.0 if tv is None else tv.weight * tv.noise * share**0.5)
         return Map(group.apply(volume, radius, threads=threads), particles.pixel_size_A), residual
 
     maps = (solve_map(sets[0], None)[0], solve_map(sets[1], None)[0]) if halves else None
@@ -192,8 +208,8 @@ def reconstruct_report(
     assert not callable(weights)
     with work_on(device):
         everything = sets[0].plus(sets[1]) if halves else sets[0]
-    full, residual = solve_map(everything, weights)
-    return Reconstruction(full, maps, len(particles) - len(excluded), excluded, residual, evidence)
+    full, residual = solve_map(everything, weights, 1.0)
+    return Reconstruction(full, maps, len(particles) - len(excluded), excluded, residual, evidence, tv)
 
 
 # What comes back, for type checkers; the function and its documentation follow.
@@ -294,6 +310,6 @@ def reconstruct(
         first = list(result.excluded.items())[:5]
         listed = "; ".join(f"particle {i}: {reason}" for i, reason in first)
         warnings.warn(f"{len(result.excluded)} particles set aside ({listed}, ...)", VerglasWarning, stacklevel=2)
-    if result.half_maps is None:
+    if result.half_maps is None or not (halves or callable(ssnr)):
         return result.map
     return result.map, result.half_maps

@@ -10,14 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.reconstruction.operators.tilt_series import leave_one_out, tilt_series, weighted_back_projection
-from verglas.reconstruction.priors import Shaped, TotalVariation
+from verglas.reconstruction.compositions import solve_firt, solve_icon, solve_mbir
+from verglas.reconstruction.operators.tilt_series import (
+    TiltSeries,
+    leave_one_out,
+    tilt_series,
+    weighted_back_projection,
+)
+from verglas.reconstruction.priors import Shaped, TotalVariation, gradient
 from verglas.reconstruction.solvers import solve
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Array, Float32Array, FloatArray
 from verglas.types.settings import check_settings, setting
 
-_ITERATIONS = {"sirt": 60, "cg": 12, "tv": 60}
-_TV_WEIGHTS = (0.3, 1.0, 3.0)  # standard deviations of the images' noise, tried where no weight is given
+_ITERATIONS = {"sirt": 60, "cg": 12, "tv": 60, "icon": 60, "firt": 60, "mbir": 60}
+# Tried where no weight is given: of tv and mbir, and of icon (threshold), in standard deviations of the images' noise;
+# of firt (knee) in the median slope of a short SIRT's map.
+_WEIGHTS = {"tv": (0.3, 1.0, 3.0), "mbir": (0.3, 1.0, 3.0), "icon": (0.3, 1.0, 3.0), "firt": (0.5, 2.0, 8.0)}
+_FIRST_ITERATIONS, _FIRT_INNER = 10, 3
 
 
 @dataclass(frozen=True)
@@ -26,25 +35,28 @@ class TomogramSettings:
 
     Attributes
     ----------
-    method : {"wbp", "sirt", "cg", "tv"}
-        Weighted back-projection; simultaneous iterations; conjugate gradients, stopped early; total variation.
+    method : {"wbp", "sirt", "cg", "tv", "icon", "firt", "mbir"}
+        Weighted back-projection; simultaneous iterations; conjugate gradients, stopped early; total variation; and the
+        compositions of :mod:`verglas.reconstruction.compositions`.
     iterations : int, optional
-        60, for cg 12.
+        60, for cg 12; of firt and mbir those of all rounds.
     thickness_px : int, optional
         Of the map along z; the width of the images by default.
     tilt_axis_deg : float
         Of the tilt axis in the images, from +y towards +x.
     tv_weight : float, optional
-        Of "tv"; by default that of three which predicts tilts left out best.
+        Of "tv", "icon", "firt", "mbir": what they assume; by default that of three which predicts tilts left out best.
     """
 
-    method: Literal["wbp", "sirt", "cg", "tv"] = setting(
-        "wbp", "Weighted back-projection, SIRT, conjugate gradients, or total variation"
+    method: Literal["wbp", "sirt", "cg", "tv", "icon", "firt", "mbir"] = setting(
+        "wbp", "Weighted back-projection, SIRT, conjugate gradients, total variation, ICON, FIRT, or MBIR"
     )
     iterations: int | None = setting(None, "Iterations", at_least=1, default_words="60; cg: 12")
     thickness_px: int | None = setting(None, "Thickness along z", at_least=2, default_words="the images' width")
     tilt_axis_deg: float = setting(0.0, "Tilt axis in the images, from +y towards +x")
-    tv_weight: float | None = setting(None, "Weight of total variation", more_than=0, default_words="by left-out tilts")
+    tv_weight: float | None = setting(
+        None, "Weight of what tv, icon, firt or mbir assume", more_than=0, default_words="by left-out tilts"
+    )
 
     def __post_init__(self) -> None:
         """Check once."""
@@ -52,7 +64,7 @@ class TomogramSettings:
         if self.method == "wbp" and self.tilt_axis_deg % 180 != 0:
             raise InputError(
                 "tomogram: weighted back-projection takes images whose tilt axis is along y; turn them, or "
-                "use sirt, cg or tv"
+                "use another method"
             )
 
 
@@ -141,9 +153,10 @@ def reconstruct_tilts(
         return agreements
 
     weight, trials = how.tv_weight, []
-    if how.method == "tv" and weight is None:
-        noise = _noise(stack)
-        trials = [(w * noise, float(np.mean([c for _, c in agreement(w * noise)] or [0.0]))) for w in _TV_WEIGHTS]
+    if how.method in _WEIGHTS and weight is None:
+        unit = 1.0 if how.method == "firt" else _noise(stack)
+        candidates = [factor * unit for factor in _WEIGHTS[how.method]]
+        trials = [(w, float(np.mean([c for _, c in agreement(w)] or [0.0]))) for w in candidates]
         weight = max(trials, key=lambda one: one[1])[0]
     return Tomogram(_volume(stack, tilts, how, weight, threads), agreement(weight), weight, trials)
 
@@ -162,10 +175,26 @@ def _volume(
     if how.method == "wbp":
         return np.asarray(weighted_back_projection(A, stack), np.float32)
     iterations = how.iterations or _ITERATIONS[how.method]
-    if how.method == "tv":
+    if how.method in _WEIGHTS:
         assert weight is not None
-        prior = Shaped(TotalVariation(weight, iterations=15), A.map_shape)
-        solution = solve(A, stack, "fista", prior=prior, iterations=iterations)
+        x = _regularised(A, stack, how.method, weight, iterations)
     else:
-        solution = solve(A, stack, how.method, iterations=iterations)
-    return np.asarray(solution.x, np.float32).reshape(A.map_shape)
+        x = solve(A, stack, how.method, iterations=iterations).x
+    return np.asarray(x, np.float32).reshape(A.map_shape)
+
+
+def _regularised(A: TiltSeries, stack: Float32Array, method: str, weight: float, iterations: int) -> Array:
+    if method == "icon":
+        # Images without their mean have no background of 0: density may be negative. Half the square: the threshold of
+        # a step is sqrt(2 weight), in units of the noise.
+        return solve_icon(A, stack, A.map_shape, weight**2 / 2, iterations=iterations, non_negative=False).x
+    if method == "firt":
+        first = solve(A, stack, "sirt", iterations=_FIRST_ITERATIONS).x.reshape(A.map_shape)
+        slope = float(np.median(np.sqrt((gradient(first) ** 2).sum(axis=0))))
+        rounds = max(1, iterations // _FIRT_INNER - 1)
+        knee = max(weight * slope, 1e-30)
+        return solve_firt(A, stack, A.map_shape, knee, rounds=rounds, iterations=_FIRT_INNER).x
+    if method == "mbir":
+        return solve_mbir(A, stack, A.map_shape, weight, iterations=max(1, iterations // 5)).x
+    prior = Shaped(TotalVariation(weight, iterations=15), A.map_shape)
+    return solve(A, stack, "fista", prior=prior, iterations=iterations).x

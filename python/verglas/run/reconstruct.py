@@ -21,6 +21,7 @@ from verglas.ops import Grid
 from verglas.optics import Aberrations, common_size, for_job, with_aberrations
 from verglas.reconstruction import Reconstruction, ReconstructSettings, project, reconstruct_report
 from verglas.reconstruction.ewald import Sign
+from verglas.reconstruction.iterated import ITERATED
 from verglas.reconstruction.known_poses import max_radius_for
 from verglas.reconstruction.least_squares import kernel_grid
 from verglas.types import Map, Particles, Poses
@@ -83,12 +84,14 @@ class ReconstructSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
+        tv = self.result.tv
         resolution = None if self.fsc is None else self.fsc.resolution_A(0.143)
         return {
             "particles_used": self.result.used,
             "particles_excluded": {str(i): reason for i, reason in self.result.excluded.items()},
             "resolution_A_half_maps_0.143_unmasked": resolution if resolution and np.isfinite(resolution) else None,
             "residual": None if np.isnan(self.result.residual) else self.result.residual,
+            **({} if tv is None else {"tv_weight": tv.weight, "tv_tried": [list(one) for one in tv.tried]}),
             **({} if self.result.ewald is None else self.result.ewald.as_dict()),
             "files": [str(path) for path in self.files],
             "seconds": round(self.seconds, 2),
@@ -107,7 +110,7 @@ def memory_plan_GB(box: int, max_radius: int, method: str, halves: bool) -> floa
     True
     """
     sets = 3 if halves else 1  # both halves, and their sum while the full map is solved
-    if method == "least-squares":
+    if method == "least-squares" or method in ITERATED:
         values = float(np.prod(Grid(box, max_radius=max_radius).shape)) * 16
         weights = float(np.prod(kernel_grid(box, max_radius).shape)) * 8
         solution = float(2 * box) ** 3 * 4 * 5.3  # transfer, transform, padded map and one temporary

@@ -2,7 +2,7 @@
 
 from verglas.reconstruction.priors.differences import TotalVariation, divergence, gradient
 from verglas.reconstruction.priors.potentials import L1, Huber, NonNegative, Prior, Quadratic, Student, soft
-from verglas.reconstruction.priors.transforms import FourierGaussian, Shaped, Support, Symmetric, WaveletL1
+from verglas.reconstruction.priors.transforms import FourierGaussian, Shaped, Support, Symmetric, WaveletL0, WaveletL1
 
 __all__ = [
     "L1",
@@ -16,6 +16,7 @@ __all__ = [
     "Support",
     "Symmetric",
     "TotalVariation",
+    "WaveletL0",
     "WaveletL1",
     "divergence",
     "gradient",

@@ -50,13 +50,32 @@ class WaveletL1:
         details = self._transform(x)[1:]
         return self.weight * float(sum(np.abs(part).sum() for level in details for part in level.values()))
 
+    def _shrink(self, part: Array, step: float) -> Array:
+        return soft(part, step * self.weight)
+
     def prox(self, v: Array, step: float) -> Array:
-        """Soft threshold of the details: exact because the transform is unitary."""
+        """Threshold of the details: exact because the transform is unitary."""
         coarse, *details = self._transform(v)
-        thresholds = [{name: soft(part, step * self.weight) for name, part in level.items()} for level in details]
+        thresholds = [{name: self._shrink(part, step) for name, part in level.items()} for level in details]
         array = self._module().waverecn([coarse, *thresholds], self.wavelet, mode="periodization")
         # Odd sides come back one longer from a periodic wavelet transform.
         return np.asarray(array)[tuple(slice(0, n) for n in v.shape)]
+
+
+@dataclass(frozen=True)
+class WaveletL0(WaveletL1):
+    """weight times the number of wavelet coefficients that are not zero, the coarsest left alone.
+
+    Not convex: its prox keeps the coefficients above sqrt(2 step weight) as they are, and makes the others zero.
+    """
+
+    def value(self, x: Array) -> float:
+        """Weighted number of details."""
+        details = self._transform(x)[1:]
+        return self.weight * float(sum(np.count_nonzero(part) for level in details for part in level.values()))
+
+    def _shrink(self, part: Array, step: float) -> Array:
+        return np.where(np.abs(part) > np.sqrt(2 * step * self.weight), part, 0)
 
 
 @dataclass(frozen=True)

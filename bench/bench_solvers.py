@@ -1,0 +1,173 @@
+"""Solvers and priors: the normal operator's time, SIRT of a large slice, few views, and methods on tilt series.
+
+    python bench/bench_solvers.py [--only views tilts operator slice]
+
+- views: Shepp and Logan's phantom, 128 pixels, 30 views of 180 degrees, no noise: NRMSE of each way.
+- tilts: six ellipsoids in 24 x 16 x 24, 21 tilts to 60 degrees, noise; seeds from 40 on: correlation with the
+  truth, in the missing wedge alone (shells to half of Nyquist), and of left-out tilts.
+- operator: 128^3, particles with CTF: one application of the normal operator beside two transforms of 256^3.
+- slice: 2048 x 2048, 60 tilts: seconds of an iteration of SIRT; scikit-image's SART (``iradon_sart``) where installed.
+
+Writes bench/results/solvers.json, parts apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import scipy.fft
+
+import verglas as vg
+from verglas import ops
+from verglas.reconstruction import operators, solve, solve_icon
+from verglas.reconstruction.priors import Shaped, TotalVariation
+from verglas.reconstruction.tomogram import TomogramSettings, reconstruct_tilts
+
+from common import RESULTS, write
+
+# Value added, half axes, centre, turn in degrees (Shepp and Logan 1974, contrast as Toft 1996).
+ELLIPSES = (
+    (1, 0.69, 0.92, 0, 0, 0),
+    (-0.8, 0.6624, 0.874, 0, -0.0184, 0),
+    (-0.2, 0.11, 0.31, 0.22, 0, -18),
+    (-0.2, 0.16, 0.41, -0.22, 0, 18),
+    (0.1, 0.21, 0.25, 0, 0.35, 0),
+    (0.1, 0.046, 0.046, 0, 0.1, 0),
+    (0.1, 0.046, 0.046, 0, -0.1, 0),
+    (0.1, 0.046, 0.023, -0.08, -0.605, 0),
+    (0.1, 0.023, 0.023, 0, -0.606, 0),
+    (0.1, 0.023, 0.046, 0.06, -0.605, 0),
+)
+
+
+def shepp_logan(n: int) -> np.ndarray:
+    y, x = (np.indices((n, n)) - n / 2) / (n / 2)
+    out = np.zeros((n, n), np.float32)
+    for value, a, b, cx, cy, degrees in ELLIPSES:
+        t = np.deg2rad(degrees)
+        u, w = (x - cx) * np.cos(t) + (y - cy) * np.sin(t), -(x - cx) * np.sin(t) + (y - cy) * np.cos(t)
+        out += value * ((u / a) ** 2 + (w / b) ** 2 < 1)
+    return out
+
+
+def few_views() -> list[dict[str, object]]:
+    n, angles = 128, np.arange(-90, 90, 6.0)
+    truth = shepp_logan(n)
+    A = operators.tilt_series(np.zeros((len(angles), 1, n)), angles, threads=1)
+    data = A @ truth.ravel()
+    tv = Shaped(TotalVariation(0.05, iterations=20), A.map_shape)
+    ways: dict[str, Callable[[], np.ndarray]] = {
+        "wbp": lambda: operators.weighted_back_projection(A, data.reshape(A.data_shape)),
+        "sirt, 100 iterations": lambda: solve(A, data, "sirt", iterations=100).x,
+        "tv, 400 iterations": lambda: solve(A, data, "fista", prior=tv, iterations=400).x,
+        "icon, 400 iterations": lambda: solve_icon(A, data, A.map_shape, 0.02, iterations=400).x,
+    }
+    rows = []
+    for name, way in ways.items():
+        begin = time.process_time()
+        x = way().ravel()
+        error = float(np.linalg.norm(x - truth.ravel()) / np.linalg.norm(truth))
+        rows.append({"part": "views", "what": name, "nrmse": error, "processor_s": time.process_time() - begin})
+        rows[-1]["of_wbp"] = error / rows[0]["nrmse"]
+    return rows
+
+
+def ellipsoids(seed: int) -> np.ndarray:
+    shape = np.array([24, 16, 24])
+    rng, grid = np.random.default_rng(seed), np.indices(tuple(shape)) - (shape // 2)[:, None, None, None]
+    out = np.zeros(tuple(shape), np.float32)
+    for _ in range(6):
+        centre, half = rng.uniform(-6, 6, 3) * [1, 0.6, 1], rng.uniform(1.5, 4, 3)
+        out += (((grid - centre[:, None, None, None]) / half[:, None, None, None]) ** 2).sum(axis=0) < 1
+    return out
+
+
+def tilt_series(seeds: int = 3) -> list[dict[str, object]]:
+    tilts = np.arange(-60, 61, 6.0)
+    kz, ky, kx = np.fft.fftfreq(24)[:, None, None], np.fft.fftfreq(16)[:, None], np.fft.fftfreq(24)
+    wedge = (np.abs(kz) > np.abs(kx) * np.tan(np.deg2rad(60))) & (np.sqrt(kz**2 + ky**2 + kx**2) < 0.25)
+    rows = []
+    for method in ("wbp", "sirt", "tv", "icon", "firt", "mbir"):
+        figures = []
+        for seed in range(40, 40 + seeds):
+            truth = ellipsoids(seed)
+            series = ops.radon(truth, tilts, threads=1)
+            series = series + 0.5 * np.random.default_rng(seed).standard_normal(series.shape).astype(np.float32)
+            settings = TomogramSettings(method, iterations=None if method == "wbp" else 30)
+            made = reconstruct_tilts(series, tilts, settings, check_tilts=3, threads=1)
+            a, b = (np.fft.fftn(v)[wedge] for v in (made.volume, truth))
+            inside = (a * b.conj()).real.sum() / np.linalg.norm(a) / np.linalg.norm(b)
+            whole = np.corrcoef(made.volume.ravel(), truth.ravel())[0, 1]
+            figures.append((whole, inside, np.mean([c for _, c in made.left_out])))
+        of_truth, in_wedge, left_out = np.round(np.transpose(figures), 3).tolist()
+        rows.append({"part": "tilts", "what": method, "correlation": of_truth, "missing_wedge": in_wedge})
+        rows[-1]["left_out_tilts"] = left_out
+    return rows
+
+
+def median_ms(call: Callable[[], object], repeats: int = 5) -> float:
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - begin))
+    return float(np.median(times))
+
+
+def normal_operator() -> list[dict[str, object]]:
+    box, rows = 128, []
+    cube = np.zeros((2 * box,) * 3, np.float32)
+
+    def two_transforms() -> None:
+        scipy.fft.irfftn(scipy.fft.rfftn(cube, workers=1), s=cube.shape, workers=1)
+
+    for count in (100, 400):
+        model = vg.simulate.phantom(box, 2.0, 180.0)
+        p = vg.simulate.particles(model, count, box, 2.0, snr=1.0, seed=1, listener=None)
+        normal = operators.particles(p, threads=1).normal()
+        x = np.random.default_rng(0).standard_normal(box**3).astype(np.float32)
+        rows.append({"part": "operator", "what": "normal operator", "box": box, "particles": count})
+        rows[-1] |= {"ms": median_ms(lambda n=normal, v=x: n @ v), "two_transforms_ms": median_ms(two_transforms)}
+    return rows
+
+
+def large_slice() -> list[dict[str, object]]:
+    n, angles = 2048, np.linspace(-60, 60, 60)
+    A = operators.tilt_series(np.zeros((60, 1, n)), angles, threads=1)
+    data = A @ (np.hypot(*(np.indices((n, n)) - n / 2)) < n / 3).astype(np.float32).ravel()
+    times: list[float] = []
+    solve(A, data, "sirt", iterations=4, callback=lambda *_: times.append(time.perf_counter()))
+    rows: list[dict[str, object]] = [
+        {"part": "slice", "what": "SIRT, 1 thread", "seconds_of_an_iteration": float(np.median(np.diff(times)))}
+    ]
+    try:
+        from skimage.transform import iradon_sart
+    except ImportError:
+        return rows
+    sinogram = data.reshape(60, n).T.astype(np.float32)
+    begin = time.perf_counter()
+    iradon_sart(sinogram, theta=angles)
+    rows.append(
+        {"part": "slice", "what": "scikit-image iradon_sart", "seconds_of_an_iteration": time.perf_counter() - begin}
+    )
+    return rows
+
+
+PARTS = {"views": few_views, "tilts": tilt_series, "operator": normal_operator, "slice": large_slice}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    for name in parser.parse_args().only:
+        rows, path = PARTS[name](), RESULTS / "solvers.json"
+        old = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+        write("solvers", [row for row in old if row["part"] != name] + rows)
+
+
+if __name__ == "__main__":
+    main()
