@@ -270,6 +270,6 @@ def solve_mbir(
         rest = flat - gain[:, None] * projected - offset[:, None]
         # A floor: an image that is explained exactly must not outweigh all others.
         sigma = np.maximum(rest.std(axis=1), 0.1 * rest.std() + 1e-30)
-        residuals.append(float(np.linalg.norm(rest) / max(np.linalg.norm(flat), 1e-30)))
+        residuals.append(float(np.linalg.norm(rest)) / max(float(np.linalg.norm(flat)), 1e-30))
     assert x is not None
     return ModelBased(x, gain, offset, sigma, residuals)

@@ -140,10 +140,10 @@ def choose_tv_weight(
     for factor in _TV_WEIGHTS:
         losses = []
         for own in (0, 1):
-            way = {"tv_weight": factor * half_noise, "threads": threads}
             steps = max(1, (iterations or ITERATIONS["tv"]) // 2)  # enough to rank weights
-            x = iterate_map(operators[own], right_sides[own], "tv", steps, **way).volume
-            losses.append(_relative_loss(operators[1 - own], right_sides[1 - own], x, workers))
+            strength = factor * half_noise
+            made = iterate_map(operators[own], right_sides[own], "tv", steps, tv_weight=strength, threads=threads)
+            losses.append(_relative_loss(operators[1 - own], right_sides[1 - own], made.volume, workers))
         tried.append((factor, float(np.mean(losses))))
     best = min(tried, key=lambda one: one[1])
     if tell is not None:

@@ -194,8 +194,9 @@ def reconstruct_report(
     tv: TvWeight | None = None
     if chosen.method == "tv":
         pairs = [one.normal_equations() for one in sets[:2]]
-        tv = choose_tv_weight(*zip(*pairs, strict=True), chosen.tv_weight, chosen.iterations, threads=threads)
-        del pairs
+        equations = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        tv = choose_tv_weight(*equations, chosen.tv_weight, chosen.iterations, threads=threads)
+        del pairs, equations
 
     def solve_map(sums: Accumulator, ssnr: npt.NDArray[np.float64] | None, share: float = 0.5) -> tuple[Map, float]:
         with work_on(device):
