@@ -22,7 +22,7 @@ def picker_layers(width: int = 12) -> dict[str, tuple[int, int, int, int]]:
     --------
     >>> from verglas.learned import picker_layers
     >>> sum(a * b * c * d + d for a, b, c, d in picker_layers().values())
-    69205
+    69433
     """
     two, four = 2 * width, 4 * width
     return {
