@@ -202,5 +202,5 @@ def test_the_training_script_makes_weights_that_pick(tmp_path):
     script.main(f"--fields 12 --calibration 6 --each 1 --steps 40 --seed 3 --out {out}".split())
     weights = from_safetensors(out.read_bytes(), "tiny")
     assert weights.card == json.loads(out.with_suffix(".json").read_text())
-    assert weights.card["calibration"]["slope"] > 0
+    assert np.isfinite(weights.card["calibration"]["slopes"]).all()  # of 6 fields their signs say nothing
     assert weights.card["loss"] < 0.5
