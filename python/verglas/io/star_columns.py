@@ -39,6 +39,7 @@ _PIECE_BYTES = 16 << 20
 _WINDOWS, _WINDOW_BYTES = 64, 16 << 10
 _ABANDONED_S = 3600.0
 IMAGE = "rlnImageName"
+_TEXT: Any = "str" if int(pd.__version__.split(".")[0]) > 2 else object  # as read_csv makes text
 _KINDS = {"int": "<i8", "float": "<f8", "bool": "|b1", "text": "<i4", "image": "<i4"}
 
 
@@ -160,9 +161,9 @@ class StarColumns:
         column = self._column(label, table)
         if column.kind == "text":
             codes, values = self.codes(label, table)
-            return pd.Series(np.append(values, np.nan)[codes], dtype="str")
+            return pd.Series(np.append(values, np.nan)[codes], dtype=_TEXT)
         if column.kind == "image":
-            return pd.Series(self._image_names(column), dtype="str")
+            return pd.Series(self._image_names(column), dtype=_TEXT)
         return self._run(column, 0)
 
     def _image_names(self, column: Column) -> npt.NDArray[np.object_]:
@@ -386,7 +387,7 @@ def _kind_of(piece: pd.Series[Any]) -> str:
         return "int"
     if pd.api.types.is_float_dtype(piece):
         return "float"
-    if isinstance(piece.dtype, pd.StringDtype):
+    if isinstance(piece.dtype, pd.StringDtype) or pd.api.types.infer_dtype(piece) in ("string", "empty"):
         # as objects at once: one by one, text of Arrow takes longer to hand over than to look at
         is_image = piece.name == IMAGE and all(
             isinstance(v, str) and _IMAGE_NAME.fullmatch(v) for v in piece.to_numpy(object)
