@@ -228,18 +228,21 @@ def features(seeds: int, minutes: float) -> None:
     names = sorted(vg.io.read_picks(DATA / "apoferritin" / "picks.star"))
     centres = betagal_centres()
     held_out = [kind for kind in kinds() if "development" not in kind]
+    some = sorted(n for n in centres if n not in DEVELOPMENT)
     trials: dict[str, Any] = {}
-    for method in FEATURE_METHODS:
-        trials |= {f"apoferritin|0|{method}|{n}": partial(apoferritin_one, method, n) for n in names}
-        some = sorted(n for n in centres if n not in DEVELOPMENT)
-        trials |= {f"beta-galactosidase|0|{method}|{n}": partial(betagal_one, method, n, centres[n]) for n in some}
-        if method != "variance":
-            trials |= {f"apoferritin, 15 clicks|0|{method}|{n}": partial(clicked_one, method, n) for n in names[1:]}
-    for seed in range(seeds):
-        for snr in (0.02, 0.05):
-            for kind in held_out:
-                for method in ("log", *FEATURE_METHODS):
-                    trials[f"{kind}|{snr:g}|{method}|{seed}"] = partial(simulated_one, method, kind, snr, seed)
+    # One of each by turns: what was run of a part that stopped is alike for all methods.
+    for number, name in enumerate(names):
+        for method in FEATURE_METHODS:
+            trials[f"apoferritin|0|{method}|{name}"] = partial(apoferritin_one, method, name)
+            if number and method != "variance":
+                trials[f"apoferritin, 15 clicks|0|{method}|{name}"] = partial(clicked_one, method, name)
+        for method in FEATURE_METHODS if number < len(some) else ():
+            one = some[number]
+            trials[f"beta-galactosidase|0|{method}|{one}"] = partial(betagal_one, method, one, centres[one])
+        for method in ("log", *FEATURE_METHODS) if seeds else ():
+            kind, snr = held_out[number % len(held_out)], (0.05, 0.02)[number // len(held_out) % 2]
+            seed = number // (2 * len(held_out))
+            trials[f"{kind}|{snr:g}|{method}|{seed}"] = partial(simulated_one, method, kind, snr, seed)
     collect("pick_features", trials, lambda done: groups(done, ("set", "snr", "method")), minutes)
 
 

@@ -38,6 +38,8 @@ class MicrographQuality:
         :func:`verglas.picking.carbon.ring_contrast`; NaN where it is not known.
     doubts : tuple of str
         What of it a trained picker has not seen in training.
+    screening : str
+        What :func:`verglas.picking.screen` says against it; empty for a good one, or where it was not judged.
     """
 
     name: str
@@ -50,6 +52,7 @@ class MicrographQuality:
     precision: float = float("nan")
     ring_contrast: float = float("nan")
     doubts: tuple[str, ...] = ()
+    screening: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def judge_micrographs(
     usual, strongest = _rings_of_set(found, limit)
     judged: dict[str, tuple[str, ...]] = {}
     for one in found:
-        reasons = []
+        reasons = [one.screening] if one.screening else []
         if one.ring_contrast > strongest:
             times = one.ring_contrast / usual
             reasons.append(f"its rings are {times:.1f} times as strong as the set's: carbon alone, or no ice?")

@@ -72,6 +72,7 @@ _COMMANDS = (
     "ctf",
     "ctf_refine",
     "polish",
+    "screen",
     "pick",
     "extract",
     "process",

@@ -9,6 +9,7 @@ from verglas.picking.image import SmallImage, prepare
 from verglas.picking.mask import BadAreas, bad_areas
 from verglas.picking.merit import PickMerit, RocCurve, compare_picks, match_picks, roc_curve
 from verglas.picking.particles import Averages, PickResult, PickSettings, inside, pick, pick_detailed, teach
+from verglas.picking.screening import Screening, screen
 
 __all__ = [
     "Averages",
@@ -19,6 +20,7 @@ __all__ = [
     "PickResult",
     "PickSettings",
     "RocCurve",
+    "Screening",
     "SmallImage",
     "bad_areas",
     "compare_picks",
@@ -30,6 +32,7 @@ __all__ = [
     "prepare",
     "remove_duplicates",
     "roc_curve",
+    "screen",
     "teach",
     "trace_detailed",
     "trace_filaments",

@@ -32,6 +32,7 @@ from verglas.run.candidates import LeftOut, candidates_star
 from verglas.run.motion_files import PARTS
 from verglas.run.parallel import in_order
 from verglas.run.pick_inputs import read_templates
+from verglas.run.screen import screening_reason
 from verglas.types import Micrograph, Optics, Picks
 from verglas.types.settings import former_names
 from verglas.types.verdict import Verdict
@@ -368,6 +369,7 @@ class PickStage(MicrographStage):
             "precision": float(picking.cut.precision),
             "bad_fraction": float(picking.bad.fraction),
             "ring_contrast": _number(picking.ring_contrast, 4),
+            "screening": screening_reason(micrograph),
             "reason": "no particle was found" if not len(picking.picks) else "",
         }
         panel = project.folder("ctf") / "png" / f"{shot.key}.png"

@@ -162,6 +162,7 @@ def quality(project: Project, shot: Shot) -> MicrographQuality | None:
         (float(ctf["defocus_u_A"]) + float(ctf["defocus_v_A"])) / 2,
         precision=float(result.get("precision", "nan")),
         ring_contrast=float(result.get("ring_contrast") or "nan"),
+        screening=str(result.get("screening", "")),
     )
 
 

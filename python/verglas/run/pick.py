@@ -54,6 +54,7 @@ from verglas.run.fine_tune import chosen_weights
 from verglas.run.parallel import in_order
 from verglas.run.pick_inputs import optics_of, pixel_size_of, read_templates
 from verglas.run.reasons import most_common_reason, without_name
+from verglas.run.screen import screening_reason
 from verglas.run.tenure import Tenure, tenure
 from verglas.types import Micrograph, Optics, Picks
 from verglas.types.arrays import FloatArray
@@ -349,6 +350,7 @@ def _pick_one(
         result.cut.precision,
         result.ring_contrast,
         result.doubts,
+        screening_reason(micrograph),
     )
     return _Done(
         number,

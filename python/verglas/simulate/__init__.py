@@ -20,6 +20,7 @@ from verglas.simulate.noise import SNR, measured_snr
 from verglas.simulate.phantom import hinge, phantom
 from verglas.simulate.planted import MixedBlur, PlantedHalves, mixed_blur, planted_halves
 from verglas.simulate.reader import read_model
+from verglas.simulate.spoilt import spoilt_micrograph
 
 __all__ = [
     "SNR",
@@ -51,6 +52,7 @@ __all__ = [
     "project_layers",
     "read_model",
     "scattering",
+    "spoilt_micrograph",
     "text",
 ]
 __dir__ = partial(sorted, __all__)

@@ -18,6 +18,7 @@ from verglas.reconstruction.solvers.analysis import (
     unmatched_pair,
 )
 from verglas.reconstruction.solvers.course import Callback, Course, Solution, System
+from verglas.reconstruction.solvers.gradient import sgd
 from verglas.reconstruction.solvers.krylov import bicg, bicgstab, cg, cgs, conjugate_residuals, gmres, qmr
 from verglas.reconstruction.solvers.proximal import admm, fista, primal_dual, projected_subgradient, superiorised
 from verglas.reconstruction.solvers.row_action import art, bicav, sart
@@ -44,6 +45,7 @@ METHODS: dict[str, Callable[..., Solution]] = {
     "art": art,
     "sart": sart,
     "bicav": bicav,
+    "sgd": sgd,
     "cg": cg,
     "conjugate-residuals": conjugate_residuals,
     "bicg": bicg,

@@ -1,0 +1,46 @@
+"""``verglas screen``: which micrographs are worth picking."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from verglas.cli.options import with_settings
+from verglas.cli.progress import say_set_aside, say_verdict
+from verglas.run.extract import Microscope
+from verglas.run.screen import ScreenJob, screen_files
+from verglas.types.settings import settings_from
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog='Example: verglas screen "mics/*.tif" --pixel-size 1.5 --out screened')(screen)
+
+
+@with_settings(Microscope, parameter="microscope")
+def screen(
+    micrographs: list[str] = typer.Argument(..., help="Patterns, folders, files, or a STAR file that names them."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder to write: micrographs.star, screen.json, report.html."),
+    threads: int = typer.Option(None, "--threads", min=1, help="Micrographs at a time [all processors]."),
+    as_json: bool = typer.Option(False, "--json", help="Print the judgements as JSON."),
+    *,
+    microscope: dict[str, Any],
+) -> None:
+    """Judge micrographs before anything is picked: crystalline ice, contamination, carbon, drift, defocus, broken film.
+
+    Grey values and spectrum are compared with simulated good and bad micrographs (pixels of at most 2.2 A).
+    micrographs.star lists those that nothing is said against.
+    """
+    job = ScreenJob(micrographs, out, settings_from("screen", Microscope, **microscope), threads)
+    record = screen_files(job)
+    if as_json:
+        typer.echo(json.dumps(record, indent=2))
+        return
+    kinds = ", ".join(f"{count} {kind}" for kind, count in record["kinds"].items())
+    typer.echo(f"{record['good']} of {record['micrographs']} micrographs are good{': ' + kinds if kinds else ''}")
+    say_set_aside(record["set_aside"], out / "screen.json")
+    say_verdict(record["verdict"]["state"], record["verdict"]["reasons"])
+    typer.echo(f"{out / 'micrographs.star'}, {out / 'report.html'}")
