@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULE = re.compile(r"verglas/(_cpu|_cuda|_core_[a-z0-9]+)\.[A-Za-z0-9_.-]*so")
 DATA = (
     *("py.typed", "report/page.css", "report/templates/*.html", "report/templates/*.js"),
-    *("learned/packaged/*.safetensors", "learned/packaged/*.json"),
+    *("learned/packaged/*.safetensors", "learned/packaged/*.json", "picking/screening_weights.json"),
     *("window/templates/*.html", "window/static/*.js", "window/static/*.css"),
 )
 DIST_INFO = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
