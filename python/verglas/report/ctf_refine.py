@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.ndimage import gaussian_filter
 
 from verglas._version import __version__
 from verglas.optics.refine import DefocusFit, GroupFit, GroupSums
 from verglas.optics.refine.phases import basis
 from verglas.optics.refine.pixels import Pixels
-from verglas.report.html import Page, Picture, Section, Table, render
-from verglas.report.style import COLOURS, new_figure, png, style_context
+from verglas.report.chart import charts_block, histogram_chart
+from verglas.report.html import Block, Page, Picture, Section, Table, render
+from verglas.report.style import new_figure, png, style_context
 from verglas.types import Particles
 from verglas.types.arrays import FloatArray
 
@@ -74,27 +76,28 @@ def phase_picture(sums: GroupSums, group: int, parity: str, fit: GroupFit) -> by
         return png(figure)
 
 
-def defocus_picture(particles: Particles, fit: DefocusFit) -> bytes:
-    """Histogram of the changes, and the micrograph with most particles coloured by its defoci."""
-    table = particles.table
-    mapped = {"rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"} <= set(table.columns)
+def defocus_picture(table: pd.DataFrame) -> bytes:
+    """The micrograph with most particles, coloured by their defoci."""
+    most = table["rlnMicrographName"].value_counts().index[0]
+    here = (table["rlnMicrographName"] == most).to_numpy()
+    mean = (table["rlnDefocusU"] + table["rlnDefocusV"]).to_numpy(np.float64)[here] / 2
     with style_context():
-        figure = new_figure(7.2, 3.4)
-        axes = figure.add_subplot(1, 2 if mapped else 1, 1)
-        axes.hist(fit.change_A, bins=50, color=COLOURS[0])
-        axes.set(xlabel="change of defocus, Å", ylabel="particles")
-        if mapped:
-            most = table["rlnMicrographName"].value_counts().index[0]
-            here = (table["rlnMicrographName"] == most).to_numpy()
-            place = figure.add_subplot(1, 2, 2)
-            mean = (table["rlnDefocusU"] + table["rlnDefocusV"]).to_numpy(np.float64)[here] / 2
-            dots = place.scatter(
-                table["rlnCoordinateX"][here], table["rlnCoordinateY"][here], c=mean, cmap="viridis", s=14
-            )
-            place.set(title=str(most).rsplit("/", 1)[-1], xlabel="x, pixels", ylabel="y, pixels", aspect="equal")
-            place.invert_yaxis()
-            figure.colorbar(dots, ax=place, label="defocus, Å")
+        figure = new_figure(4.2, 3.6)
+        place = figure.subplots()
+        dots = place.scatter(table["rlnCoordinateX"][here], table["rlnCoordinateY"][here], c=mean, cmap="viridis", s=14)
+        place.set(title=str(most).rsplit("/", 1)[-1], xlabel="x, pixels", ylabel="y, pixels", aspect="equal")
+        place.invert_yaxis()
+        figure.colorbar(dots, ax=place, label="defocus, Å")
         return png(figure)
+
+
+def _defoci(table: pd.DataFrame, fit: DefocusFit) -> Section:
+    chart = histogram_chart("change of defocus, Å", {"particles": fit.change_A}, "particles")
+    caption = f"Width of the prior: {fit.width_A:.0f} Å about the {fit.about}."
+    blocks: list[Block] = [charts_block([chart], caption)]
+    if {"rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"} <= set(table.columns):
+        blocks.append(Picture(defocus_picture(table), "Defoci over the micrograph with most particles"))
+    return Section("Defocus of particles", "", blocks)
 
 
 def refinement_page(
@@ -142,8 +145,6 @@ def refinement_page(
     if pictures:
         sections.append(Section("Phase differences between images and reference", "", pictures))
     if defocus is not None:
-        caption = f"Width of the prior: {defocus.width_A:.0f} Å about the {defocus.about}."
-        picture = Picture(defocus_picture(particles, defocus), "changes of defocus", caption)
-        sections.append(Section("Defocus of particles", "", [picture]))
+        sections.append(_defoci(particles.table, defocus))
     figures = {"particles": str(told["particles"]), "rounds": str(len(told["rounds"])), "seconds": str(told["seconds"])}
     return render(Page("CTF refinement", told["verdict"] + ".", figures, sections, f"verglas {__version__}"))

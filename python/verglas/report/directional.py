@@ -5,27 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from verglas.assessment.directional import DirectionalFSC
-from verglas.report.html import Page, Picture, Section, Table, render
-from verglas.report.style import COLOURS, FAINT, new_figure, png, style_context
+from verglas.report.chart import Chart, Line, Series, chart_block
+from verglas.report.html import Block, Page, Picture, Section, Table, render
+from verglas.report.style import new_figure, png, style_context
 from verglas.types.verdict import Verdict
 
 
-def cone_curves(found: DirectionalFSC) -> bytes:
+def _cone_curves(fsc: DirectionalFSC) -> Chart:
     """Range, quartiles and median of the conical FSC over the directions."""
-    with style_context():
-        figure = new_figure(6.5, 3.2)
-        axis = figure.subplots()
-        low, first, middle, third, high = np.quantile(found.curves[:, 1:], (0, 0.25, 0.5, 0.75, 1), axis=0)
-        frequency = found.frequency_per_A[1:]
-        axis.fill_between(frequency, low, high, color=COLOURS[0], alpha=0.15, lw=0, label="all directions")
-        axis.fill_between(frequency, first, third, color=COLOURS[0], alpha=0.35, lw=0, label="half of them")
-        axis.plot(frequency, middle, color=COLOURS[0], label="median")
-        axis.axhline(0.143, color=FAINT, lw=0.8, ls="--")
-        axis.set_xlabel("spatial frequency (1/Å)")
-        axis.set_ylabel("FSC within cones")
-        axis.set_ylim(-0.1, 1.02)
-        axis.legend()
-        return png(figure)
+    names = ("lowest direction", "lower quartile", "median", "upper quartile", "highest direction")
+    quantiles = np.quantile(fsc.curves[:, 1:], (0, 0.25, 0.5, 0.75, 1), axis=0)
+    series = [Series(name, fsc.frequency_per_A[1:], one) for name, one in zip(names, quantiles, strict=True)]
+    return Chart("FSC within cones", "resolution (Å)", "FSC", series, [Line(0.143, "0.143")], inverse=True)
 
 
 def half_sphere_map(found: DirectionalFSC) -> bytes:
@@ -64,7 +55,7 @@ def directional_page(found: DirectionalFSC, verdict: Verdict, footer: str = "") 
         "by chance": f"{found.chance_ratio:.2f}",
         "sphericity": f"{found.sphericity:.3f}",
     }
-    pictures = [Picture(cone_curves(found), "Conical FSC of all directions")]
+    pictures: list[Block] = [chart_block(_cone_curves(found))]
     if np.isfinite(found.resolution_A).any():
         pictures.append(
             Picture(

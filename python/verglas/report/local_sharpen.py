@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from verglas.assessment.local_sharpen import LocallySharpened
 from verglas.io import write_text
 from verglas.report import figures
+from verglas.report.chart import Chart, Series, chart_block
 from verglas.report.html import Page, Picture, Section, Table, render
-from verglas.report.style import COLOURS, new_figure, png, style_context
 from verglas.report.volume import viewer_block
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
@@ -28,20 +30,15 @@ _SAID = {
 }
 
 
-def amplitude_curves(curves: Mapping[str, FloatArray]) -> bytes:
-    """Amplitudes of map, sharpened map and model over spatial frequency, logarithmic."""
-    with style_context():
-        figure = new_figure(6.5, 3.2)
-        axis = figure.subplots()
-        colours = dict(zip(("map", "sharpened", "model"), (COLOURS[5], COLOURS[0], COLOURS[1]), strict=True))
-        for name, colour in colours.items():
-            if name in curves:
-                shown = curves[name] > 0
-                axis.semilogy(curves["frequency_per_A"][shown], curves[name][shown], color=colour, label=name)
-        axis.set_xlabel("spatial frequency (1/Å)")
-        axis.set_ylabel("amplitude")
-        axis.legend()
-        return png(figure)
+def _amplitudes(curves: Mapping[str, FloatArray]) -> Chart:
+    """Amplitudes of map, sharpened map and model over spatial frequency, as decadic logarithms."""
+    frequency = curves["frequency_per_A"]
+    series = []
+    for name in ("map", "sharpened", "model"):
+        if name in curves:
+            shown = curves[name] > 0
+            series.append(Series(name, frequency[shown], np.log10(curves[name][shown])))
+    return Chart("Amplitudes", "resolution (Å)", "log10 of the amplitude", series, inverse=True)
 
 
 def write_local_sharpen_page(
@@ -83,7 +80,7 @@ def write_local_sharpen_page(
         Section(
             "Amplitudes",
             "Root mean square of every shell over the whole box, equal at the coarsest; amplitudes.csv holds them.",
-            [Picture(amplitude_curves(curves), "Amplitudes over spatial frequency")],
+            [chart_block(_amplitudes(curves))],
         ),
     ]
     numbers = {}

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 
 from verglas.assessment.map_model import MapModel
-from verglas.report.chart import Chart, chart_block, fsc_chart
-from verglas.report.html import Block, Page, Picture, Section, Table, render
+from verglas.report.chart import Chart, Line, Series, chart_block, charts_block, column_numbers, fsc_chart
+from verglas.report.html import Block, Page, Section, Table, render
 from verglas.report.model import pack_model
-from verglas.report.style import COLOURS, FAINT, new_figure, png, style_context
 from verglas.report.volume import viewer_block
 from verglas.types import Map
 
@@ -25,43 +24,21 @@ _REGIONS = {
 }
 
 
-def curves(fit: MapModel) -> bytes:
-    """FSC of map and model."""
-    with style_context():
-        figure = new_figure(6.5, 3.2)
-        axis = figure.subplots()
-        axis.plot(fit.frequency_per_A, fit.fsc, color=COLOURS[5], label="box")
-        axis.plot(fit.frequency_per_A, fit.fsc_masked, color=COLOURS[0], label="about the atoms")
-        for level in (0.5, 0.143):
-            axis.axhline(level, color=FAINT, lw=0.8, ls="--")
-        axis.set_xlabel("spatial frequency (1/Å)")
-        axis.set_ylabel("FSC map - model")
-        axis.set_ylim(-0.1, 1.02)
-        axis.legend()
-        return png(figure)
-
-
 def _chart(fit: MapModel) -> Chart:
     columns = {"frequency_per_A": fit.frequency_per_A, "box": fit.fsc, "about the atoms": fit.fsc_masked}
     return fsc_chart("FSC of map and model", pd.DataFrame(columns))
 
 
-def along_chains(fit: MapModel) -> bytes:
-    """Mean Q-score of every residue along its chain."""
+def _along_chains(fit: MapModel) -> list[Chart]:
+    """Mean Q-score of every residue along its chain, a chart each."""
     table = fit.residues()
-    names = list(dict.fromkeys(table["chain"]))[:_MOST_CHAINS]
-    lowest = float(table["q"].fillna(0).min())
-    with style_context():
-        figure = new_figure(8, 0.6 + 1.3 * len(names))
-        axes = np.atleast_1d(figure.subplots(len(names), 1))
-        for axis, name in zip(axes, names, strict=True):
-            rows = table[table["chain"] == name]
-            axis.plot(rows["residue_number"], rows["q"], ".-", color=COLOURS[0], lw=0.8, ms=3)
-            axis.axhline(fit.expected_q, color=COLOURS[1], lw=0.8, ls="--")
-            axis.set_ylim(min(-0.05, lowest), 1)
-            axis.set_ylabel(f"Q, chain {name}")
-        axes[-1].set_xlabel("residue")
-        return png(figure)
+    expected = [Line(fit.expected_q, "expected")] if np.isfinite(fit.expected_q) else []
+    charts = []
+    for name in list(dict.fromkeys(table["chain"]))[:_MOST_CHAINS]:
+        rows = table[table["chain"] == name]
+        scores = Series(f"chain {name}", column_numbers(rows["residue_number"]), column_numbers(rows["q"]))
+        charts.append(Chart(f"Q-scores of chain {name}", "residue", "Q-score", [scores], expected, zero=True))
+    return charts
 
 
 def map_model_page(fit: MapModel, said: Sequence[str] = (), footer: str = "", *, volume: Map | None = None) -> str:
@@ -103,12 +80,12 @@ def map_model_page(fit: MapModel, said: Sequence[str] = (), footer: str = "", *,
         Section(
             "Fourier shell correlation",
             " ".join(said),
-            [Picture(curves(fit), "FSC of map and model"), chart_block(_chart(fit))],
+            [chart_block(_chart(fit))],
         ),
         Section(
             "Q-scores along the chains",
-            f"The dashed line is what proteins have at this resolution. {drawn}atoms.csv and residues.csv hold all.",
-            [Picture(along_chains(fit), "Q-score per residue")],
+            f"The line across is what proteins have at this resolution. {drawn}atoms.csv and residues.csv hold all.",
+            [charts_block(_along_chains(fit))],
         ),
         Section("Chains", blocks=[Table(("chain", "atoms", "Q", "density (sd)"), chain_rows, sortable=True)]),
         Section("Look at these residues first", blocks=[Table(("residue", "Q", "density (sd)"), worst_rows)]),
