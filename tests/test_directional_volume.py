@@ -60,3 +60,20 @@ def test_the_command_writes_volume_curves_and_page(tmp_path, capsys):
     curves = read_csv(out / "curves.csv")
     assert (curves["least"] <= curves["median"]).all()
     assert (out / "report.html").exists()
+
+
+@pytest.mark.parametrize("box", [16, 17])
+def test_the_body_is_the_same_about_the_middle(box):
+    """Half of it is made and turned about: every voxel whose opposite lies in the box equals that, odd boxes too."""
+    rng = np.random.default_rng(1)
+    signal, *noises = rng.standard_normal((3, box, box, box), dtype=np.float32)
+    found = vg.directional_fsc(*(vg.Map(2 * signal + n, PIXEL_A) for n in noises))
+    body, first = found.volume(box), 1 - box % 2
+    inner = body[first:, first:, first:]
+    np.testing.assert_allclose(inner, inner[::-1, ::-1, ::-1], atol=1e-6)
+    assert np.count_nonzero(body) > 0.4 * box**3
+    # A voxel of the half that is turned about holds the curves of its own direction.
+    k = np.array([2, -3, 4])
+    at = np.argmax(np.abs(found.directions @ k))
+    z, y, x = box // 2 + k[::-1]
+    assert body[z, y, x] == pytest.approx(found.curves[at, 5], abs=0.1)

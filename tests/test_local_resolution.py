@@ -140,6 +140,8 @@ def test_what_is_refused(halves):
         vg.InputError, match="expected fsc, significance, monogenic, steerable, directional or tomogram"
     ):
         vg.local_resolution(first, second, method="resmap", listener=None)
+    with pytest.raises(vg.InputError, match=r"the halves have voxels of 1\.5 and 2 A"):
+        local_resolution_of_tomogram(first, vg.Map(second.data, 2.0), listener=None)
     tiny = [vg.Map(noise_map(12, seed), PIXEL_A) for seed in (1, 2)]
     with pytest.raises(vg.InputError, match="half map 2 is constant"):
         vg.local_resolution(first, vg.Map(np.zeros_like(second.data), PIXEL_A), listener=None)
@@ -216,7 +218,7 @@ def smeared(axis: np.ndarray, box: int, seed: int) -> tuple[vg.Map, vg.Map, np.n
 def test_the_axis_of_the_coarsest_resolution():
     axis = np.array([2.0, -1.0, 2.0]) / 3
     first, second, ball = smeared(axis, 32, 5)
-    found = local_directions(first, second, ball, window_radius_A=8.0, listener=None)
+    found = local_directions(first, second, ball, window_radius_A=8.0, finest_A=4.0, listener=None)
     assert np.rad2deg(np.arccos(abs(axis @ found.axis))) < 10
     inside = ball >= 0.5
     local = np.abs(axis @ found.coarsest_axis[:, inside])

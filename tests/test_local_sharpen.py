@@ -91,8 +91,9 @@ def test_the_command_by_half_maps_and_by_a_map_of_resolutions(blurred, tmp_path,
         "a": ["--half1", paths["half1"], "--half2", paths["half2"]],
         "b": ["--resolution-map", paths["locres"]],
     }
+    quick = ["--most-iterations", "3", "--json"]
     for name, way in ways.items():
-        arguments = ["local-sharpen", paths["map"], *way, "--mask", paths["mask"], "-o", str(tmp_path / name), "--json"]
+        arguments = ["local-sharpen", paths["map"], *way, "--mask", paths["mask"], "-o", str(tmp_path / name), *quick]
         status, printed, _ = main(arguments, capsys)
         assert status == 0
         assert json.loads(printed)["method"] == "deblur"
@@ -113,10 +114,25 @@ def test_the_command_by_a_model(data_dir, tmp_path, capsys):
     assert (status, "lie inside the map" in said) == (1, True)
 
 
+def test_resolutions_are_needed_in_the_molecule_alone(blurred):
+    """Other programs leave 0 or NaN outside their mask; a hole inside it is refused."""
+    _, mean, mask, resolution = blurred
+    holes = resolution.data.copy()
+    holes[mask.data < 0.5] = 0
+    holes[0, 0, 0] = np.nan
+    whole, part = (deblur_locally(mean, mean.with_data(r), mask, most_iterations=1) for r in (resolution.data, holes))
+    assert correlation(whole.map, part.map) > 0.99
+    holes[mask.data == 1] = 0
+    with pytest.raises(vg.InputError, match="voxels have none inside the mask"):
+        deblur_locally(mean, mean.with_data(holes), mask)
+
+
 def test_what_cannot_be_sharpened_is_refused(blurred):
     _, mean, _, resolution = blurred
-    with pytest.raises(vg.InputError, match="resolutions must be positive"):
+    with pytest.raises(vg.InputError, match="110592 of 110592 voxels have none; give the mask"):
         deblur_locally(mean, mean.with_data(np.zeros_like(mean.data)))
+    with pytest.raises(vg.InputError, match="the map has voxels of 2 A, that of resolutions of 1 A"):
+        deblur_locally(mean, vg.Map(resolution.data, 1.0))
     with pytest.raises(vg.InputError, match="shape"):
         deblur_locally(mean, vg.Map(np.ones((8, 8, 8)), PIXEL_A))
     with pytest.raises(vg.InputError, match="at most a quarter of the box"):

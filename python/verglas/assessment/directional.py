@@ -92,29 +92,37 @@ class DirectionalFSC:
         >>> made.shape, float(made[8, 8, 8]), bool(made[8, 8, 11] > 0.8)
         ((16, 16, 16), 1.0, True)
         """
-        axis = np.arange(box) - box // 2
-        z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-        k = np.stack([x, y, z], axis=-1).reshape(-1, 3).astype(np.float64)
+        axis, middle = np.arange(box) - box // 2, box // 2
+        y, x = np.meshgrid(axis, axis, indexing="ij")
+        tree = cKDTree(np.concatenate([self.directions, -self.directions]))
+        body = np.zeros((box, box, box), np.float32)
+        # By planes: neighbours of all voxels of a body of 512 at once would take tens of gigabytes.
+        for plane, z in zip(body, axis[: middle + 1], strict=False):
+            k = np.column_stack([x.ravel(), y.ravel(), np.full(box**2, z)]).astype(np.float64)
+            plane[:] = self._at(k, tree).reshape(box, box)
+        # The other half is this one turned about (Friedel). The first row of an even box, -box/2, has no mate: nothing
+        # but its middle lies within the last shell, and that is in the half made.
+        first = 1 - box % 2
+        body[middle + 1 :, first:, first:] = body[first:middle, first:, first:][::-1, ::-1, ::-1]
+        return body
+
+    def _at(self, k: FloatArray, tree: cKDTree) -> FloatArray:
+        """The curves at frequencies x, y, z in Fourier pixels, (n, 3), between the directions about each."""
         radius = np.linalg.norm(k, axis=1)
         last = len(self.frequency_per_A) - 1
         inside = np.flatnonzero((radius > 0) & (radius <= last))
-        both = cKDTree(np.concatenate([self.directions, -self.directions]))
-        away, near = both.query(k[inside] / radius[inside, None], k=_NEAREST)
+        away, near = tree.query(k[inside] / radius[inside, None], k=_NEAREST)
         near %= len(self.directions)
         weight = 1 / np.maximum(away, 1e-6) ** 2
         weight /= weight.sum(axis=1, keepdims=True)
         low = np.minimum(radius[inside].astype(np.int64), last - 1)
         share = radius[inside] - low
-        curves = self.curves.copy()
-        curves[:, 0] = 1  # frequency zero, which all maps share
-        values = np.zeros(len(inside))
+        values = (radius == 0).astype(np.float64)  # at frequency zero, which all maps share, 1
         for one in range(_NEAREST):
             rows = near[:, one]
-            values += weight[:, one] * ((1 - share) * curves[rows, low] + share * curves[rows, low + 1])
-        out = np.zeros(box**3, np.float32)
-        out[inside] = values
-        out[np.flatnonzero(radius == 0)] = 1
-        return out.reshape(box, box, box)
+            below = np.where(low > 0, self.curves[rows, low], 1.0)
+            values[inside] += weight[:, one] * ((1 - share) * below + share * self.curves[rows, low + 1])
+        return values
 
 
 def half_sphere(n: int) -> FloatArray:

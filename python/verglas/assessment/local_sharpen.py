@@ -25,6 +25,7 @@ _SNR_AT_RESOLUTION = 1 / 3
 _BANDS = 24  # at most: a step of the blur is then finer than the blur
 _LEAST_NOISE, _MOST_NOISE = 1e-3, 0.1
 _NOISE_SHELLS = 0.9  # of Nyquist: what lies beyond, within it, is noise
+_EDGE = 0.5  # a mask's voxels of at least this are the molecule
 _EMPTY = 1e-6  # of the largest average of a band: less is the rounding of transforms
 
 
@@ -160,17 +161,41 @@ def deblur_locally(
         raise InputError(
             f"deblur_locally: the map has shape {volume.data.shape} and that of resolutions {resolution.data.shape}"
         )
-    if not (np.isfinite(resolution.data).all() and resolution.data.min() > 0):
-        raise InputError("deblur_locally: resolutions must be positive numbers in angstrom, got some that are not")
+    if abs(volume.pixel_size_A - resolution.pixel_size_A) > 1e-3 * volume.pixel_size_A:
+        raise InputError(
+            f"deblur_locally: the map has voxels of {volume.pixel_size_A:g} A, that of resolutions of "
+            f"{resolution.pixel_size_A:g} A"
+        )
     inside = None
     if mask is not None:
         inside = checked_mask(
             values_of(mask, "deblur_locally: the mask"), volume.data.shape, "deblur_locally: the mask"
         )
+    resolution = _with_resolutions_everywhere(resolution, inside)
     ratio = chosen.noise_to_signal or _noise_to_signal(volume, inside, threads)
     blur = _Blur(volume, resolution, float(np.sqrt(ratio * _SNR_AT_RESOLUTION)), inside, threads)
     data, iterations = _solve(blur, volume.data, ratio, chosen, progress or (lambda *_: None))
     return LocallySharpened(volume.with_data(blur.inside * data), "deblur", iterations, ratio)
+
+
+def _with_resolutions_everywhere(resolution: Map, inside: Float32Array | None) -> Map:
+    """Of programs that leave 0 or NaN outside the molecule: there the coarsest of the molecule.
+
+    Raises
+    ------
+    InputError
+        A voxel of the molecule has none.
+    """
+    known = np.isfinite(resolution.data) & (resolution.data > 0)
+    needed = np.ones_like(known) if inside is None else inside >= _EDGE
+    if bad := np.count_nonzero(needed & ~known):
+        raise InputError(
+            f"deblur_locally: resolutions must be positive numbers in angstrom: {bad} of {np.count_nonzero(needed)} "
+            "voxels have none" + ("; give the mask of the molecule" if inside is None else " inside the mask")
+        )
+    if known.all() or not needed.any():
+        return resolution
+    return resolution.with_data(np.where(known, resolution.data, resolution.data[needed].max()))
 
 
 def _cube(volume: Map, job: str) -> Map:

@@ -139,6 +139,10 @@ def _check_halves(first: Map, second: Map) -> None:
         raise InputError(
             f"local_resolution: expected two volumes of one shape, got {first.data.shape} and {second.data.shape}"
         )
+    if abs(first.pixel_size_A - second.pixel_size_A) > 1e-3 * first.pixel_size_A:
+        raise InputError(
+            f"local_resolution: the halves have voxels of {first.pixel_size_A:g} and {second.pixel_size_A:g} A"
+        )
     for number, half in enumerate((first, second), 1):
         if bad := np.count_nonzero(~np.isfinite(half.data)):
             raise InputError(f"local_resolution: half {number} has {bad} voxels that are not finite numbers")
