@@ -40,7 +40,8 @@ def _lines(made: Plan) -> list[str]:
         f"{100 * chosen.used:.0f} % are used",
         f"  hours of microscope    {_text(made.hours)}",
         f"  box                    {made.box} px of {made.pixel_size_A:.2f} A; diameter {made.diameter_A:.0f} A",
-        f"  refinement here        {_text(made.refinement_hours, 'h')} by the processor, threads: {made.threads}",
+        f"  refinement here        {_text(made.refinement_hours, 'h')} by the processor, threads: {made.threads};"
+        " extrapolated",
         f"  views about one axis   {made.views} or more",
         f"of {chosen.dose_e_A2:g} e/A^2 the damage leaves {made.useful_dose_e_A2:.1f} of use there, frames weighted",
         "particles give",
