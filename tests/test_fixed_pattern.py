@@ -82,6 +82,15 @@ def test_a_specimen_that_rests_is_no_pattern():
     assert not correct_motion(moving(7, to_px=(0, 0)), model="global", listener=None).flags
 
 
+def test_a_lattice_whose_spots_lie_across_the_motion_is_no_pattern():
+    """Crystalline ice: in step for longer than the mean of its ring (it was a pattern of 100 standard errors)."""
+    y, x = np.mgrid[:192, :208]
+    movie = moving(8, shape=(192, 208), to_px=(8, 0))
+    for f, shift in enumerate(settling(8, (8, 0))):
+        movie.source.data[f] += np.cos(2 * np.pi * (0.25 * (y - shift[1]) + 0.03 * (x - shift[0]))).astype(np.float32)
+    assert not correct_motion(movie, model="global", threads=1, listener=None).flags
+
+
 SETTINGS = MovieSettings(model="global", pixel_size_A=1.8)
 
 
@@ -112,9 +121,11 @@ def test_sums_are_kept_in_a_file_for_movies_that_were_read_alike(tmp_path):
     assert kept.names == ["m0", "m1", "m2"]
     assert kept.found() == whole.found()
     assert replace(file, reading="another gain").found() is None
-    (tmp_path / FILE).write_bytes(b"PK no")
-    with pytest.raises(FormatError, match="remove it"):
-        file.read()
+    whole = (tmp_path / FILE).read_bytes()
+    for broken in (b"PK no", whole[: len(whole) // 2]):
+        (tmp_path / FILE).write_bytes(broken)
+        with pytest.raises(FormatError, match="remove it"):
+            file.read()
 
 
 def test_frames_of_one_colour_have_no_pattern():

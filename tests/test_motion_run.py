@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from eer_files import encode, random_events, write_eer
 from motion_movies import movie_of, settling
 
 import verglas as vg
@@ -15,6 +16,7 @@ from verglas.errors import InputError
 from verglas.io import read_micrographs, read_motion_star, read_star
 from verglas.io.frames import TiffFrames
 from verglas.run.motion import MovieSettings, _optics_groups, correct_movies
+from verglas.run.polish_inputs import MovieReading, recorded_movies
 from verglas.types.motion import Motion, spline_basis
 from verglas.types.trajectory import Trajectory
 
@@ -235,3 +237,24 @@ def test_a_spline_field_goes_into_the_polynomial():
     np.testing.assert_allclose(found.polynomial, polynomial.polynomial, atol=1e-6)
     for motion in (polynomial, spline):  # what files hold moves every place as the motion does, to the last bit
         assert np.array_equal(Trajectory.from_motion(motion).at(x, y), motion.at(x, y))
+
+
+def test_polishing_makes_the_frames_of_a_movie_as_its_correction_did(tmp_path):
+    """Summed and up-sampled frames are told by the file of the motion: of EER movies under RELION's labels."""
+    rng = np.random.default_rng(3)
+    events = [random_events(rng, (72, 96), 0.3) for _ in range(12)]
+    # neither pixel size nor exposure: nothing but the file of the motion says how many frames make one
+    write_eer(tmp_path / "e.eer", [encode(*e, 72 * 96) for e in events], (72, 96))
+    counts = rng.poisson(3.0, (12, 96, 128)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "t.tif", counts, photometric="minisblack")
+    given = {"model": "global", "frames_per_fraction": 3, "pixel_size_A": 1.5, "dose_per_frame_e_A2": 1.0}
+    for name, more in (("e.eer", {"upsampling": 2}), ("t.tif", {})):
+        out = tmp_path / name.replace(".", "_")
+        correct_movies(tmp_path / name, out, listener=None, **given, **more)
+        one = recorded_movies(out / "micrographs.star", MovieReading())[0]
+        movie, had = one.open(), vg.read_movie(tmp_path / name, frames_per_fraction=3, pixel_size_A=1.5, **more)
+        assert (len(movie), len(one.trajectory), movie.shape) == (4, 4, had.shape)
+        assert np.array_equal(movie.source.read(1), had.source.read(1))
+        assert movie.dose_per_frame_e_A2 == 1.0
+        labels = read_star(out / "micrographs" / f"{name[0]}.star")["general"]
+        assert ("rlnEERGrouping" in labels) == ("vgFramesPerFraction" not in labels) == (name == "e.eer")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,9 @@ import verglas as vg
 from verglas import image
 from verglas.errors import FormatError, InputError
 from verglas.io import read_particles, read_star, write_map, write_particles, write_star
-from verglas.io.motion import write_motion_star
+from verglas.io.motion import read_motion_star, write_motion_star
 from verglas.polishing import MovieParticles, add_frames
+from verglas.run.polish import _identity
 from verglas.run.polish_inputs import MovieReading, recorded_movies
 from verglas.run.polish_passes import Passes
 from verglas.types.trajectory import Trajectory
@@ -238,10 +240,31 @@ def files_of(folder):
     return [content.replace(str(folder).encode(), b"FOLDER") for content in contents], told
 
 
+def test_what_a_run_that_goes_on_must_find_again(session, tmp_path):
+    """Movies that were replaced, another gain and another field of motion: tracks of one, sums of the other."""
+    work = shutil.copytree(session[0], tmp_path / "s")
+    particles = read_particles(work / "particles.star")
+
+    def identity(**reading):
+        return _identity(particles, recorded_movies(work / "micrographs.star", MovieReading(**reading)), None)
+
+    first = identity()
+    assert identity() == first
+    assert identity(flip_y=True) != first
+    assert identity(gain="other.mrc") != first
+    motion = read_motion_star(work / "m0.star")
+    write_motion_star(work / "m0.star", replace(motion, polynomial=np.full((2, 18), 1e-3)))
+    assert {key for key, value in identity().items() if value != first[key]} == {"motion"}
+    write_motion_star(work / "m0.star", motion)
+    shutil.copyfile(work / "m0.tif", work / "m1.tif")
+    assert {key for key, value in identity().items() if value != first[key]} == {"files of movies"}
+
+
 class Stopped(Exception):
     """In place of a signal."""
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(session, tmp_path, monkeypatch):
     """Stopped at every fourth movie that it opens: among tracks, and among sums."""
     folder, _ = session

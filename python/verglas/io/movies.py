@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from verglas.types.gain import Gain
 
 _SAME = 0.02  # relative; two exposures or pixel sizes that differ by less are one, rounded
 _TARGET_E_A2 = 1.0  # exposure of a fraction of an EER file where nothing else is asked for
+# in files of motion: frames of the camera in a fraction, points per pixel; frames of other formats that were summed
+_GROUPING, _UPSAMPLING, _SUMMED = "rlnEERGrouping", "rlnEERUpsampling", "vgFramesPerFraction"
 
 
 _SUFFIXES = tuple(
@@ -156,6 +158,42 @@ def open_movie(
     if per_fraction > 1 or flip_y:
         source = FrameSums(source, per_fraction, flip_y)
     return Movie(source, pixel_A, dose, pre_exposure_e_A2, voltage_kV, name=path.name, path=path)
+
+
+def summed_labels(source: Any) -> dict[str, int]:
+    """How the frames of a movie were made of its file's, as the file of its motion says it (RELION's labels for EER).
+
+    Parameters
+    ----------
+    source : FrameSource
+        Of a movie; what keeps or sums the frames of another is looked through.
+
+    Returns
+    -------
+    dict of label -> int
+        Empty where frames are the file's own.
+    """
+    labels: dict[str, int] = {}
+    while source is not None:
+        if isinstance(source, EerFrames):
+            labels |= {_GROUPING: source.per_fraction, _UPSAMPLING: source.upsampling}
+        elif isinstance(source, FrameSums) and source.per_fraction > 1:
+            labels[_SUMMED] = source.per_fraction
+        source = getattr(source, "source", None)
+    return labels
+
+
+def summed_keywords(labels: Mapping[str, Any]) -> dict[str, int]:
+    """Keywords of :func:`open_movie` that make the frames of :func:`summed_labels` again; other labels are left out.
+
+    Examples
+    --------
+    >>> from verglas.io.movies import summed_keywords
+    >>> summed_keywords({"rlnEERGrouping": 30, "rlnEERUpsampling": 2, "rlnVoltage": 300})
+    {'frames_per_fraction': 30, 'upsampling': 2}
+    """
+    names = {_GROUPING: "frames_per_fraction", _SUMMED: "frames_per_fraction", _UPSAMPLING: "upsampling"}
+    return {name: int(labels[label]) for label, name in names.items() if label in labels}
 
 
 def _pixel_size_A(path: Path, override: float | None, about: TiffAbout, upsampling: int) -> float:

@@ -70,12 +70,15 @@ def within_movie(patches: Patches, weights: FloatArray, field_px: FloatArray, er
     r"""The pattern in the frames of one movie, told from the specimen by its not moving.
 
     With frames z_f = q_f^2 S e^{-i k d_f} + q_f P + noise, q the damping, the agreement of frames laid on each other as
-    recorded and that of frames moved back are two equations of every ring for the powers of S and P:
+    recorded and that of frames moved back are two equations of every frequency for the powers of S and P:
 
     .. math::
 
         E[A_0] = s (|\sum q^2 e^{i k d}|^2 - \sum q^4) + p ((\sum q)^2 - \sum q^2), \quad
         E[A_1] = s ((\sum q^2)^2 - \sum q^4) + p (|\sum q e^{i k d}|^2 - \sum q^2)
+
+    Of every frequency, not of rings: a lattice (crystalline ice, a two-dimensional crystal) whose spots lie across the
+    motion stays longer in step than the mean of its ring, and would pass for a pattern.
 
     Parameters
     ----------
@@ -95,25 +98,30 @@ def within_movie(patches: Patches, weights: FloatArray, field_px: FloatArray, er
     agreed = _Agreement.of(patches, field_px)
     unsure = 2 * np.pi * patches.radius * error_px / patches.factor
     usable = (patches.frequencies_x[None] > 0) & (patches.frequencies_y[:, None] != 0) & (patches.radius <= BAND)
-    number = patches.rings[usable]
-
-    def of_rings(values: Array) -> FloatArray:
-        return np.bincount(number, values[usable]).astype(float)
-
-    n, count = agreed.patches, of_rings(np.ones(usable.shape))
-    a0, a1, s0, s1 = (of_rings(part) for part in (agreed.recorded, agreed.moved_back, agreed.left, n * agreed.pairs))
-    p1, p0 = of_rings(agreed.pattern_left), of_rings(n * agreed.pattern_pairs)
-    good = (count > 0) & (of_rings(agreed.share_left) < APART * n * count) & (of_rings(unsure) < KNOWN * count)
-    good &= s1 > 0
-    if not good.any():
+    n = agreed.patches
+    usable &= (agreed.share_left < APART * n) & (unsure < KNOWN) & (agreed.pairs > 0)
+    if not usable.any():
         return None
-    a0, a1, s0, s1, p0, p1, count = (part[good] for part in (a0, a1, s0, s1, p0, p1, count))
+    a0, a1, s0, s1, p1, p0 = (
+        part[usable].astype(float)
+        for part in (
+            agreed.recorded,
+            agreed.moved_back,
+            agreed.left,
+            n * agreed.pairs,
+            agreed.pattern_left,
+            n * agreed.pattern_pairs,
+        )
+    )
     determinant = p0 * s1 - s0 * p1
     pattern, specimen = (a0 * s1 - a1 * s0) / determinant, (a1 * p0 - a0 * p1) / determinant
-    # of noise alone: the variances of A0 and A1 are the sums of pairs' products, s1, and their covariance is s0
-    error = np.sqrt(np.maximum(s1**3 - s1 * s0**2, 0)) / np.abs(determinant)
-    power, sigmas = _of_rings(pattern, error)
-    steer = of_rings(weights * patches.radius**2)[good] / count
+    # of noise alone: the variances of A0 and A1 are the sums of pairs' products, s1, and their covariance is s0;
+    # noise beats with what is strong in the specimen besides
+    left = np.maximum(s0, 0.0)
+    beats = 2 * np.maximum(specimen, 0.0) * agreed.squares[usable] * left * s1 * np.maximum(s1 - left, 0.0)
+    error = np.sqrt(np.maximum(s1**3 - s1 * s0**2, 0) + beats) / np.abs(determinant)
+    power, sigmas = _of_all(pattern, error)
+    steer = (weights * patches.radius**2)[usable]
     steered, moved = power * float((steer * p0).sum()), float((steer * s1 * specimen).sum())
     return FixedPattern(_share(steered, steered + max(moved, 0.0)), sigmas)
 
@@ -130,6 +138,7 @@ class _Agreement:
     share_left: FloatArray
     pairs: FloatArray  # of the specimen in `moved_back` of one patch; the variance of noise besides
     pattern_pairs: FloatArray  # of the pattern in `recorded` of one patch
+    squares: FloatArray  # of the damping, added up: the variance of the noise in the sum of a patch's frames
 
     @classmethod
     def of(cls, patches: Patches, field_px: FloatArray) -> _Agreement:
@@ -147,7 +156,7 @@ class _Agreement:
             sums[3] += np.abs((q * moved).sum(0)) ** 2 - squares
             sums[4] += left / np.maximum(squares**2, 1e-30)
         pairs, pattern_pairs = squares**2 - fourths, q.sum(0) ** 2 - squares
-        return cls(len(chosen), sums[0], sums[1], sums[2], sums[3], sums[4], pairs, pattern_pairs)
+        return cls(len(chosen), sums[0], sums[1], sums[2], sums[3], sums[4], pairs, pattern_pairs, squares)
 
 
 def _phases(patches: Patches, shifts: FloatArray) -> Array:
@@ -157,8 +166,8 @@ def _phases(patches: Patches, shifts: FloatArray) -> Array:
     return down[:, :, None] * across[:, None, :]
 
 
-def _of_rings(pattern: FloatArray, error: FloatArray) -> tuple[float, float]:
-    """One power of all rings, and in standard errors: of pixels, a pattern is as white as the noise."""
+def _of_all(pattern: FloatArray, error: FloatArray) -> tuple[float, float]:
+    """One power of all frequencies or rings, and in standard errors: of pixels, a pattern is as white as the noise."""
     weight = 1 / np.maximum(error, 1e-30) ** 2
     power = float((weight * pattern).sum() / weight.sum())
     return power, power * float(np.sqrt(weight.sum()))
@@ -294,7 +303,7 @@ class PatternOfMovies:
         good = count[:RINGS] > 0
         pattern = together[:RINGS][good] / (count[:RINGS][good] * pairs)
         chance = np.sqrt(np.maximum(self.power**2 - self.squares, 0))[:RINGS][good]
-        power, sigmas = _of_rings(pattern, chance / (np.sqrt(count[:RINGS][good]) * pairs))
+        power, sigmas = _of_all(pattern, chance / (np.sqrt(count[:RINGS][good]) * pairs))
         whole = float(self.steering[1])
         share = _share(power * float(self.steering[0]), whole) if whole > 0 else float("nan")
         return FixedPattern(share, sigmas)

@@ -10,6 +10,7 @@ import numpy as np
 
 from verglas.io import read_json, write_bytes, write_json, write_micrograph, write_motion_star
 from verglas.io.acquisition import find_acquisition
+from verglas.io.movies import summed_labels
 from verglas.io.power_spectra import write_power_spectrum
 from verglas.motion import CorrectedMovie, MotionSettings
 from verglas.report.motion import motion_figure
@@ -97,6 +98,7 @@ class MovieFiles:
             dose_per_frame_e_A2=described.dose_per_frame_e_A2,
             pre_exposure_e_A2=described.pre_exposure_e_A2,
             voltage_kV=described.voltage_kV,
+            more=summed_labels(movie.source),  # polishing must make the same frames of the file
         )
         write_motion_star(self.part(PARTS["rlnMicrographMetadata"]), trajectory)
         write_bytes(self.picture, motion_figure(corrected.motion, self.movie.name))

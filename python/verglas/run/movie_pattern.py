@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class PatternFile:
             with np.load(self.path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             return PatternOfMovies.from_arrays(arrays) if str(arrays["reading"]) == self.reading else PatternOfMovies()
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise FormatError(
                 f"{self.path}: cannot be read ({error}); expected the sums of the movies of this folder; remove it"
             ) from error

@@ -239,16 +239,21 @@ def polish(
 
 def _identity(particles: Particles, recorded: list[RecordedMovie], maps: tuple[Map, Map] | None) -> dict[str, Any]:
     """What a run that goes on must find again: particles, movies and their motion, half maps."""
-    motion = hashlib.sha1(usedforsecurity=False)
+    motion, files = (hashlib.sha1(usedforsecurity=False) for _ in range(2))
     for one in recorded:
-        motion.update(f"{one.micrograph} {one.trajectory.movie} {len(one.trajectory)}".encode())
-        motion.update(np.ascontiguousarray(one.trajectory.global_px, np.float64).tobytes())
+        t = one.trajectory
+        about = (t.movie, t.shape, t.binning, t.pixel_size_A, t.dose_per_frame_e_A2, t.first_frame, dict(t.more))
+        motion.update(f"{one.micrograph} {about}".encode())
+        for part in (t.global_px, t.polynomial, t.lattice_px, t.hot_pixels):
+            motion.update(b"none" if part is None else np.ascontiguousarray(part, np.float64).tobytes())
+        files.update(f"{one.fingerprint}\n".encode())
     halves = None
     if maps is not None:
         halves = hashlib.sha1(b"".join(np.ascontiguousarray(m.data).tobytes() for m in maps), usedforsecurity=False)
     return close_identity(particles) | {
         "movies": len(recorded),
         "motion": motion.hexdigest()[:12],
+        "files of movies": files.hexdigest()[:12],
         "half maps": "of the particles" if halves is None else halves.hexdigest()[:12],
     }
 

@@ -16,6 +16,7 @@ from verglas.io import read_json, read_micrographs
 from verglas.io.coordinates import MICROGRAPH, X, Y, match_names
 from verglas.io.micrographs import PIXEL
 from verglas.io.motion import read_motion_star, read_motioncor
+from verglas.io.movies import summed_keywords
 from verglas.io.mrc import PathLike
 from verglas.io.rules import search_folders
 from verglas.polishing import MovieParticles
@@ -42,12 +43,15 @@ class RecordedMovie:
     trajectory : Trajectory
     micrograph_pixel_A : float or None
         Of the micrograph that the coordinates belong to; None: pixel size and binning of the trajectory say it.
+    fingerprint : str
+        Of the file and of how it is read, which a run that goes on must find again; empty where nobody knows.
     """
 
     micrograph: str
     open: Callable[[], Movie]
     trajectory: Trajectory
     micrograph_pixel_A: float | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ def recorded_movies(source: PathLike, reading: MovieReading) -> list[RecordedMov
         trajectory = replace(trajectory, movie=name, pixel_size_A=pixel_A if np.isfinite(pixel_A) else None)
         opened = _Opening(_find(folders, name), trajectory, reading, tuple(folders))
         own_A = float(row[PIXEL]) if PIXEL in table else np.nan
-        movies.append(RecordedMovie(str(row[MICROGRAPH]), opened, trajectory, own_A if np.isfinite(own_A) else None))
+        micrograph_A = own_A if np.isfinite(own_A) else None
+        movies.append(RecordedMovie(str(row[MICROGRAPH]), opened, trajectory, micrograph_A, opened.fingerprint()))
     return movies
 
 
@@ -133,6 +138,13 @@ class _Opening:
     reading: MovieReading
     folders: tuple[Path, ...]
 
+    def fingerprint(self) -> str:
+        """Size and time of the file, and how it is read."""
+        r = self.reading
+        about = self.path.stat() if self.path.is_file() else None
+        file = "missing" if about is None else f"{about.st_size} {about.st_mtime_ns}"
+        return f"{file} {r.gain} {r.defects} {r.placement} {r.flip_y}"
+
     def __call__(self) -> Movie:
         t, reading = self.trajectory, self.reading
         gain: Any = reading.gain
@@ -141,7 +153,8 @@ class _Opening:
             if not Path(gain).is_file():
                 raise InputError(f"{self.path}: its gain reference {t.gain} is not there; give gain (--gain)")
         names = ("pixel_size_A", "dose_per_frame_e_A2", "pre_exposure_e_A2", "voltage_kV")
-        known = {name: getattr(t, name) for name in names if getattr(t, name) is not None}
+        known: dict[str, Any] = {name: getattr(t, name) for name in names if getattr(t, name) is not None}
+        known |= summed_keywords(t.more)
         placement = reading.placement if gain is not None else "0"
         movie = read_movie(
             self.path, gain, reading.defects, placement=placement, metadata=False, flip_y=reading.flip_y, **known
