@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -28,7 +31,7 @@ def test_one_go_is_weights_and_inversion(box: int, radius: int, regularised: boo
     ssnr = np.linspace(5, 0, sums.grid.max_radius + 1) if regularised else None
     apart = direct.invert(sums, direct.density_weights(sums.weights, sums.grid, ssnr=ssnr), threads=1)
     means = direct.shell_means(sums.weights, sums.grid)
-    for threads in (1, 3):
+    for threads in (1, 3, 40):
         np.testing.assert_array_equal(direct.solve(sums, ssnr=ssnr, threads=threads), apart)
     np.testing.assert_array_equal(direct.solve(sums, ssnr=ssnr, means=means, threads=2), apart)
     assert apart.dtype == np.float32
@@ -71,3 +74,19 @@ def test_an_error_in_a_thread_is_raised() -> None:
 
     with pytest.raises(MemoryError, match="no room"):
         gridding.in_blocks(fails, 10, 3, 2)
+
+
+def test_many_threads_do_not_hold_the_whole_axis_at_once() -> None:
+    lock, busy, most = threading.Lock(), 0, 0
+
+    def work(block: slice) -> None:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        time.sleep(0.002)
+        with lock:
+            busy -= 1
+
+    gridding.in_blocks(work, 32, 2, 64)
+    assert 1 < most <= 4

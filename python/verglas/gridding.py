@@ -22,6 +22,10 @@ from verglas.ops.grid import Grid
 __all__ = ["from_grid", "to_grid"]
 __dir__ = partial(sorted, __all__)
 
+# What a thread transforms at once: few enough that the blocks of many threads stay a small part of the array.
+_ROWS = 4
+_PLANES = 2
+
 
 def _centre_phase(coordinates: npt.NDArray[np.int64], box: int, padded: int) -> npt.NDArray[np.complex64]:
     """exp(+2 pi i k c / P): moves the origin from voxel 0 to voxel c = box // 2."""
@@ -98,8 +102,8 @@ def to_grid(data: npt.ArrayLike, grid: Grid, *, threads: int | None = None) -> n
 
     # On the host every thread takes blocks of its own: the sums between the transforms take longer than these.
     workers = more.pop("workers", 1)
-    in_blocks(transform_plane, grid.box, 8 if xp is np else grid.box, workers)
-    in_blocks(transform_z, len(k), 16, workers)
+    in_blocks(transform_plane, grid.box, _PLANES if xp is np else grid.box, workers)
+    in_blocks(transform_z, len(k), _ROWS if xp is np else 16, workers)
     return out
 
 
@@ -199,19 +203,23 @@ def from_grid(
 
     # On the host every thread takes blocks of its own: the sums between the transforms take longer than these.
     workers = more.pop("workers", 1)
-    in_blocks(transform_z, len(k), 16, workers)
-    in_blocks(transform_plane, box, 8 if xp is np else box, workers)
+    in_blocks(transform_z, len(k), _ROWS if xp is np else 16, workers)
+    in_blocks(transform_plane, box, _PLANES if xp is np else box, workers)
     return out
 
 
 def in_blocks(work: Callable[[slice], None], length: int, step: int, threads: int) -> None:
-    """Do work that fills places of its own for each block of an axis, on so many threads."""
+    """Do work that fills places of its own for each block of an axis, on so many threads.
+
+    At most a quarter of the blocks are worked on at a time: with a thread for each the scratch would be that of the
+    whole axis, several times the array.
+    """
     blocks = [slice(begin, begin + step) for begin in range(0, length, step)]
     if threads == 1:
         for block in blocks:
             work(block)
         return
-    with ThreadPoolExecutor(min(threads, len(blocks))) as pool:
+    with ThreadPoolExecutor(min(threads, max(1, len(blocks) // 4))) as pool:
         list(pool.map(work, blocks))
 
 
