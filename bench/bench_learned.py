@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from verglas import simulate
 from verglas.learned import packaged_weights
 from verglas.picking import compare_picks, inside, match_picks, pick_detailed, prepare
 from verglas.picking.fine_tune import fine_tune
+from verglas.picking.network import probable_cut
 from verglas.picking.particles import MERIT
 
 from common import ROOT, collect
@@ -92,7 +93,18 @@ def kinds_summary(done: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "share_particles": float(hits[here].mean()),
                 }
             )
-    return rows
+    return rows + [held_precision(learned, asked) for asked in (0.8, 0.9, 0.95, 0.99)]
+
+
+def held_precision(learned: Sequence[Mapping[str, Any]], asked: float) -> dict[str, Any]:
+    """Share of particles among the picks that a stated precision takes of each micrograph, by the cut's own rule."""
+    kept = right = 0
+    for one in learned:
+        order = np.argsort(-np.array(one["chances"]), kind="stable")
+        chances, hits = np.array(one["chances"])[order], np.array(one["hits"])[order]
+        taken = chances >= probable_cut(chances, chances, asked).threshold
+        kept, right = kept + int(taken.sum()), right + int(hits[taken].sum())
+    return {"precision_asked": asked, "picks": kept, "precision_held": right / max(kept, 1)}
 
 
 def kinds(seeds: int, minutes: float) -> None:

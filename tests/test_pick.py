@@ -488,3 +488,12 @@ def test_a_few_strong_particles_are_neither_masked_nor_ringed_by_picks(method):
     best = picks.xy_px[:4]
     assert sorted(tuple(np.rint(p / 10).astype(int)) for p in best) == [(8, 6), (15, 20), (30, 12), (33, 24)]
     assert len(picks) <= 8
+
+
+def test_pixels_that_outshine_all_others_leave_neither_ice_nor_carbon():
+    """All else passes for not recorded: there is nothing to split."""
+    grey = np.random.default_rng(0).normal(size=(128, 128))
+    grey[60, 60] = 1e5
+    split = tell_ice_from_carbon(grey, 10.0)
+    assert not split.clear
+    assert not split.carbon.any()

@@ -6,16 +6,18 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from command_line import main
 
 import verglas as vg
 from verglas import simulate
 from verglas.errors import InputError
-from verglas.learned import packaged_weights
+from verglas.learned import Weights, packaged_weights, to_safetensors
 from verglas.picking import compare_picks, inside, pick_detailed, prepare
 from verglas.picking.fine_tune import fine_tune
 from verglas.picking.network import out_of_depth, probable_cut
+from verglas.run.fine_tune import _given, read_weights
 
 DIAMETER_A, PIXEL_A = 150.0, 5.0
 
@@ -135,3 +137,40 @@ def test_weights_without_the_learned_method_are_refused(tmp_path, capsys):
     status, _, err = main(command.split(), capsys)
     assert status != 0
     assert "--method learned" in err
+
+
+@pytest.mark.usefixtures("_few_steps")
+def test_the_consensus_of_the_classical_pickers_trains_and_a_broken_file_is_set_aside(tmp_path, capsys):
+    """From the files on: eight at most are agreed on, one of them cannot be read."""
+    micrograph, truth = scene("dumbbell", 7, shape=(256, 256), n=24)
+    vg.io.write_stack(tmp_path / "a.mrc", micrograph.data[None], PIXEL_A)
+    (tmp_path / "b.mrc").write_bytes(b"no map")
+    command = f"pick {tmp_path}/*.mrc --diameter {DIAMETER_A} --out {tmp_path}/out --method learned --no-pictures --json"
+    status, out, err = main([*command.split(), "--fine-tune", "consensus"], capsys)
+    assert status == 0, err
+    assert list(json.loads(out)["set_aside"]) == [f"{tmp_path}/b.mrc"]
+    assert "held-out clicks are found" in out + err
+    (found,) = vg.io.read_picks(tmp_path / "out" / "picks.star").values()
+    assert merit(found, truth, micrograph.shape).f_score > 0.8
+
+
+def test_clicks_are_those_of_the_micrograph_they_name(tmp_path):
+    """Of two of one name in different folders; a name that means both is refused."""
+    table = pd.DataFrame({"rlnMicrographName": ["a/m.mrc", "b/m.mrc"]})
+    clicks = vg.Picks(np.ones((3, 2)))
+    vg.io.write_picks(tmp_path / "clicks.star", {"b/m.mrc": clicks}, one_file=True)
+    assert list(_given(table, tmp_path / "clicks.star")) == [1]
+    vg.io.write_picks(tmp_path / "clicks.star", {"m.mrc": clicks}, one_file=True)
+    with pytest.raises(InputError, match="several micrographs"):
+        _given(table, tmp_path / "clicks.star")
+
+
+def test_weights_without_calibration_and_clicks_that_cannot_be_complete_are_refused(tmp_path, capsys):
+    (tmp_path / "w.safetensors").write_bytes(to_safetensors(Weights(packaged_weights("picker").network)))
+    with pytest.raises(InputError, match=r"w\.safetensors: its card has no calibration and no data"):
+        read_weights(tmp_path / "w.safetensors")
+    vg.io.write_stack(tmp_path / "one.mrc", np.ones((1, 64, 64), np.float32), PIXEL_A)
+    command = f"pick {tmp_path}/one.mrc --diameter 150 --out {tmp_path}/out --method learned --clicks-complete"
+    status, _, err = main(command.split(), capsys)
+    assert status == 1
+    assert "--clicks-complete goes with --fine-tune" in err

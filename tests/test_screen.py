@@ -10,7 +10,7 @@ import pytest
 
 import verglas as vg
 from verglas import simulate
-from verglas.assessment.micrographs import MicrographQuality, judge_micrographs
+from verglas.assessment.micrographs import MicrographQuality, judge_micrographs, judge_set
 from verglas.errors import InputError
 from verglas.picking import screen
 from verglas.picking.screening import KINDS, Screening, descriptors, shipped_model
@@ -135,3 +135,31 @@ def test_command_line(tmp_path, run, crystalline, model):
     assert [name.rsplit("/", 1)[-1] for name in listed["rlnMicrographName"]] == ["good.mrc"]
     assert "crystalline ice" in (tmp_path / "out" / "report.html").read_text()
     assert run("screen", tmp_path / "broken.tif", "--out", tmp_path / "again")[0] == 1
+
+
+def test_screening_warns_of_a_set_and_never_stops_it(tmp_path, run, monkeypatch):
+    """Its errors are hardly known: were it wrong of all micrographs, `verglas process` would end there."""
+    reason = "looks like drift (98 %)"
+    judged = {name: (reason,) for name in "abcd"}
+    assert judge_set(judged, advisory={reason}).state == "warn"
+    assert judge_set(judged).state == "stop"
+    assert judge_set(judged | {"b": (reason, "CTF fits to 12.0 A only")}, advisory={reason}).state == "warn"
+    assert judge_set({name: (reason, "0 picks, median 0") for name in "abcd"}, advisory={reason}).state == "stop"
+    monkeypatch.setattr("verglas.run.pick.screening_reason", lambda _: reason)
+    y, x = np.mgrid[:256, :256]
+    data = np.random.default_rng(0).normal(size=(256, 256))
+    for u in range(40, 256, 44):
+        data -= sum(2.0 * (np.hypot(x - u, y - v) < 10) for v in range(40, 256, 44))
+    vg.io.write_stack(tmp_path / "a.mrc", data[None].astype(np.float32), 4.0)
+    status, output, errors = run(
+        "pick", tmp_path / "a.mrc", "-d", "80", "-o", tmp_path / "o", "--method", "log", "--no-pictures", "--json"
+    )
+    assert status == 0, errors
+    record = json.loads(output)
+    assert record["verdict"]["state"] == "warn"
+    assert record["flagged"] == {str(tmp_path / "a.mrc"): [reason]}
+
+
+def test_a_micrograph_without_a_finite_pixel_is_refused():
+    with pytest.raises(InputError, match="none of its pixels is finite"):
+        screen(vg.Micrograph(np.full((300, 300), np.nan, np.float32), 1.0))

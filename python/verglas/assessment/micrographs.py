@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -221,8 +221,25 @@ def _astigmatism_phase_rad(one: Mapping[str, Any]) -> float:
     return float(np.pi * wavelength_A(one.get("voltage_kV", 300.0)) * (error / 2) / resolution_A**2)
 
 
-def judge_set(judged: Mapping[str, Sequence[str]], unreadable: int = 0, limits: QualityLimits | None = None) -> Verdict:
+def judge_set(
+    judged: Mapping[str, Sequence[str]],
+    unreadable: int = 0,
+    limits: QualityLimits | None = None,
+    *,
+    advisory: Collection[str] = (),
+) -> Verdict:
     """Verdict on a set of micrographs from the reasons of each.
+
+    Parameters
+    ----------
+    judged : mapping of str to sequence of str
+        Reasons of each micrograph.
+    unreadable : int
+        Micrographs that could not be used.
+    limits : QualityLimits, optional
+    advisory : collection of str
+        Reasons that flag a micrograph, but never stop a set by themselves: those of screening, whose errors on real
+        micrographs are hardly known.
 
     Examples
     --------
@@ -234,11 +251,12 @@ def judge_set(judged: Mapping[str, Sequence[str]], unreadable: int = 0, limits: 
     limit = limits or QualityLimits()
     total = len(judged) + unreadable
     flagged = sum(bool(reasons) for reasons in judged.values())
+    grave = unreadable + sum(not set(advisory).issuperset(reasons) for reasons in judged.values())
     numbers = {"unusable": unreadable, "flagged": flagged, "of": total}
-    if not total or flagged + unreadable == total:
+    if not total or grave == total:
         return Verdict.of_notes([Finding("none_good", "stop", "no micrograph is without a flag", numbers)], {})
-    share = (flagged + unreadable) / total
-    state = "stop" if share > 2 * limit.flagged else "warn" if share > limit.flagged else "go on"
+    many = (flagged + unreadable) / total > limit.flagged
+    state = "stop" if grave / total > 2 * limit.flagged else "warn" if many else "go on"
     notes = []
     if unreadable:
         sentence = f"{unreadable} of {total} micrographs could not be used"

@@ -120,7 +120,9 @@ def tell_ice_from_carbon(grey: npt.ArrayLike, radius_px: float) -> IceAndCarbon:
 
 
 def _likeliest(values: FloatArray) -> Mixture | None:
-    """The likeliest mixture of two populations neither of which is a few discs only."""
+    """The likeliest mixture of two populations neither of which is a few discs only; None also where nothing is left."""
+    if not len(values):  # a few pixels outshine all else, which passes for not recorded
+        return None
     splits = np.quantile(values, [1 - share for share in _STARTS])
     fits = [fit_mixture(values, split, _FLOOR) for split in splits if values.min() < split <= values.max()]
     large = [one for one in fits if one.weights.min() >= _LEAST_SHARE]

@@ -74,7 +74,8 @@ class PickSettings:
         Least figure of merit, from -1 to 1: a correlation. By default the cut of the largest expected F in each
         micrograph (:mod:`.mixture`). Methods have figures of merit of their own: give the method with it.
     precision : float, optional
-        Of ``learned``: as many picks as have at least this expected share of particles.
+        Of ``learned``: as many picks as have at least this expected share of particles. The chances it is expected from
+        are too high for kinds of particles unlike those of training (docs/guide/picking.md): fewer are.
     distance_A : float, optional
         Least distance of two picks; 0.7 diameters by default.
     border_A : float, optional
@@ -116,7 +117,10 @@ class PickSettings:
     )
     threshold: float | None = setting(None, "Least figure of merit, -1 to 1", default_words="found in each micrograph")
     precision: float | None = setting(
-        None, "Of learned: least expected share of particles among the picks", more_than=0, at_most=1
+        None,
+        "Of learned: least share of particles among the picks, as its chances, which are too high, expect it",
+        more_than=0,
+        at_most=1,
     )
     distance_A: float | None = setting(None, "Least distance of picks", at_least=0, default_words="0.7 diameters")
     border_A: float | None = setting(

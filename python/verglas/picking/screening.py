@@ -102,6 +102,8 @@ def descriptors(micrograph: MicrographLike) -> dict[str, float]:
             f"{data.shape[0]} of {given.pixel_size_A:g} A"
         )
     finite = np.isfinite(data)
+    if not finite.any():
+        raise InputError(f"{name}: none of its pixels is finite; there is nothing to screen")
     data = data if finite.all() else np.where(finite, data, np.float32(np.median(data[finite])))
     if not robust_sigma(data[::5, ::5]) > 0:
         raise InputError(f"{name}: more than half of its pixels are equal; there is nothing to screen")

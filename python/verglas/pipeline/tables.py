@@ -286,7 +286,9 @@ def pick_verdict(project: Project) -> Verdict:
     every = [one for one in standings(project) if has_passed(project, "ctf", one.shot)]
     bad = [(one.shot.name, one.reason) for one in every if one.stage == "pick"]
     counts = [result_of(project, "pick", one.shot)["picks"] for one in every if one.used]
-    judgement = judge_set({one.shot.key: one.flags for one in every if one.used}, len(bad))
+    flags = {one.shot.key: one.flags for one in every if one.used}
+    opinions = {str(result_of(project, "pick", one.shot).get("screening", "")) for one in every if one.used}
+    judgement = judge_set(flags, len(bad), advisory=opinions)
     numbers = {
         "micrographs": len(counts),
         "set_aside": len(bad),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from verglas.errors import InputError
+from verglas.errors import InputError, VerglasError
 from verglas.io import read_micrograph, read_picks, write_bytes
 from verglas.io.coordinates import match_names
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL
@@ -31,11 +31,18 @@ def read_weights(path: Path) -> Weights:
     Raises
     ------
     FormatError, InputError
-        Not such a file, or of another network.
+        Not such a file, of another network, or without what chances are made from.
     """
     from verglas.learned import from_safetensors
 
-    return from_safetensors(path.read_bytes(), str(path))
+    weights = from_safetensors(path.read_bytes(), str(path))
+    missing = [name for name in ("calibration", "data") if name not in weights.card]
+    if missing:
+        raise InputError(
+            f"{path}: its card has no {' and no '.join(missing)}, so it says nothing of chances; expected weights that "
+            "--fine-tune or tools/train_picker.py wrote"
+        )
+    return weights
 
 
 def chosen_weights(job: PickJob, table: pd.DataFrame) -> tuple[Weights | None, str]:
@@ -52,6 +59,8 @@ def chosen_weights(job: PickJob, table: pd.DataFrame) -> tuple[Weights | None, s
     InputError
         Weights or clicks for a method that has none; no or too few clicks.
     """
+    if job.clicks_complete and job.fine_tune in (None, CONSENSUS):
+        raise InputError("pick: --clicks-complete goes with --fine-tune and a file of clicks; leave it out")
     if job.settings.method != "learned":
         if job.weights is not None or job.fine_tune is not None:
             raise InputError("pick: weights and fine-tuning are those of --method learned; give it, or leave them out")
@@ -117,8 +126,9 @@ def _given(table: pd.DataFrame, path: Path) -> Mapping[int, Picks]:
     """Clicks of a file by row of the table."""
     clicks = read_picks(path)
     names = list(clicks)
-    at = match_names([str(name) for name in table[MICROGRAPH]], names)
-    found = {row: clicks[names[index]] for row, index in enumerate(at) if index >= 0 and len(clicks[names[index]])}
+    # Clicks look for their micrograph: of two of one name in different folders they must not be given to both.
+    at = match_names(names, [str(name) for name in table[MICROGRAPH]])
+    found = {int(row): clicks[name] for name, row in zip(names, at, strict=True) if row >= 0 and len(clicks[name])}
     if not found:
         raise InputError(
             f"{path}: no clicks for any of {len(table)} micrographs, such as {table[MICROGRAPH].iloc[0]}; "
@@ -128,14 +138,23 @@ def _given(table: pd.DataFrame, path: Path) -> Mapping[int, Picks]:
 
 
 def _agreed(table: pd.DataFrame, diameter_A: float, settings: PickSettings) -> Mapping[int, Picks]:
-    """What the classical pickers agree on, in micrographs spread over the set."""
+    """What the classical pickers agree on, in micrographs spread over the set.
+
+    Raises
+    ------
+    InputError
+        None of them can be used.
+    """
     rows = np.unique(np.linspace(0, len(table) - 1, min(_TAUGHT, len(table))).astype(int))
-    return {
-        int(row): pick(
-            read_micrograph(table.iloc[row][PATH], _pixel(table, row)),
-            diameter_A,
-            method="consensus",
-            white=settings.white,
-        )
-        for row in rows
-    }
+    found: dict[int, Picks] = {}
+    why = ""
+    for row in rows:
+        try:
+            micrograph = read_micrograph(table.iloc[row][PATH], _pixel(table, row))
+            found[int(row)] = pick(micrograph, diameter_A, method="consensus", white=settings.white)
+        # It teaches nothing; picking sets it aside by name when its turn comes.
+        except (VerglasError, OSError) as error:
+            why = str(error)
+    if not found:
+        raise InputError(f"fine-tune: none of {len(rows)} micrographs can be used for a consensus: {why}")
+    return found

@@ -334,6 +334,7 @@ def _pick_one(
     optics = optics_of(row)
     try:
         micrograph = replace(read_micrograph(row[PATH], pixel_size_of(row)), name=name)
+        screening = screening_reason(micrograph)
         result = _searched(job, micrograph, optics, given, number, threads)
     # One micrograph must not end a session of thousands: why it failed stands in the account.
     except (VerglasError, OSError, MemoryError) as error:
@@ -350,7 +351,7 @@ def _pick_one(
         result.cut.precision,
         result.ring_contrast,
         result.doubts,
-        screening_reason(micrograph),
+        screening,
     )
     return _Done(
         number,
@@ -382,7 +383,8 @@ def _summarise(
     set_aside = {one.name: one.reason for one in outcomes if one.picks is None}
     flags = judge_micrographs([one.quality for one in usable if one.quality is not None])
     merit, roc = (None, None) if truth is None else compare_with(usable, truth, job.diameter_A)
-    verdict = judge_set(flags, len(set_aside))
+    opinions = {one.quality.screening for one in usable if one.quality is not None}
+    verdict = judge_set(flags, len(set_aside), advisory=opinions)
     if why := _threshold_hint(job.settings.threshold, usable):
         verdict = Verdict("stop", (why, *verdict.reasons))
     return PickSummary(
