@@ -448,7 +448,10 @@ noise = vg.Micrograph(np.random.default_rng(0).normal(size=(300, 300)), 3.0, "m.
         (lambda: vg.pick(noise, 10), "3.3 pixels of 3 A across"),
         (lambda: vg.pick(noise, 1000), "wider than half the image"),
         (lambda: vg.pick(noise, -1), "positive number of angstrom"),
-        (lambda: PickSettings("best"), "automatic, log, reference-free, consensus or template"),
+        (
+            lambda: PickSettings("best"),
+            "automatic, log, reference-free, consensus, learned, template, variance, reduced",
+        ),
         (lambda: PickSettings(distance_A=-1), "distance_A"),
         (lambda: PickSettings("consensus", threshold=0.3), "methods of a consensus have figures of merit of their own"),
         (lambda: vg.pick(noise, 100, settings=PickSettings("template")), "go together"),

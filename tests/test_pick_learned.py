@@ -15,7 +15,7 @@ from verglas import simulate
 from verglas.errors import InputError
 from verglas.learned import Weights, packaged_weights, to_safetensors
 from verglas.picking import compare_picks, inside, pick_detailed, prepare
-from verglas.picking.fine_tune import fine_tune
+from verglas.picking.fine_tune import _clicked, _windows, fine_tune
 from verglas.picking.network import out_of_depth, probable_cut
 from verglas.run.fine_tune import _given, read_weights
 
@@ -105,14 +105,30 @@ def _few_steps(monkeypatch):
     monkeypatch.setattr("verglas.picking.fine_tune._STEPS", 12)
 
 
-@pytest.mark.usefixtures("_few_steps")
-def test_clicks_on_nothing_change_no_weights():
-    micrograph, _ = scene("dumbbell", 5)
-    nowhere = np.random.default_rng(0).uniform(30, 350, (40, 2))
+@pytest.mark.parametrize(("found", "kept"), [((5, 6), True), ((5, 5), False), ((5, 4), False)])
+def test_new_weights_are_taken_only_if_they_find_more_of_the_held_out_clicks(monkeypatch, found, kept):
+    monkeypatch.setattr("verglas.picking.fine_tune._STEPS", 2)
+    monkeypatch.setattr("verglas.picking.fine_tune._found", lambda *_: found)
+    micrograph, truth = scene("dumbbell", 5, shape=(256, 256))
     weights = packaged_weights("picker")
-    tuned = fine_tune(weights, [(prepare(micrograph, DIAMETER_A), nowhere)])
-    assert tuned.kept == (tuned.after > tuned.before)
-    assert tuned.weights is weights or tuned.kept
+    tuned = fine_tune(weights, [(prepare(micrograph, DIAMETER_A), truth.picks.xy_px)])
+    assert (tuned.kept, tuned.before, tuned.after) == (kept, *found)
+    assert (tuned.weights is weights) == (not kept)
+    changed = any((tuned.weights.network.parameters[k] != v).any() for k, v in weights.network.parameters.items())
+    assert changed == kept
+    assert (tuned.weights.card.get("fine_tuned", {}).get("after") == 6) == kept
+
+
+def test_clicks_in_squares_held_out_are_not_trained_on():
+    """Windows count nothing there, so what judges the new weights was never seen by them."""
+    micrograph, truth = scene("dumbbell", 5, shape=(256, 256))
+    rng = np.random.default_rng(0)
+    one = _clicked(prepare(micrograph, DIAMETER_A), truth.picks.xy_px, rng)
+    assert 0 < one.held_out.mean() < 1
+    everywhere = replace(one, held_out=np.ones_like(one.held_out))
+    network = packaged_weights("picker").network
+    assert _windows(network, [one], True, np.random.default_rng(1))[2].any()
+    assert not _windows(network, [everywhere], True, np.random.default_rng(1))[2].any()
 
 
 @pytest.mark.usefixtures("_few_steps")
@@ -145,7 +161,9 @@ def test_the_consensus_of_the_classical_pickers_trains_and_a_broken_file_is_set_
     micrograph, truth = scene("dumbbell", 7, shape=(256, 256), n=24)
     vg.io.write_stack(tmp_path / "a.mrc", micrograph.data[None], PIXEL_A)
     (tmp_path / "b.mrc").write_bytes(b"no map")
-    command = f"pick {tmp_path}/*.mrc --diameter {DIAMETER_A} --out {tmp_path}/out --method learned --no-pictures --json"
+    command = (
+        f"pick {tmp_path}/*.mrc --diameter {DIAMETER_A} --out {tmp_path}/out --method learned --no-pictures --json"
+    )
     status, out, err = main([*command.split(), "--fine-tune", "consensus"], capsys)
     assert status == 0, err
     assert list(json.loads(out)["set_aside"]) == [f"{tmp_path}/b.mrc"]

@@ -63,7 +63,7 @@ def test_probabilities_are_those_of_the_weights():
 
 
 def test_spoilt_micrographs_are_named(model, crystalline):
-    """Of one of each kind that was never seen at most one is taken for good; a good one has nothing against it."""
+    """Crystalline ice on a particle that was never seen, by its reason; nothing against a good micrograph."""
     assert screen(crystalline).kind == "crystalline"
     assert "crystalline ice" in screen(crystalline).reason
     good = simulate.spoilt_micrograph("good", model, seed=2002, shape=(512, 512))

@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from verglas import simulate
-from verglas.picking.screening import KINDS, ScreeningModel, descriptors
+from verglas.picking.screening import KINDS, Screening, ScreeningModel, descriptors
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "build" / "screening"
@@ -82,14 +83,17 @@ def fit() -> None:
     model = ScreeningModel.of(record)
     errors = {"trained_on": len(labels), "tested_on": len(split[True]), "kinds": {}}
     said: dict[str, list[str]] = {}
+    flagged: Counter[str] = Counter()  # by the rule that users meet, which asks for more than another likeliest kind
     for kind, values in split[True]:
         chances = model.probabilities(dict(zip(names, values, strict=True)))
         said.setdefault(kind, []).append(max(chances, key=lambda one: chances[one]))
+        flagged[kind] += bool(Screening(said[kind][-1], chances).reason)
     for kind, those in said.items():
         errors["kinds"][kind] = {
             "micrographs": len(those),
             "taken_for_good": those.count("good"),
             "named_right": those.count(kind),
+            "flagged": flagged[kind],
         }
     bad = [one for kind, those in said.items() if kind != "good" for one in those]
     errors["good_rejected"] = 1 - said["good"].count("good") / len(said["good"]) if "good" in said else None

@@ -7,8 +7,8 @@ from verglas.picking.examples import PickExamples
 from verglas.picking.filaments import FilamentSettings, trace_detailed, trace_filaments
 from verglas.picking.image import SmallImage, prepare
 from verglas.picking.mask import BadAreas, bad_areas
-from verglas.picking.merit import PickMerit, RocCurve, compare_picks, match_picks, roc_curve
-from verglas.picking.particles import Averages, PickResult, PickSettings, inside, pick, pick_detailed, teach
+from verglas.picking.merit import PickMerit, RocCurve, compare_picks, inside, match_picks, roc_curve
+from verglas.picking.particles import Averages, PickResult, PickSettings, pick, pick_detailed, teach
 from verglas.picking.screening import Screening, screen
 
 __all__ = [

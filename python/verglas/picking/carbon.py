@@ -120,7 +120,7 @@ def tell_ice_from_carbon(grey: npt.ArrayLike, radius_px: float) -> IceAndCarbon:
 
 
 def _likeliest(values: FloatArray) -> Mixture | None:
-    """The likeliest mixture of two populations neither of which is a few discs only; None also where nothing is left."""
+    """The likeliest mixture of two populations neither of which is a few discs only; None if nothing is left."""
     if not len(values):  # a few pixels outshine all else, which passes for not recorded
         return None
     splits = np.quantile(values, [1 - share for share in _STARTS])

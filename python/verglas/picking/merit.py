@@ -204,3 +204,17 @@ def roc_curve(scores: npt.ArrayLike, is_particle: npt.ArrayLike) -> RocCurve:
     true_rate = np.r_[0.0, np.cumsum(truth[order])[last] / positives]
     false_rate = np.r_[0.0, np.cumsum(~truth[order])[last] / negatives]
     return RocCurve(false_rate, true_rate, float(np.trapezoid(true_rate, false_rate)))
+
+
+def inside(xy_px: npt.ArrayLike, shape: tuple[int, int], margin_px: float) -> npt.NDArray[np.bool_]:
+    """Which positions x, y lie at least ``margin_px`` from every edge of an image (y, x).
+
+    Examples
+    --------
+    >>> from verglas.picking import inside
+    >>> inside([[5, 5], [94, 5], [95, 5]], (50, 100), 5).tolist()
+    [True, True, False]
+    """
+    x, y = np.asarray(xy_px, np.float64).reshape(-1, 2).T
+    height, width = shape
+    return (x >= margin_px) & (x <= width - 1 - margin_px) & (y >= margin_px) & (y <= height - 1 - margin_px)

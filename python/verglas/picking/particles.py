@@ -19,6 +19,7 @@ from verglas.picking.examples import PickExamples, examples_by_hand
 from verglas.picking.features import FEATURE_METHODS, feature_peaks
 from verglas.picking.image import SmallImage, prepare
 from verglas.picking.mask import BadAreas, bad_areas
+from verglas.picking.merit import inside
 from verglas.picking.mixture import ScoreCut
 from verglas.picking.reference_free import classifier_starts, particle_map
 from verglas.picking.scored import ScoredPeaks, Search, average_peaks, filter_peaks, most_supported, with_oriented_peaks
@@ -458,20 +459,6 @@ def _agreement(
         distance, _ = cKDTree(windows.picks.xy_px).query(blobs.picks.xy_px)
         near = distance <= diameter_A / 3 / micrograph.pixel_size_A
     return replace(blobs, picks=blobs.picks[near], template=windows.template, source="consensus")
-
-
-def inside(xy_px: npt.ArrayLike, shape: tuple[int, int], margin_px: float) -> npt.NDArray[np.bool_]:
-    """Which positions x, y lie at least ``margin_px`` from every edge of an image (y, x).
-
-    Examples
-    --------
-    >>> from verglas.picking import inside
-    >>> inside([[5, 5], [94, 5], [95, 5]], (50, 100), 5).tolist()
-    [True, True, False]
-    """
-    x, y = np.asarray(xy_px, np.float64).reshape(-1, 2).T
-    height, width = shape
-    return (x >= margin_px) & (x <= width - 1 - margin_px) & (y >= margin_px) & (y <= height - 1 - margin_px)
 
 
 def _template_score(
