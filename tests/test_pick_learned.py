@@ -14,10 +14,10 @@ import verglas as vg
 from verglas import simulate
 from verglas.errors import InputError
 from verglas.learned import Weights, packaged_weights, to_safetensors
-from verglas.picking import compare_picks, inside, pick_detailed, prepare
+from verglas.picking import PickSettings, compare_picks, inside, pick_detailed, prepare
 from verglas.picking.fine_tune import _clicked, _windows, fine_tune
 from verglas.picking.network import out_of_depth, probable_cut
-from verglas.run.fine_tune import _given, read_weights
+from verglas.run.fine_tune import _agreed, _given, read_weights
 
 DIAMETER_A, PIXEL_A = 150.0, 5.0
 
@@ -35,7 +35,7 @@ def merit(picks, truth, shape, pixel_A=PIXEL_A):
     return compare_picks(*both, radius)
 
 
-@pytest.mark.parametrize("kind", ["dumbbell", "arch", "cone"])
+@pytest.mark.parametrize("kind", ["dumbbell", *(pytest.param(k, marks=pytest.mark.slow) for k in ("arch", "cone"))])
 def test_kinds_never_seen_in_training_are_found(kind):
     micrograph, truth = scene(kind, 1)
     found = pick_detailed(micrograph, DIAMETER_A, method="learned", threads=1)
@@ -155,6 +155,21 @@ def test_weights_without_the_learned_method_are_refused(tmp_path, capsys):
     assert "--method learned" in err
 
 
+def test_a_consensus_is_taken_of_what_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "verglas.run.fine_tune.pick", lambda micrograph, *_, **__: vg.Picks([[micrograph.data[0, 0], 1]])
+    )
+    for number in range(9):
+        vg.io.write_stack(tmp_path / f"{number}.mrc", np.full((1, 8, 8), number, np.float32), PIXEL_A)
+    (tmp_path / "0.mrc").write_bytes(b"no map")
+    table = vg.io.find_micrographs([str(tmp_path / "*.mrc")])
+    found = _agreed(table, DIAMETER_A, PickSettings())
+    assert {row: picks.xy_px[0, 0] for row, picks in found.items()} == {row: row for row in (1, 2, 3, 4, 5, 6, 8)}
+    with pytest.raises(InputError, match="none of 1 micrographs can be used for a consensus"):
+        _agreed(table[:1], DIAMETER_A, PickSettings())
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("_few_steps")
 def test_the_consensus_of_the_classical_pickers_trains_and_a_broken_file_is_set_aside(tmp_path, capsys):
     """From the files on: eight at most are agreed on, one of them cannot be read."""
