@@ -1,7 +1,10 @@
 """First models by named methods: optimisers, the joint common-line cost, methods on averages, verdict, the command."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
+import mrcfile
 import numpy as np
 import pytest
 from command_line import main
@@ -19,12 +22,26 @@ from verglas.initial_model.averages.matching import significant_weights
 from verglas.initial_model.averages.pseudo_atoms import PseudoAtoms, densities_of, fit_atoms
 from verglas.initial_model.averages.transport import frames, transport_orientations
 from verglas.initial_model.common_lines import orientation_error_deg, trust_of_lines
+from verglas.initial_model.consensus import judge
 from verglas.initial_model.line_cost import LineCost, search_orientations
 from verglas.initial_model.optimisers import OPTIMISERS, Task, minimise
 from verglas.map_geometry.sphere import spherical_average
+from verglas.run import abinitio_averages
+from verglas.run.common_lines import read_averages
+from verglas.types.listener import Silence
 
 pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 120.0
+
+
+class Heard(Silence):
+    """Sentences said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
 
 
 def averages_of(n, snr=4.0, seed=0):
@@ -229,10 +246,63 @@ def test_the_command(tmp_path, capsys):
         (["--classes", "2"], "does not use classes"),
         (["--map", "a.mrc"], "swarm-consensus"),
         (["--symmetry", "auto"], "point group"),
+        (["--method", "swarm-consensus", "--map", "a.mrc"], "two maps"),
+        (["--method", "common-lines"], "does not use --starts"),
+        (["--method", "common-lines", "--resume"], "--resume"),
     ):
         status, _, error = main(["abinitio", *arguments, "--method", "ransac", *wrong], capsys)
         assert status != 0
         assert text in error
+
+
+def test_averages_set_aside_are_named(tmp_path):
+    images = np.random.default_rng(0).standard_normal((22, 16, 16)).astype(np.float32)
+    images[4], images[9, 2, 3] = 0, np.nan
+    heard = Heard()
+    with mrcfile.new(tmp_path / "a.mrcs") as file:
+        file.set_data(images)
+        file.voxel_size = 4.0
+    kept, _, used = read_averages(tmp_path / "a.mrcs", heard)
+    assert (len(kept), len(heard.lines)) == (20, 1)
+    assert not {5, 10} & set(used)
+    assert heard.lines[0].startswith("2 of 22 averages are left out")
+    assert heard.lines[0].endswith("numbers 5, 10")
+    with pytest.raises(vg.InputError, match=r"20 of 22 images .* expected 21 or more"):
+        read_averages(tmp_path / "a.mrcs", heard, fewest=21)
+
+
+def test_many_images_are_classified_first(tmp_path, monkeypatch):
+    """What cannot be used is refused before the classification; classes of about sixty, read from its folder."""
+    model = vg.simulate.phantom(16, 8.0, 100.0)
+    p = vg.simulate.particles(model, 1001, 16, 8.0, snr=1.0, listener=None)
+    vg.io.write_particles(tmp_path / "p.star", p)
+    asked = []
+
+    def classify(job, *, listener):
+        asked.append((job.settings.classes, job.settings.diameter_A))
+        job.out.mkdir(parents=True)
+        vg.io.write_stack(job.out / "averages.mrcs", p.images()[:16], 8.0)
+
+    monkeypatch.setattr(abinitio_averages, "class2d_files", classify)
+    wanted = {"diameter_A": 110.0, "starts": 1, "final_resolution_A": 24.0}
+    job = abinitio_averages.AveragesJob(tmp_path / "p.star", tmp_path / "o", "significant", wanted, threads=1)
+    with pytest.raises(vg.InputError, match="point group"):
+        abinitio_averages.averages_files(replace(job, settings=wanted | {"symmetry": "auto"}), listener=None)
+    assert not asked
+    made = abinitio_averages.averages_files(job, listener=None)
+    assert asked == [(24, 110.0)]
+    assert len(made.particles) == 16
+    assert (tmp_path / "o" / "map.mrc").is_file()
+
+
+def test_verdict_of_few_and_of_many():
+    """Of many held-out images three standard errors, as ever; of ten 4.09, of five 6.62 (Student's quantiles)."""
+    for n, sigmas in ((5, 6.620), (10, 4.094), (2000, 3.004)):
+        noise = np.random.default_rng(n).standard_normal(n)
+        noise = (noise - noise.mean()) / noise.std(ddof=1) * np.sqrt(n)
+        for factor, kind in ((0.99, "noise"), (1.01, "unconfirmed")):
+            evidence = noise + sigmas * factor + 10
+            assert judge(SimpleNamespace(evidence=evidence), np.full(n, 10.0), [], 12.0).kind == kind
 
 
 def test_noise_is_no_structure():

@@ -8,12 +8,13 @@ from typing import Any
 
 import typer
 
-from verglas.cli.options import with_settings
+from verglas.cli.options import option_name, with_settings
 from verglas.run.abinitio import AbInitioSettings, abinitio_files
 from verglas.run.abinitio_averages import AVERAGES_METHODS, AveragesJob, averages_files
 from verglas.run.common_lines import CommonLinesJob, common_lines_files
 
 _COMMON_LINES = "common-lines"  # makes a map of averages in its own way, and reads few of the settings
+_LINE_SETTINGS = ("symmetry", "diameter_A", "final_resolution_A")
 _METHODS = ("em", "hill-climbing", _COMMON_LINES, *AVERAGES_METHODS)
 
 
@@ -61,6 +62,14 @@ def abinitio(
     if maps:
         raise typer.BadParameter("maps are taken by --method swarm-consensus", param_hint="--map")
     if method == _COMMON_LINES:
+        others = {"--resume": resume, "--stack": stack is not None, "--device": device != "cpu"}
+        unused = [option_name(s) for s in sorted(set(settings) - set(_LINE_SETTINGS))]
+        unused += [name for name, given in others.items() if given]
+        if unused:
+            raise typer.BadParameter(
+                f"method {method} does not use {', '.join(unused)}; it uses "
+                f"{', '.join(map(option_name, _LINE_SETTINGS))}, --flip-hand and --threads"
+            )
         chosen = AbInitioSettings(**settings)
         job = CommonLinesJob(
             particles, out, chosen.diameter_A, chosen.final_resolution_A, chosen.symmetry, flip_hand, threads=threads

@@ -311,9 +311,8 @@ def refine_rotations(
     half = len(_STEPS_DEG) // 2
     for number, step_deg in enumerate(_STEPS_DEG):
         if number == half:
-            own = ops.common_line_scores(
-                lines.lines, lines.loss, result, result, np.arange(len(result)), threads=threads
-            )
+            everyone = np.arange(len(result))
+            own = ops.common_line_scores(lines.lines, lines.loss, result, result, everyone, threads=threads)
             worst = np.argsort(own, kind="stable")[: int(np.clip(len(result) // 10, 1, _MOST_RELOCATED))]
             for i in worst:
                 _relocate(lines, result, int(i), threads)
@@ -447,19 +446,15 @@ def three_orientations(angle: npt.ArrayLike) -> FloatArray:
     lines = np.asarray(angle, np.float64)
     ends = np.stack([np.cos(lines), np.sin(lines)], axis=-1)
     # Lines 01, 02, 12: 01 and 02 lie in image 0, 01 and 12 in image 1, 02 and 12 in image 2.
+    inside = (((0, 1), (0, 2)), ((1, 0), (1, 2)), ((2, 0), (2, 1)))
+    pairs = ((0, 1), (0, 2), (1, 2))
     gram = np.eye(3)
-    for i, j, value in (
-        (0, 1, ends[0, 1] @ ends[0, 2]),
-        (0, 2, ends[1, 0] @ ends[1, 2]),
-        (1, 2, ends[2, 0] @ ends[2, 1]),
-    ):
-        gram[i, j] = gram[j, i] = value
+    for (i, j), (one, other) in zip(pairs, inside, strict=True):
+        gram[i, j] = gram[j, i] = ends[one] @ ends[other]
     values, vectors = np.linalg.eigh(gram)
     if values[0] < -1e-3:
         raise InputError("common lines: no three directions have these angles between them; one of the lines is wrong")
     where = vectors * np.sqrt(np.maximum(values, 0))  # row: the line in space
-    inside = (((0, 1), (0, 2)), ((1, 0), (1, 2)), ((2, 0), (2, 1)))
-    pairs = ((0, 1), (0, 2), (1, 2))
     rotations = np.empty((3, 3, 3))
     for image in range(3):
         flat = np.stack([ends[a, b] for a, b in inside[image]])

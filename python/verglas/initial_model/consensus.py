@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from scipy.optimize import linear_sum_assignment
 
 from verglas import fourier
@@ -229,13 +229,14 @@ def judge(
     agreeing = 1 + len(agreeing_starts(comparisons, final_resolution_A))
     total = 1 + len(comparisons)
     # Student's quantile where the normal one is three: of a few averages a standard error is itself uncertain.
-    sigmas = float(scipy.stats.t.ppf(scipy.stats.norm.cdf(_SIGMAS), len(difference) - 1))
+    sigmas = float(scipy.special.stdtrit(len(difference) - 1, scipy.special.ndtr(_SIGMAS)))
     has_structure = gain > max(sigmas * error, _LEAST_GAIN)
     if not has_structure:
         return Verdict(
             "noise",
-            f"No structure: {items} that no start learned from are explained no better by the map than by {baseline} "
-            f"({gain:+.2f} +- {error:.2f} nats each). Do not refine this map; look at the {items}.",
+            f"No structure to be seen: {len(difference)} {items} that no start learned from are explained no better by "
+            f"the map than by {baseline}, beyond chance ({gain:+.2f} +- {error:.2f} nats each). Do not refine this "
+            f"map; look at the {items}.",
             gain,
             error,
             agreeing,

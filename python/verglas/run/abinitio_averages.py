@@ -14,7 +14,7 @@ from verglas._version import __version__
 from verglas.classification import Class2DSettings
 from verglas.errors import InputError
 from verglas.initial_model.averages import METHODS, SWARM, AveragesMap, find_from_averages
-from verglas.initial_model.averages.find import USED_SETTINGS
+from verglas.initial_model.averages.find import FEWEST, USED_SETTINGS, check_request
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.io import read_map, read_particles, write_json, write_map, write_particles
 from verglas.report.abinitio import write_abinitio_page
@@ -87,9 +87,10 @@ def averages_files(job: AveragesJob, *, listener: ListenerChoice = "screen") -> 
         raise InputError(
             f"abinitio: method {job.method} does not use {', '.join(unused)}; it uses {', '.join(USED_SETTINGS)}"
         )
-    if job.maps and job.method != SWARM:
-        raise InputError(f"abinitio: maps are taken by the method {SWARM}, not by {job.method}")
     settings = settings_from("abinitio", AbInitioSettings, **job.settings)
+    # All that can be refused is, before particles are classified for minutes.
+    check_request(job.method, settings, len(job.maps))
+    volumes = [read_map(path) for path in job.maps]
     with shown_to(listener) as heard:
         images, pixel_size_A, used = _images(job, settings, heard)
         result = find_from_averages(
@@ -97,7 +98,7 @@ def averages_files(job: AveragesJob, *, listener: ListenerChoice = "screen") -> 
             pixel_size_A,
             job.method,
             settings,
-            volumes=[read_map(path) for path in job.maps],
+            volumes=volumes,
             flip_hand=job.flip_hand,
             threads=job.threads,
             progress=phase_progress(heard, "starts"),
@@ -124,5 +125,5 @@ def _images(job: AveragesJob, settings: AbInitioSettings, heard: Listener) -> tu
             folder = job.out / "class2d"
             classify = Class2DSettings(classes=classes, diameter_A=settings.diameter_A, seed=settings.seed)
             class2d_files(Class2DJob(job.images, folder, classify, threads=job.threads), listener=heard)
-            return read_averages(folder / "averages.mrcs")
-    return read_averages(job.images)
+            return read_averages(folder / "averages.mrcs", heard, FEWEST)
+    return read_averages(job.images, heard, FEWEST)

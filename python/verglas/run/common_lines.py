@@ -21,11 +21,12 @@ from verglas.masks import soft_sphere
 from verglas.reconstruction import reconstruct
 from verglas.run.class2d import class_table
 from verglas.types import Map, Particles, Poses
-from verglas.types.listener import phase_progress
+from verglas.types.listener import Listener, phase_progress
 
 _SURE, _DOUBTFUL = 0.3, 0.2  # share of agreeing lines; docs/guide/abinitio.md has what simulations give
 _EDGE_PX = 4.0
 _FEWEST = 4
+_SHOWN = 20  # numbers of averages in a sentence
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def common_lines_files(job: CommonLinesJob, *, listener: ListenerChoice = "scree
             f"common lines: expected symmetry C1, got {job.symmetry}: where the axes lie is not known yet; "
             "refine the map with it"
         )
-    images, pixel_size_A, used = read_averages(job.averages)
+    with shown_to(listener) as heard:
+        images, pixel_size_A, used = read_averages(job.averages, heard)
     box = images.shape[-1]
     diameter = 0.8 * box * pixel_size_A if job.diameter_A is None else job.diameter_A
     if not 0 < diameter <= box * pixel_size_A:
@@ -158,24 +160,33 @@ def common_lines_files(job: CommonLinesJob, *, listener: ListenerChoice = "scree
     return result
 
 
-def read_averages(path: Path) -> tuple[npt.NDArray[np.float32], float, list[int]]:
-    """Images that show something, their pixel size, their numbers from 1."""
+def read_averages(
+    path: Path, heard: Listener, fewest: int = _FEWEST
+) -> tuple[npt.NDArray[np.float32], float, list[int]]:
+    """Images that show something, their pixel size, their numbers from 1; those left out are said to the listener."""
     if path.suffix.lower() in (".star", ".cs"):
         particles = read_particles(path)
         images, pixel_size_A = particles.images(), particles.pixel_size_A
     else:
         images, pixel_size_A = read_stack(path), read_header(path).pixel_size_A
         if not pixel_size_A > 0:
-            raise InputError(f"common lines: the header of {path} has no pixel size; name a STAR file of the averages")
+            raise InputError(f"averages: the header of {path} has no pixel size; name a STAR file of the averages")
     use: npt.NDArray[np.bool_] = np.isfinite(images).all(axis=(1, 2)) & (images != 0).any(axis=(1, 2))
     table = path.with_name("classes.star")
     if path.name == "averages.mrcs" and table.is_file():
         classes = class_table(table)
         if "particles" in classes and len(classes) == len(images):
             use &= np.isin(np.arange(1, len(images) + 1), select_classes(classes).classes)
-    if use.sum() < _FEWEST:
+    if use.sum() < fewest:
         raise InputError(
-            f"common lines: {int(use.sum())} of {len(use)} averages of {path} can be used; it takes {_FEWEST}"
+            f"averages: {int(use.sum())} of {len(use)} images of {path} can be used (not blank, all values finite, of "
+            f"classes that look like particles); expected {fewest} or more"
+        )
+    if not use.all():
+        left = (np.flatnonzero(~use) + 1).tolist()
+        shown = ", ".join(map(str, left[:_SHOWN])) + (", ..." if len(left) > _SHOWN else "")
+        heard.say(
+            f"{len(left)} of {len(use)} averages are left out (blank, not finite, not like particles): numbers {shown}"
         )
     return np.ascontiguousarray(images[use]), pixel_size_A, (np.flatnonzero(use) + 1).tolist()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import ndimage, signal
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from verglas.errors import InputError
@@ -139,6 +139,8 @@ def _draw(scene: Scene, lines: list[FloatArray], width_A: float, repeat_A: float
     reach = int(np.ceil(radius)) + 1
     grid = np.arange(-reach, reach + 1)
     disc = np.clip(radius + 0.5 - np.hypot(grid[:, None], grid), 0, 1)
+    from scipy import signal  # loads scipy.stats: a fifth of the start of every command
+
     return np.asarray(signal.fftconvolve(out, disc, mode="same"), np.float32)
 
 

@@ -54,7 +54,7 @@ METHODS: dict[str, Method] = {
     "diffusion-map": map_by_diffusion,
 }
 USED_SETTINGS = ("symmetry", "diameter_A", "starts", "final_resolution_A", "held_out", "seed")
-_FEWEST = 16
+FEWEST = 16
 _FEWEST_HELD_OUT = 5
 _CONTROLS = 4
 _FINE = 3  # HEALPix order of final poses, 7 degrees
@@ -175,8 +175,9 @@ def find_from_averages(
     """
     start_time = time.perf_counter()
     resolved = settings or AbInitioSettings()
+    check_request(method, resolved, len(volumes))
     stack = np.asarray(images, np.float32)
-    views, pixel = _prepare(stack, pixel_size_A, method, resolved, threads)
+    views, pixel = _prepare(stack, pixel_size_A, resolved, threads)
     rng = np.random.default_rng((resolved.seed, 2**32))
     count = max(_FEWEST_HELD_OUT, round(resolved.held_out * len(views)))
     held_out = np.sort(rng.permutation(len(views))[:count])
@@ -185,8 +186,7 @@ def find_from_averages(
     starts = []
     for number in range(resolved.starts):
         rng = np.random.default_rng((resolved.seed, number))
-        volume = _swarm(training, members, rng) if method == SWARM else METHODS[method](training, rng)
-        volume = match_projections(training, volume, finishing_course(training))
+        volume = start_from(method, training, rng, members)
         starts.append(_start(number, volume, evidence_of(views, volume, held_out), len(views)))
         if progress is not None:
             progress(number + 1, resolved.starts)
@@ -217,17 +217,31 @@ def find_from_averages(
     )
 
 
-def _prepare(
-    stack: Float32Array, pixel_size_A: float, method: str, settings: AbInitioSettings, threads: int | None
-) -> tuple[Views, float]:
-    """Averages at the working pixel size."""
+def check_request(method: str, settings: AbInitioSettings, volumes: int = 0) -> None:
+    """Refuse what can be refused before any image is looked at.
+
+    Raises
+    ------
+    InputError
+        An unknown method, symmetry "auto", one map alone for a swarm or maps for another method.
+    """
     if method not in METHODS and method != SWARM:
         raise InputError(f"averages: expected method {', '.join([*METHODS, SWARM])}, got {method!r}")
     if settings.symmetry.lower() == AUTO:
         raise InputError(f"abinitio: {method} takes a point group; symmetry auto is searched by the method em")
-    if stack.ndim != 3 or not _FEWEST <= len(stack) <= _MOST:
+    if volumes and method != SWARM:
+        raise InputError(f"abinitio: maps are taken by the method {SWARM}, not by {method}")
+    if volumes == 1:
+        raise InputError(f"abinitio: {SWARM} takes two maps or more, or none; got 1")
+
+
+def _prepare(
+    stack: Float32Array, pixel_size_A: float, settings: AbInitioSettings, threads: int | None
+) -> tuple[Views, float]:
+    """Averages at the working pixel size."""
+    if stack.ndim != 3 or not FEWEST <= len(stack) <= _MOST:
         raise InputError(
-            f"averages: expected a stack of {_FEWEST} to {_MOST} class averages, got shape {stack.shape}; make "
+            f"averages: expected a stack of {FEWEST} to {_MOST} class averages, got shape {stack.shape}; make "
             "averages of particles by verglas class2d, or use the method em"
         )
     box = working_box(stack.shape[-1], pixel_size_A, settings.final_resolution_A)
@@ -250,9 +264,28 @@ def _member(volume: Map, views: Views, pixel: float) -> Float32Array:
     return np.asarray(resample_to_box(np.asarray(volume.data, np.float32), views.box), np.float32)
 
 
-def _swarm(views: Views, members: list[Float32Array], rng: np.random.Generator) -> Float32Array:
-    made = members or [METHODS[name](views, rng) for name in _SWARM_MEMBERS]
-    return swarm_consensus(views, made, seed=int(rng.integers(2**31))).volume
+def start_from(
+    method: str, views: Views, rng: np.random.Generator, members: Sequence[Float32Array] = ()
+) -> Float32Array:
+    """One start of a method, with the rounds of projection matching that end all of them.
+
+    Parameters
+    ----------
+    method : str
+        A name of :data:`METHODS`, or "swarm-consensus".
+    views : Views
+        The averages that it learns from.
+    rng : numpy.random.Generator
+        Of everything that is left to chance.
+    members : sequence of (N, N, N) float32
+        Maps of "swarm-consensus"; those of three other methods if there are none.
+    """
+    if method == SWARM:
+        made = list(members) or [METHODS[name](views, rng) for name in _SWARM_MEMBERS]
+        volume = swarm_consensus(views, made, seed=int(rng.integers(2**31))).volume
+    else:
+        volume = METHODS[method](views, rng)
+    return match_projections(views, volume, finishing_course(views))
 
 
 def evidence_of(views: Views, volume: Float32Array, rows: IntArray) -> FloatArray:

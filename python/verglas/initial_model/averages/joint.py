@@ -16,7 +16,7 @@ from verglas.geometry import euler_to_matrix
 from verglas.initial_model.averages.views import Views
 from verglas.initial_model.common_lines import find_common_lines
 from verglas.initial_model.line_cost import search_orientations
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Complex64Array, Float32Array, FloatArray
 
 _EVALUATIONS = 4000
 _SIMPLE_ROUNDS = 2
@@ -47,8 +47,9 @@ def run_simple(views: Views, rng: np.random.Generator) -> Float32Array:
         for lot in np.unique(lots):
             others = np.flatnonzero(lots != lot)
             volume = _shifted(views, shifts).map(matrices[others], others)
+            spectrum = gridding.to_grid(volume, views.grid, threads=views.threads)
             for i in np.flatnonzero(lots == lot):
-                fresh[i], moved[i] = _evolve(views, volume, int(i), matrices[i], shifts[i], rng)
+                fresh[i], moved[i] = _evolve(views, spectrum, int(i), matrices[i], shifts[i], rng)
         matrices, shifts = fresh, moved
     return _shifted(views, shifts).map(matrices)
 
@@ -61,10 +62,9 @@ def _shifted(views: Views, shifts_px: FloatArray) -> Views:
 
 
 def _evolve(
-    views: Views, volume: Float32Array, image: int, matrix: FloatArray, shift: FloatArray, rng: np.random.Generator
+    views: Views, spectrum: Complex64Array, image: int, matrix: FloatArray, shift: FloatArray, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Turn (rotation vector) and shift about a pose that correlate one average best with the map."""
-    spectrum = gridding.to_grid(volume, views.grid, threads=views.threads)
+    """Turn (rotation vector) and shift about a pose that correlate one average best with a map on its grid."""
     shells = fourier.shells((views.box, views.box))
     inside = (shells > 0) & (shells <= views.radius)
     weight = views.ring_weight[shells[inside] - 1]

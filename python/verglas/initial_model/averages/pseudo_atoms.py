@@ -81,17 +81,28 @@ def densities_of(views: Views) -> FloatArray:
     return positive / np.maximum(positive.sum(axis=(1, 2), keepdims=True), 1e-30)
 
 
-def fit_pseudo_atoms(views: Views, rng: np.random.Generator) -> Float32Array:
-    """Gaussians that start anywhere, wide at first; poses are found anew after every few steps."""
+def fit_pseudo_atoms(views: Views, rng: np.random.Generator, known: FloatArray | None = None) -> Float32Array:
+    """Gaussians that start anywhere, wide at first; poses are found anew after every few steps, unless they are known.
+
+    Parameters
+    ----------
+    views : Views
+    rng : numpy.random.Generator
+        Of places, and of poses at first.
+    known : (n, 3, 3) float64, optional
+        Matrices that are kept.
+    """
     densities = densities_of(views)
     reach = 0.3 * views.diameter_px
     places = Rotation.random(_ATOMS, rng).as_matrix()[:, :, 0] * (reach * rng.random((_ATOMS, 1)) ** (1 / 3))
     atoms = PseudoAtoms(places, np.full(_ATOMS, 1 / _ATOMS), 0.0)
-    matrices = Rotation.random(len(views), rng).as_matrix()
+    matrices = Rotation.random(len(views), rng).as_matrix() if known is None else known
     for sigma in np.geomspace(max(views.diameter_px / 7, _LAST_SIGMA_PX), _LAST_SIGMA_PX, _ROUNDS):
         atoms = PseudoAtoms(atoms.places_px, atoms.weights, float(sigma))
         for _ in range(_STEPS):
             atoms = fit_atoms(atoms, densities, matrices)
+        if known is not None:
+            continue
         radius = int(np.clip(views.box / (2.2 * sigma), 3, views.radius))
         matrices = views.place(atoms.density(views.box), _ORDER, radius).matrices
     return atoms.density(views.box) * views.sphere
