@@ -236,7 +236,7 @@ def judge(
             "noise",
             f"No structure to be seen: {len(difference)} {items} that no start learned from are explained no better by "
             f"the map than by {baseline}, beyond chance ({gain:+.2f} +- {error:.2f} nats each). Do not refine this "
-            f"map; look at the {items}.",
+            f"map; look at the {items}, or make more starts.",
             gain,
             error,
             agreeing,

@@ -25,7 +25,7 @@ _TITLES = {
     "unconfirmed": "A map, not confirmed",
     "minority": "A map that few starts repeat",
     "undecided": "Starts disagree",
-    "noise": "No structure in these images",
+    "noise": "No structure seen in these images",
 }
 _MOST_SHOWN = 6
 
