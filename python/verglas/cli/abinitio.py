@@ -10,7 +10,7 @@ import typer
 
 from verglas.cli.options import option_name, with_settings
 from verglas.run.abinitio import AbInitioSettings, abinitio_files
-from verglas.run.abinitio_averages import AVERAGES_METHODS, AveragesJob, averages_files
+from verglas.run.abinitio_averages import AVERAGES_METHODS, NOT_RECOMMENDED, AveragesJob, averages_files
 from verglas.run.common_lines import CommonLinesJob, common_lines_files
 
 _COMMON_LINES = "common-lines"  # makes a map of averages in its own way, and reads few of the settings
@@ -31,7 +31,8 @@ def abinitio(
     method: str = typer.Option(
         "em",
         "--method",
-        help=f"em, hill-climbing; of class averages: common-lines, {', '.join(AVERAGES_METHODS)}.",
+        help=f"em, hill-climbing; of class averages: common-lines, {', '.join(AVERAGES_METHODS)}. Not recommended "
+        f"below hundreds of averages: {', '.join(NOT_RECOMMENDED)}.",
     ),
     maps: list[Path] = typer.Option([], "--map", help="Of swarm-consensus: a map; give it for each."),
     flip_hand: bool = typer.Option(False, "--flip-hand", help="Write the mirror image and its poses."),

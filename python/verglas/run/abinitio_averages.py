@@ -27,6 +27,8 @@ from verglas.types.listener import Listener, phase_progress
 from verglas.types.settings import settings_from
 
 AVERAGES_METHODS = (*METHODS, SWARM)
+# Less than half of single starts from 60 averages were right: bench/results/abinitio_methods.json.
+NOT_RECOMMENDED = ("diffusion-map",)
 _PARTICLES = 1000  # more images than this are particles, and are made into averages first
 _OF_A_CLASS = 60
 _CLASSES = (24, 120)
