@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 import verglas as vg
-from verglas.io.columns import columns_file, keep_columns
+from verglas.io.columns import bins_path, keep_columns
+from verglas.io.star_columns import columns_path
 
 from common import machine
 
@@ -119,9 +120,8 @@ def particles_alone() -> None:
         ask("columns again", f"{page}.json")
         ask("points", f"{page}/points.json?x=verglasCoordinate1&y=verglasCoordinate2")
         ask("a line round some", f"{page}/chosen.json?{query}")
-        n_bytes = {
-            path.name: path.stat().st_size for path in (run / "particles.star", columns_file(run / "particles.star"))
-        }
+        star = run / "particles.star"
+        n_bytes = {path.name: path.stat().st_size for path in (star, columns_path(star), bins_path(star))}
     result = {"machine": machine(), "particles": N_PARTICLES, "columns": len(columns)}
     result |= {"seconds": seconds, "bytes": size, "file_bytes": n_bytes}
     path = Path(__file__).resolve().parent / "results" / "serve_particles.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from window_client import HOST, Client, ball, class_folder, pick_folder, refine_
 
 import verglas as vg
 from verglas.errors import InputError
+from verglas.run.edited_picks import set_aside_edits
 
 pytest.importorskip("starlette")
 
@@ -373,6 +375,64 @@ def test_picks_that_another_page_has_saved_are_not_overwritten(tmp_path):
     assert (len(fresh["xy"]), fresh["saved"]) == (2, False)
     answer = client.send(address, {"xy": [[7, 7]], "base": fresh["base"], "seen": fresh["seen"]})
     assert "edits of the picks before are kept as picks_edited_before_" in answer.json["said"]
+
+
+def test_when_some_picks_are_made_again_other_edits_and_all_areas_stay(tmp_path):
+    folder = pick_folder(tmp_path / "p")
+    client = Client(tmp_path, allow_changes=True)
+    picks = vg.io.read_picks(folder / "picks.star")
+    first, second = picks
+    third = first.replace("m 1", "m 3")
+    shutil.copy(first, third)
+    picks[third] = picks[first]
+    vg.io.write_picks(folder / "picks.star", picks)
+    base = f"/jobs/{keys(client)['p']}/picks/"
+    assert client.send(f"{base}0", {"xy": [[10, 20]], "left_out": [[60, 50, 40]]}).status == 200
+    assert client.send(f"{base}1", {"xy": [[11, 21]]}).status == 200
+    # The first is picked again, and one that came since stands before the others.
+    now = {"came_later.mrc": picks[third], first: picks[first][:2], second: picks[second], third: picks[third]}
+    vg.io.write_picks(folder / "picks.star", now)
+    assert "picks_edited_before_" in set_aside_edits(folder, now)
+    assert client.ask(f"{base}1.json").json["left_out"] == [[60, 50, 40]]
+    assert not client.ask(f"{base}1.json").json["saved"]
+    told = client.ask(f"{base}2.json").json
+    assert (told["xy"], told["saved"]) == ([[11, 21]], True)
+    assert set(vg.io.read_picks(folder / "picks_edited.star")) == set(now)
+    # Areas of another micrograph do not take the first one's from the list that picking takes.
+    assert client.send(f"{base}3", {"xy": [[1, 2]], "left_out": [[5, 5, 3]]}).status == 200
+    assert set(vg.io.read_star(folder / "left_out.star")[""]["rlnMicrographName"]) == {first, third}
+    # A list that only grew sets nothing aside.
+    more = now | {"latest.mrc": picks[third]}
+    vg.io.write_picks(folder / "picks.star", more)
+    assert set_aside_edits(folder, more) == ""
+    assert client.ask(f"{base}2.json").json["xy"] == [[11, 21]]
+    assert len(list(folder.glob("picks_edited_before_*.star"))) == 1
+
+
+def test_what_is_saved_names_its_micrograph_where_numbers_have_moved(tmp_path):
+    pick_folder(tmp_path / "p")
+    client = Client(tmp_path, allow_changes=True)
+    address = f"/jobs/{keys(client)['p']}/picks/0"
+    name = client.ask(f"{address}.json").json["name"]
+    answer = client.send(address, {"xy": [[1, 2]], "name": "other.mrc"})
+    assert (answer.status, "number 1 is now" in answer.json["problem"]) == (400, True)
+    assert client.send(address, {"xy": [[1, 2]], "name": name}).status == 200
+
+
+def test_a_draft_of_what_was_replaced_is_not_written_over(tmp_path):
+    folder = pick_folder(tmp_path / "p")
+    client = Client(tmp_path, allow_changes=True)
+    address = f"/jobs/{keys(client)['p']}/draft/picks-0"
+    assert client.send(address, {"base": "old", "time": 1, "value": [1]}).status == 200
+    assert client.send(address, {"base": "new"}).status == 200  # forgets its own only
+    assert client.ask(address).json["value"] == [1]
+    for value in ([2], [3]):
+        assert client.send(address, {"base": "new", "time": 2, "value": value}).status == 200
+    assert client.ask(address).json["value"] == [3]
+    (kept,) = (folder / ".window_drafts").glob("picks-0_before_*.json")
+    assert vg.io.read_json(kept)["value"] == [1]
+    assert client.send(address, {"base": "new"}).status == 200
+    assert client.ask(address).json == {}
 
 
 def test_edits_set_aside_twice_in_a_second_are_both_kept(tmp_path):

@@ -19,7 +19,8 @@ from window_client import Client, ball, class_folder, pick_folder, refine_run
 import verglas as vg
 from verglas.errors import InputError
 from verglas.heterogeneity import Region, in_regions
-from verglas.io.columns import N_BINS, keep_columns, read_columns
+from verglas.io.columns import N_BINS, bins_path, keep_columns, read_columns
+from verglas.io.star_columns import columns_path
 from verglas.run.candidates import LeftOut, candidates_star, read_candidates
 from verglas.run.tenure import tenure
 
@@ -367,11 +368,71 @@ def test_kept_columns_are_those_of_the_file_and_of_no_other_state_of_it(varied, 
     assert read_columns(star) is None
     os.utime(star, ns=(was.st_atime_ns, was.st_mtime_ns))
     assert read_columns(star) is None
-    cut = keep_columns(star)
-    cut.write_bytes(cut.read_bytes()[:-50])
-    assert read_columns(star) is None
-    cut.write_bytes(b"something else")
-    assert read_columns(star) is None
+    for kept_file in (bins_path(star), columns_path(star)):
+        keep_columns(star)
+        assert read_columns(star) is not None
+        kept_file.write_bytes(kept_file.read_bytes()[:-50])
+        assert read_columns(star) is None
+        kept_file.write_bytes(b"something else")
+        assert read_columns(star) is None
+
+
+def test_a_star_file_has_one_file_of_columns_whoever_made_it(varied, tmp_path, monkeypatch):
+    star = tmp_path / "particles.star"
+    star.write_bytes((varied[0] / "particles.star").read_bytes())
+    vg.io.open_columns(star)  # as read_particles leaves it
+    monkeypatch.setattr("verglas.io.star_columns._write", None)  # so that none can be made
+    keep_columns(star, tmp_path / "cache")
+    assert read_columns(star, tmp_path / "cache").n_rows == len(varied[1])
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".bins"]
+    assert read_columns(star) is None  # bins lie elsewhere, and none are made by looking
+
+
+def test_columns_of_others_are_not_made_beside_their_file_even_where_particles_are_read_by_columns(
+    varied, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("verglas.io.particles.LARGE_BYTES", 1)
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "run_data.star").write_bytes((varied[0] / "particles.star").read_bytes())
+    keep_columns(folder / "run_data.star", tmp_path / "cache")
+    assert [path.name for path in folder.iterdir()] == ["run_data.star"]
+
+
+def test_columns_of_cryosparc_and_of_tables_that_are_no_columns_are_kept_with_their_values(varied, tmp_path):
+    particles = vg.read_particles(varied[0] / "particles.star")
+    vg.write_particles(tmp_path / "p.cs", particles)
+    vg.write_particles(tmp_path / "p.star", particles)
+    text = (tmp_path / "p.star").read_text().splitlines()
+    first = next(k for k, line in enumerate(text) if "@" in line)
+    label = next(k for k in range(first, 0, -1) if text[k].startswith("_"))
+    rows = [f"{line} {2**64 - 1 - k}" if "@" in line else line for k, line in enumerate(text)]
+    rows.insert(label + 1, f"_rlnUid #{int(text[label].split('#')[1]) + 1}")
+    (tmp_path / "p.star").write_text("\n".join(rows) + "\n")
+    for path in (tmp_path / "p.cs", tmp_path / "p.star"):
+        keep_columns(path)
+        kept, table = read_columns(path), vg.read_particles(path).table
+        assert {"verglasCoordinate1", "verglasCoordinate2"} <= set(kept.names)
+        for name in kept.names:
+            assert np.array_equal(kept.of(name), table[name].to_numpy(np.float64), equal_nan=True), name
+    assert not columns_path(tmp_path / "p.star").exists()
+
+
+def test_columns_that_cannot_be_written_are_an_error_and_what_a_killed_child_left_is_removed(
+    varied, tmp_path, monkeypatch
+):
+    star = tmp_path / "particles.star"
+    star.write_bytes((varied[0] / "particles.star").read_bytes())
+    left = star.with_name(f".{bins_path(star).stem}.0123abcd.part.bins")
+    left.write_bytes(b"half of")
+    os.utime(left, (0, 0))
+    keep_columns(star)
+    assert not left.exists()
+    bins_path(star).unlink()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(vg.InputError, match="not writable"):
+        keep_columns(star)
+    assert not bins_path(star).exists()
 
 
 def test_nothing_waits_for_a_large_file_and_what_is_wrong_with_it_is_said(varied, tmp_path, monkeypatch):
@@ -385,7 +446,8 @@ def test_nothing_waits_for_a_large_file_and_what_is_wrong_with_it_is_said(varied
     told = until_read(client, page)
     assert told["total"] == len(varied[1])
     assert len(list((tmp_path / "cache" / "verglas" / "columns").glob("*.columns"))) == 1
-    assert not (varied[0] / ".columns").exists()  # a server that changes nothing writes nothing there
+    assert len(list((tmp_path / "cache" / "verglas" / "columns").glob("*.bins"))) == 1
+    assert {path.name for path in varied[0].glob(".*")} <= {".lock"}  # a server that changes nothing
     # Once more, of a file that is none: the words of the reader, and no endless reading.
     bad = class_folder(tmp_path / "bad")
     (bad / "particles.star").write_text("data_particles\n\nloop_\n_rlnImageName\n_rlnDefocusU\n1@a.mrcs\n")

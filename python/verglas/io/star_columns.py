@@ -83,6 +83,7 @@ class StarColumns:
 
     path: Path
     tables: dict[str, dict[str, Any]]
+    _kept: Path
     _data: mmap.mmap
     _loops: frozenset[str]
     _checked: set[int] = field(default_factory=set, repr=False)
@@ -189,18 +190,33 @@ class StarColumns:
         with self._lock:
             run = np.frombuffer(self._data, dtype, column.n_rows, at)
             if at not in self._checked and zlib.crc32(run.data) != column.checksums[number]:
-                raise FormatError(f"{columns_path(self.path)}: damaged; remove it to have it made anew")
+                raise FormatError(f"{self._kept}: damaged; remove it to have it made anew")
             self._checked.add(at)
         return run
 
 
-def columns_path(path: PathLike) -> Path:
-    """Where the columns of a STAR file lie."""
+def kept_beside(path: PathLike, suffix: str, folder: PathLike | None = None) -> Path:
+    """Where something made of a file is kept: beside it, or in a folder for those of many."""
     path = Path(path)
-    return path.with_name(f".{path.name}.columns")
+    if folder is None:
+        return path.with_name(f".{path.name}{suffix}")
+    name = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return Path(folder) / f"{name}{suffix}"
 
 
-def open_columns(path: PathLike) -> StarColumns:
+def columns_path(path: PathLike, folder: PathLike | None = None) -> Path:
+    """Where the columns of a STAR file lie: beside it, or in a folder for those of many."""
+    return kept_beside(path, ".columns", folder)
+
+
+def kept_columns(path: PathLike, folder: PathLike | None = None) -> StarColumns | None:
+    """Columns kept of a STAR file as it is now, beside it or in a folder; None where there are none: none are made."""
+    path, mark = Path(path), file_state(path)
+    found = (_kept(path, columns_path(path, place), mark) for place in dict.fromkeys((None, folder)))
+    return next((one for one in found if one is not None), None)
+
+
+def open_columns(path: PathLike, folder: PathLike | None = None) -> StarColumns:
     """Open a STAR file by its columns: those kept beside it where they are of the file as it is, else made now.
 
     For pages and jobs that need some columns of millions of rows. The first look reads the file in pieces; memory does
@@ -210,6 +226,8 @@ def open_columns(path: PathLike) -> StarColumns:
     ----------
     path : path
         A STAR file.
+    folder : path, optional
+        Where columns are made if there are none beside the file, in place of there: for files of others.
 
     Returns
     -------
@@ -242,12 +260,12 @@ def open_columns(path: PathLike) -> StarColumns:
         raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
     if path.stat().st_size == 0:
         raise FormatError(f"{path}: empty file")
-    mark, target = _fingerprint(path), columns_path(path)
-    kept = _kept(path, target, mark)
+    mark, target = file_state(path), columns_path(path, folder)
+    kept = kept_columns(path, folder)
     if kept is not None:
         return kept
-    if os.access(path.parent, os.W_OK):
-        _remove_abandoned(target)
+    if os.access(target.parent, os.W_OK):
+        remove_abandoned(target)
         try:
             with atomic_path(target) as temporary:
                 _write(path, temporary, mark)
@@ -261,7 +279,7 @@ def open_columns(path: PathLike) -> StarColumns:
         return _mapped(path, Path(folder) / "columns")  # stays mapped when its name is gone
 
 
-def _remove_abandoned(target: Path) -> None:
+def remove_abandoned(target: Path) -> None:
     """What a process that was killed had made so far; one that is still at work has written within the hour."""
     # no glob: the name of a file may hold [ or *
     for part in target.parent.iterdir():
@@ -271,9 +289,9 @@ def _remove_abandoned(target: Path) -> None:
                     part.unlink()
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def file_state(path: PathLike) -> dict[str, Any]:
     """Of the file as it is now: size, time of change, and a hash of some of its bytes."""
-    state = path.stat()
+    state = Path(path).stat()
     sha = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
         for at in np.unique(np.linspace(0, max(0, state.st_size - _WINDOW_BYTES), _WINDOWS).astype(np.int64)).tolist():
@@ -314,7 +332,7 @@ def _mapped(path: Path, target: Path, mark: dict[str, Any] | None = None) -> Sta
             label: Column(kind, offset, one["rows"], tuple(sums), tuple(map(_listed, values)))
             for label, kind, offset, sums, values in one["columns"]
         }
-    return StarColumns(path, tables, data, frozenset(one["name"] for one in head["tables"] if "columns" in one))
+    return StarColumns(path, tables, target, data, frozenset(one["name"] for one in head["tables"] if "columns" in one))
 
 
 def _listed(value: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from verglas.errors import FormatError
-from verglas.io import read_json, read_star, write_json, write_star
+from verglas.io import read_json, read_picks, read_star, write_json, write_picks, write_star
 from verglas.io.coordinates import unique_stems
 from verglas.types import Picks
 
@@ -89,7 +89,8 @@ def set_aside_edits(folder: Path, picks: dict[str, Picks]) -> str:
     """Give another name to edits of picks that a job has replaced; the sentence that says so, empty where none are.
 
     Their list and folder become ``picks_edited_before_TIME``: they are kept, and nothing takes them for edits of the
-    new picks.
+    new picks. Edits of micrographs whose picks are the same stay, whatever became of others or came since, and so do
+    areas left out: they are of the micrograph, not of its picks.
 
     Parameters
     ----------
@@ -102,8 +103,21 @@ def set_aside_edits(folder: Path, picks: dict[str, Picks]) -> str:
     if not listed.is_file():
         return ""
     edits = Edits.read(folder)
-    if edits.of and set(listed_names(listed)) == set(picks) and not edits.stale(picks):
+    stale = set(edits.stale(picks))
+    if edits.of and set(listed_names(listed)) == set(picks) and not stale:
         return ""
+    good = {name: mark for name, mark in edits.of.items() if name not in stale}
+    changed = {name: one for name, one in read_picks(listed).items() if name in good} if good else {}
+    said = _move(folder, listed) if stale or not good else ""
+    if good:
+        write_picks(listed, {name: changed.get(name, one) for name, one in picks.items()})
+    if good or edits.left_out:
+        (folder / EDITED).mkdir(exist_ok=True)
+        Edits(folder, good, edits.left_out).write()
+    return said
+
+
+def _move(folder: Path, listed: Path) -> str:
     name = first = f"{BEFORE}_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}"
     for number in count(2):
         if not (folder / name).exists() and not (folder / f"{name}.star").exists():

@@ -66,8 +66,9 @@ class ReadColumns:
         with self._turn:  # one after the other: two would need twice the memory
             folder = self._folder()
             wrong = keep_columns_apart(path, folder)
-            for old in sorted(folder.glob("*.columns"), key=os.path.getmtime)[:-_KEPT_FILES]:
-                old.unlink(missing_ok=True)
+            for kind in ("*.columns", "*.bins"):
+                for old in sorted(folder.glob(kind), key=os.path.getmtime)[:-_KEPT_FILES]:
+                    old.unlink(missing_ok=True)
         with self._lock:
             if wrong:
                 self._reading[path, state[0], state[1]] = wrong

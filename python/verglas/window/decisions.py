@@ -247,18 +247,22 @@ def _dropped_mark(table: pd.DataFrame) -> str:
 
 
 def save_micrographs(job: Job, dropped: Sequence[Any], seen: Any = None) -> dict[str, str]:
-    """Write the list of micrographs without those at the given rows; returns ``command``, which takes it, and ``seen``,
-    which the next save sends.
+    """Write the list of micrographs without those named, or at the given rows.
+
+    Returns ``command``, which takes it, and ``seen``, which the next save sends.
 
     Raises
     ------
     InputError
-        Rows that there are not, or nothing left; a list that another page has saved since ``seen``.
+        Names or rows that there are not, or nothing left; a list that another page has saved since ``seen``.
     """
     table = micrograph_table(job)
     names = table["micrograph"].tolist()
+    # Names where there are some: rows move when micrographs come while a page is open.
+    rows = {name: row for row, name in enumerate(names)}
+    dropped = [rows.get(one, -1) if isinstance(one, str) else one for one in dropped]
     if not all(type(row) is int and 0 <= row < len(names) for row in dropped):
-        raise InputError(f"micrographs: expected rows from 0 to {len(names) - 1}")
+        raise InputError(f"micrographs: expected names of the {len(names)} micrographs, or rows from 0")
     out = set(dropped)
     kept = [name for row, name in enumerate(names) if row not in out]
     if not kept:

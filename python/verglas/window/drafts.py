@@ -4,6 +4,7 @@ page or the machine takes them away. They are no decision: nothing but the page 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -47,14 +48,19 @@ def _text_of(record: dict[str, Any]) -> str:
 def keep_draft(job: Job, name: str, record: dict[str, Any]) -> str:
     """Keep a draft: ``base``, what it is about; ``time``, in milliseconds; ``value``. One without a value is forgotten.
 
+    A draft that is about something else is not written over: it gets another name.
+
     Raises
     ------
     InputError
         A name that is none, or a record of another shape.
     """
     path = _path(job, name)
+    was = draft_of(job, name)
+    is_other = bool(was) and was.get("base") != record.get("base", was.get("base"))
     if "value" not in record:
-        path.unlink(missing_ok=True)
+        if not is_other:
+            path.unlink(missing_ok=True)
         return "forgotten"
     if set(record) != {"base", "time", "value"} or not isinstance(record["base"], str):
         raise InputError("draft: expected base, time and value")
@@ -65,5 +71,8 @@ def keep_draft(job: Job, name: str, record: dict[str, Any]) -> str:
     except ValueError as error:
         raise InputError("draft: expected finite numbers and text that is UTF-8") from error
     path.parent.mkdir(exist_ok=True)
+    if is_other:
+        mark = hashlib.sha1(json.dumps(was, sort_keys=True).encode(), usedforsecurity=False).hexdigest()[:12]
+        path.rename(path.with_name(f"{name}_before_{mark}.json"))
     write_text(path, text)
     return "kept"

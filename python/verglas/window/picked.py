@@ -150,6 +150,7 @@ class PickedMicrographs:
             "shape": shape,
             "radius": self.radius_px(job, candidates),
             "saved": edited,
+            "name": name,
             "base": picks_mark(self._original(job, name)),
             "seen": _mark(picks.xy_px, left_out),
         }
@@ -200,8 +201,8 @@ class PickedMicrographs:
         Parameters
         ----------
         record : mapping
-            xy: (n, 2) pixels; merit: (n,) or empty; left_out: (m, 3) x, y, radius, or missing; base and seen as
-            :meth:`as_json` had them when the page was opened, or missing.
+            xy: (n, 2) pixels; merit: (n,) or empty; left_out: (m, 3) x, y, radius, or missing; name, base and seen
+            as :meth:`as_json` had them when the page was opened, or missing.
 
         Raises
         ------
@@ -212,6 +213,11 @@ class PickedMicrographs:
         name, shape = self.name(job, number), self.picture(job, number)[2]
         if self.goes_on(job):
             raise InputError("picks: this job still picks; they can be saved when it has ended")
+        if record.get("name", name) != name:
+            raise InputError(
+                f"picks: the list has other micrographs since this page was opened: number {number + 1} is now {name}; "
+                "open the page again"
+            )
         xy, merit, discs = _check_marks(record, shape)
         columns = {_MERIT: merit} if len(merit) else {}
         listed = job.folder / f"{EDITED}.star"

@@ -82,7 +82,7 @@
     }
     let keep = () => {};
     const dropped = () => Array.from(kept.keys()).filter(i => !kept[i]);
-    function show() { plot(); rows(); keep(dropped()); }
+    function show() { plot(); rows(); keep(dropped().map(i => table.names[i])); }
     function change(how) { past.push(kept.slice()); if (past.length > 50) { past.shift(); } how(); show(); }
     pick(root, 'limit').onclick = () => change(() => {
       const values = table.measures[pick(root, 'measure').value], low = pick(root, 'low').valueAsNumber, high = pick(root, 'high').valueAsNumber;
@@ -93,8 +93,9 @@
     pick(root, 'x').onchange = pick(root, 'y').onchange = plot;
     pick(root, 'before').onclick = () => { page -= 1; rows(); };
     pick(root, 'after').onclick = () => { page += 1; rows(); };
-    pick(root, 'save').onclick = () => save(root, address, {dropped: dropped()}, () => loop('', ['rlnMicrographName'], table.names.filter((n, i) => kept[i]).map(n => [quoted(n)])));
-    keep = await drafts(root, 'micrographs', `${table.names.length} ${table.names[0]}`, out => { kept.fill(1); out.forEach(i => { kept[i] = 0; }); });
+    pick(root, 'save').onclick = () => save(root, address, {dropped: dropped().map(i => table.names[i])}, () => loop('', ['rlnMicrographName'], table.names.filter((n, i) => kept[i]).map(n => [quoted(n)])));
+    // By name: rows move when micrographs come while the page is open.
+    keep = await drafts(root, 'micrographs', 'names', out => { const gone = new Set(out); table.names.forEach((n, i) => { kept[i] = Number(!gone.has(n)); }); });
     plot(); rows(); root.dataset.ready = '1';
   }
   for (const [name, make] of Object.entries({classes, micrographs})) {

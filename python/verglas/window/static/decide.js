@@ -43,7 +43,7 @@ window.verglasDecide = (function () {
       try { const done = await post(address, value); root.dataset.draft = done.ok && last === value ? 'kept' : 'waiting'; } catch (error) { root.dataset.draft = 'waiting'; waiting = setTimeout(send, 1500); }
     }
     function keep(value) {
-      last = value === null ? {} : {base, time: Date.now(), value};
+      last = value === null ? {base} : {base, time: Date.now(), value};
       try { if (value === null) { localStorage.removeItem(key); } else { localStorage.setItem(key, JSON.stringify(last)); } } catch (error) { console.info('drafts are not kept here: ' + error.message); }
       if (writes) { root.dataset.draft = 'waiting'; clearTimeout(waiting); waiting = setTimeout(send, 250); }
     }
@@ -56,6 +56,7 @@ window.verglasDecide = (function () {
       button.type = 'button'; button.textContent = 'Forget them'; said.append(button);
       button.onclick = async () => { root.forget(); if (writes) { clearTimeout(waiting); await send(); } location.reload(); };
     }
+    if (!found && theirs && theirs.base !== undefined) { pick(root, 'said').textContent = `Changes of ${new Date(theirs.time).toLocaleString()} that were not saved are of what the job has replaced since: they are kept in .window_drafts and not shown.`; }
     return keep;
   }
   function inside(polygon, x, y) {

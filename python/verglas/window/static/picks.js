@@ -101,16 +101,18 @@
       const some = shown(), xy = some.map(p => [Number(p.x.toFixed(3)), Number(p.y.toFixed(3))]);
       // One value for each or none: a pick by hand counts as the best of its micrograph.
       const merit = merits.length ? some.map(p => p.merit === null ? high : p.merit) : [];
-      save(root, address, {xy, merit, left_out: discs, base: told.base}, () => loop('', ['rlnCoordinateX', 'rlnCoordinateY', ...(merit.length ? ['rlnAutopickFigureOfMerit'] : [])], xy.map((p, i) => merit.length ? [...p, merit[i]] : p)));
+      save(root, address, {xy, merit, left_out: discs, name: told.name, base: told.base}, () => loop('', ['rlnCoordinateX', 'rlnCoordinateY', ...(merit.length ? ['rlnAutopickFigureOfMerit'] : [])], xy.map((p, i) => merit.length ? [...p, merit[i]] : p)));
     };
     await new Promise((resolve, reject) => { picture.onload = resolve; picture.onerror = () => reject(new Error('no picture of this micrograph')); picture.src = address + '.png'; });
     canvas.width = picture.naturalWidth; canvas.height = picture.naturalHeight;
-    keep = await drafts(root, 'picks-' + root.dataset.number, told.base, value => {
+    keep = await drafts(root, 'picks-' + root.dataset.number, `${told.name} ${told.base}`, value => {
       const said = new Map(value.list.map(p => [key(p.x, p.y), p]));
       list = [...list.filter(p => !said.has(key(p.x, p.y))), ...value.list];
       discs = value.discs; apart.value = value.apart;
       if (merits.length) { limit = value.limit; slider.value = Math.floor(1000 * (limit - low) / (high - low || 1)); }
     });
+    const covered = told.saved ? 0 : told.xy.filter(p => discs.some(([x, y, r]) => (p[0] - x) ** 2 + (p[1] - y) ** 2 <= r * r)).length;
+    if (covered && !pick(root, 'said').textContent) { pick(root, 'said').textContent = `${covered} picks of this job lie in areas left out earlier and are not shown; they are left out once these picks are saved, or picked again without them.`; }
     draw(); root.dataset.ready = '1';
   }
   main().catch(error => { pick(root, 'said').textContent = error.message; });
