@@ -34,14 +34,27 @@ def test_every_method_finds_the_ball(series, ball, method):
     found = reconstruct_tilts(series, TILTS, settings, check_tilts=3)
     assert np.corrcoef(found.volume.ravel(), ball.ravel())[0, 1] > (0.6 if method == "wbp" else 0.75)
     assert len(found.left_out) == 3
-    assert (found.tv_weight is not None) == (method == "tv")
+    assert (found.prior_weight is not None) == (method == "tv")
 
 
 def test_left_out_tilts_choose_the_weight(series):
     found = reconstruct_tilts(series, TILTS, TomogramSettings("tv", iterations=20), check_tilts=2)
     best = max(found.tried, key=lambda one: one[1])
-    assert found.tv_weight == best[0]
+    assert found.prior_weight == best[0]
     assert len(found.tried) == 3
+
+
+def test_left_out_tilts_are_turned_as_the_images_are(ball):
+    """With the axis along x, or in between, they are predicted as well as along y."""
+    from verglas.reconstruction.operators import tilt_series
+
+    for axis in (30.0, 90.0):
+        A = tilt_series(np.zeros((11, 24, 24)), TILTS[::2], axis, threads=1)
+        volume = np.pad(ball, ((0, 0), (2, 2), (0, 0)))
+        images = (A @ volume.ravel()).reshape(A.data_shape)
+        how = TomogramSettings("cg", iterations=6, tilt_axis_deg=axis)
+        made = reconstruct_tilts(images, TILTS[::2], how, check_tilts=2, threads=1)
+        assert min(c for _, c in made.left_out) > 0.95
 
 
 def test_noise_is_not_predicted():
@@ -65,6 +78,16 @@ def test_the_command(run, series, tmp_path):
 def test_refusals(series, tmp_path):
     with pytest.raises(vg.InputError, match="3 images or more"):
         reconstruct_tilts(series[:2], TILTS[:2])
+    with pytest.raises(vg.InputError, match="leave out 1 or more"):
+        reconstruct_tilts(series, TILTS, TomogramSettings("icon"), check_tilts=0)
+    with pytest.raises(vg.InputError, match="says nothing to method sirt"):
+        TomogramSettings("sirt", prior_weight=1.0)
+    with pytest.warns(vg.VerglasWarning, match="now called prior_weight"):
+        assert TomogramSettings("tv", tv_weight=2.0).prior_weight == 2.0
+    empty = series.copy()
+    empty[6] = 3.0
+    with pytest.raises(vg.InputError, match="image 7 is the same everywhere"):
+        reconstruct_tilts(empty, TILTS)
     bad = series.copy()
     bad[4, 0, 0] = np.nan
     with pytest.raises(vg.InputError, match="image 5 has values that are not finite"):

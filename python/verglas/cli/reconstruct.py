@@ -36,7 +36,7 @@ def reconstruct(
     """Reconstruct a map from particles whose poses are known.
 
     direct divides on the grid; least-squares solves the exact normal equations, for little noise or few views; sirt and
-    cg end early; tv weighs total variation by what each half of the particles says of the other, and makes half maps.
+    cg end early; tv weighs total variation by what each half of the particles says of the other.
     """
     chosen = settings_from("reconstruct", ReconstructSettings, **settings)
     summary = reconstruct_files(ReconstructJob(particles, out, chosen, halves, wiener, stack, threads, device))

@@ -133,6 +133,7 @@ def solve_firt(
     rounds: int = 20,
     iterations: int = 3,
     method: str = "sirt",
+    relaxation: float = 1.0,
 ) -> Solution:
     """FIRT: a few iterations of SIRT (or ART, of matrices), then nonlinear diffusion, in turn; it ends with the data.
 
@@ -149,6 +150,8 @@ def solve_firt(
     rounds, iterations : int
         Of diffusion, and of the solver in each.
     method : {"sirt", "art", "sart"}
+    relaxation : float
+        Of the solver; less than 1 for ART on noisy data.
 
     Returns
     -------
@@ -167,11 +170,11 @@ def solve_firt(
     if not knee > 0:
         raise InputError(f"firt: expected a positive knee, got {knee}")
     residuals: list[float] = []
-    solution = solve(operator, data, method, iterations=iterations)
+    solution = solve(operator, data, method, iterations=iterations, relaxation=relaxation)
     for _ in range(rounds):
         residuals += solution.residuals
         start = diffuse(solution.x.reshape(shape), knee).ravel()
-        solution = solve(operator, data, method, iterations=iterations, start=start)
+        solution = solve(operator, data, method, iterations=iterations, start=start, relaxation=relaxation)
     residuals += solution.residuals
     return Solution(solution.x, residuals, len(residuals), solution.reason)
 

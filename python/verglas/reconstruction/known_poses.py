@@ -161,7 +161,8 @@ def reconstruct_report(
             f"reconstruct: an SSNR (Wiener's prior) is no part of method {chosen.method}; take direct or least-squares"
         )
     # The halves' difference says what is noise, and each half which weight explains the other.
-    halves = halves or callable(ssnr) or chosen.method == "tv"
+    wanted = halves or callable(ssnr)
+    halves = wanted or chosen.method == "tv"
     ask_sign = chosen.ewald and chosen.ewald_sign == "auto"
     group = Symmetry.of(symmetry_matrices(chosen.symmetry))
     radius = max_radius_for(particles.box, particles.pixel_size_A, chosen.max_resolution_A)
@@ -204,7 +205,7 @@ def reconstruct_report(
             volume, residual = sums.solve(ssnr, 0.0 if tv is None else tv.weight * tv.noise * share**0.5)
         return Map(group.apply(volume, radius, threads=threads), particles.pixel_size_A), residual
 
-    maps = (solve_map(sets[0], None)[0], solve_map(sets[1], None)[0]) if halves else None
+    maps = (solve_map(sets[0], None)[0], solve_map(sets[1], None)[0]) if wanted else None
     weights = ssnr(*maps) if maps is not None and callable(ssnr) else ssnr
     assert not callable(weights)
     with work_on(device):
@@ -311,6 +312,6 @@ def reconstruct(
         first = list(result.excluded.items())[:5]
         listed = "; ".join(f"particle {i}: {reason}" for i, reason in first)
         warnings.warn(f"{len(result.excluded)} particles set aside ({listed}, ...)", VerglasWarning, stacklevel=2)
-    if result.half_maps is None or not (halves or callable(ssnr)):
+    if result.half_maps is None:
         return result.map
     return result.map, result.half_maps

@@ -20,7 +20,7 @@ from verglas.reconstruction.operators.tilt_series import (
 from verglas.reconstruction.priors import Shaped, TotalVariation, gradient
 from verglas.reconstruction.solvers import solve
 from verglas.types.arrays import Array, Float32Array, FloatArray
-from verglas.types.settings import check_settings, setting
+from verglas.types.settings import accept_former_names, check_settings, setting
 
 _ITERATIONS = {"sirt": 60, "cg": 12, "tv": 60, "icon": 60, "firt": 60, "mbir": 60}
 # Tried where no weight is given: of tv and mbir, and of icon (threshold), in standard deviations of the images' noise;
@@ -29,6 +29,7 @@ _WEIGHTS = {"tv": (0.3, 1.0, 3.0), "mbir": (0.3, 1.0, 3.0), "icon": (0.3, 1.0, 3
 _FIRST_ITERATIONS, _FIRT_INNER = 10, 3
 
 
+@accept_former_names
 @dataclass(frozen=True)
 class TomogramSettings:
     """How a tilt series becomes a map.
@@ -44,8 +45,9 @@ class TomogramSettings:
         Of the map along z; the width of the images by default.
     tilt_axis_deg : float
         Of the tilt axis in the images, from +y towards +x.
-    tv_weight : float, optional
-        Of "tv", "icon", "firt", "mbir": what they assume; by default that of three which predicts tilts left out best.
+    prior_weight : float, optional
+        Of what "tv", "icon", "firt", "mbir" assume; by default that of three which predicts tilts left out best. In the
+        unit of the images; of firt in the median slope of a short SIRT's map.
     """
 
     method: Literal["wbp", "sirt", "cg", "tv", "icon", "firt", "mbir"] = setting(
@@ -54,8 +56,13 @@ class TomogramSettings:
     iterations: int | None = setting(None, "Iterations", at_least=1, default_words="60; cg: 12")
     thickness_px: int | None = setting(None, "Thickness along z", at_least=2, default_words="the images' width")
     tilt_axis_deg: float = setting(0.0, "Tilt axis in the images, from +y towards +x")
-    tv_weight: float | None = setting(
-        None, "Weight of what tv, icon, firt or mbir assume", more_than=0, default_words="by left-out tilts"
+    prior_weight: float | None = setting(
+        None,
+        "Weight of what tv, icon, firt or mbir assume",
+        more_than=0,
+        default_words="by left-out tilts",
+        flags=("--tv-weight",),
+        former=("tv_weight",),
     )
 
     def __post_init__(self) -> None:
@@ -66,6 +73,8 @@ class TomogramSettings:
                 "tomogram: weighted back-projection takes images whose tilt axis is along y; turn them, or "
                 "use another method"
             )
+        if self.prior_weight is not None and self.method not in _WEIGHTS:
+            raise InputError(f"tomogram: prior_weight={self.prior_weight:g} says nothing to method {self.method}")
 
 
 @dataclass(frozen=True)
@@ -77,16 +86,21 @@ class Tomogram:
     volume : (z, y, x) float32
     left_out : list of (float, float)
         Tilt, and the correlation of its image with what the other tilts predict.
-    tv_weight : float, optional
-        In use, and ``tried`` says how well each candidate predicted.
+    prior_weight : float, optional
+        In use, and ``tried`` says how well each candidate predicted: on the same tilts as ``left_out``.
     tried : list of (float, float)
         Weight, mean correlation.
     """
 
     volume: Float32Array
     left_out: list[tuple[float, float]]
-    tv_weight: float | None = None
+    prior_weight: float | None = None
     tried: Sequence[tuple[float, float]] = ()
+
+    @property
+    def tv_weight(self) -> float | None:
+        """Former name of ``prior_weight``."""
+        return self.prior_weight
 
 
 def reconstruct_tilts(
@@ -117,7 +131,8 @@ def reconstruct_tilts(
     Raises
     ------
     InputError
-        Fewer than 3 images, other shapes, values that are not finite.
+        Fewer than 3 images, other shapes, values that are not finite, an image without contrast; a weight to be chosen
+        with no tilt left out.
 
     Examples
     --------
@@ -140,6 +155,13 @@ def reconstruct_tilts(
     bad = [i for i, image in enumerate(stack) if not np.isfinite(image).all()]
     if bad:
         raise InputError(f"tomogram: image {bad[0] + 1} has values that are not finite; leave it and its tilt out")
+    if how.method in _WEIGHTS and how.prior_weight is None and check_tilts < 1:
+        raise InputError(
+            f"tomogram: tilts that are left out choose the weight of {how.method}; leave out 1 or more, or give it"
+        )
+    flat = np.flatnonzero(np.ptp(stack, axis=(1, 2)) == 0)
+    if flat.size:
+        raise InputError(f"tomogram: image {flat[0] + 1} is the same everywhere; leave it and its tilt out")
     # A constant is no projection of a map of finite width: left in, it comes back as bright edges.
     stack -= stack.mean(axis=(1, 2), keepdims=True)
     # The first and the last tilt are never left out: to predict them would be to extrapolate.
@@ -148,17 +170,23 @@ def reconstruct_tilts(
     def agreement(weight: float | None) -> list[tuple[float, float]]:
         agreements = []
         for i in tested if check_tilts > 0 else ():
-            image, predicted = leave_one_out(stack, tilts, lambda s, t: _volume(s, t, how, weight, threads), int(i))
+            image, predicted = leave_one_out(
+                stack, tilts, lambda s, t: _volume(s, t, how, weight, threads), int(i), how.tilt_axis_deg
+            )
             agreements.append((float(tilts[i]), float(np.corrcoef(image.ravel(), predicted.ravel())[0, 1])))
         return agreements
 
-    weight, trials = how.tv_weight, []
-    if how.method in _WEIGHTS and weight is None:
+    if how.method not in _WEIGHTS or how.prior_weight is not None:
+        weight, trials = how.prior_weight, []
+        left_out = agreement(weight)
+    else:
         unit = 1.0 if how.method == "firt" else _noise(stack)
         candidates = [factor * unit for factor in _WEIGHTS[how.method]]
-        trials = [(w, float(np.mean([c for _, c in agreement(w)] or [0.0]))) for w in candidates]
-        weight = max(trials, key=lambda one: one[1])[0]
-    return Tomogram(_volume(stack, tilts, how, weight, threads), agreement(weight), weight, trials)
+        found = [agreement(w) for w in candidates]
+        trials = [(w, float(np.mean([c for _, c in one]))) for w, one in zip(candidates, found, strict=True)]
+        best = int(np.argmax([mean for _, mean in trials]))
+        weight, left_out = candidates[best], found[best]
+    return Tomogram(_volume(stack, tilts, how, weight, threads), left_out, weight, trials)
 
 
 def _noise(stack: Float32Array) -> float:

@@ -109,12 +109,15 @@ def memory_plan_GB(box: int, max_radius: int, method: str, halves: bool) -> floa
     >>> memory_plan_GB(256, 127, "least-squares", True) > memory_plan_GB(128, 63, "least-squares", True)
     True
     """
-    sets = 3 if halves else 1  # both halves, and their sum while the full map is solved
+    # Both halves, and their sum while the full map is solved; total variation takes its weight from halves in any case.
+    sets = 3 if halves or method == "tv" else 1
     if method == "least-squares" or method in ITERATED:
         values = float(np.prod(Grid(box, max_radius=max_radius).shape)) * 16
         weights = float(np.prod(kernel_grid(box, max_radius).shape)) * 8
         solution = float(2 * box) ** 3 * 4 * 5.3  # transfer, transform, padded map and one temporary
-        return (sets * (values + weights) + solution) / 1e9
+        # The operators of both halves at once, a transfer and what preconditions it each.
+        operators = float(2 * box) ** 3 * 2.3 * 2 if method == "tv" else 0.0
+        return (sets * (values + weights) + solution + operators) / 1e9
     sums = float(np.prod(Grid(box, max_radius=max_radius, oversampling=2.0).shape)) * 24
     return (sets + 1.35) * sums / 1e9
 

@@ -96,7 +96,8 @@ def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> 
         "shape": list(tomogram.volume.shape),
         "tilts": len(angles),
         "left_out": [{"tilt_deg": t, "correlation": round(c, 4)} for t, c in tomogram.left_out],
-        "tv_weight": tomogram.tv_weight,
+        "prior_weight": tomogram.prior_weight,
+        "tried": [list(one) for one in tomogram.tried],
         "settings": asdict(job.settings),
         "seconds": round(time.perf_counter() - start_time, 1),
     }

@@ -213,7 +213,9 @@ def weighted_back_projection(operator: TiltSeries, images: npt.ArrayLike) -> Flo
     return volume / np.float32(thickness)
 
 
-def leave_one_out(images: npt.ArrayLike, tilt_deg: FloatArray, reconstruct: Any, which: int) -> tuple[Array, Array]:
+def leave_one_out(
+    images: npt.ArrayLike, tilt_deg: FloatArray, reconstruct: Any, which: int, axis_deg: float = 0.0
+) -> tuple[Array, Array]:
     """(image left out, its prediction from the others): what a choice of weight is judged by.
 
     Parameters
@@ -224,8 +226,12 @@ def leave_one_out(images: npt.ArrayLike, tilt_deg: FloatArray, reconstruct: Any,
         ``reconstruct(images, tilt_deg)`` makes the map (z, y, x).
     which : int
         Number of the image.
+    axis_deg : float
+        Of the tilt axis in the images, from +y towards +x.
     """
     stack, tilts = np.asarray(images, np.float32), np.asarray(tilt_deg, np.float64)
     keep = np.arange(len(tilts)) != which
     volume = np.asarray(reconstruct(stack[keep], tilts[keep]))
-    return stack[which], ops.radon(volume, tilts[~keep])[0]
+    # By the operator, which turns the projection as the images are turned.
+    project = tilt_series(stack[~keep], tilts[~keep], axis_deg, volume.shape[0])
+    return stack[which], (project @ volume.ravel()).reshape(stack[which].shape)

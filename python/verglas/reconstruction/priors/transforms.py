@@ -25,7 +25,8 @@ class WaveletL1:
     wavelet : str
         An orthogonal one of PyWavelets, as "db2"; periodic at the edges, so that the transform is unitary.
     levels : int, optional
-        As many as the array's size allows by default.
+        As many as the array's size allows by default. Axes too short for one level, as that of a single slice, are not
+        transformed.
     """
 
     weight: float = 1.0
@@ -43,7 +44,15 @@ class WaveletL1:
         basis = pywt.Wavelet(self.wavelet)
         if not basis.orthogonal:
             raise InputError(f"prior: wavelet: expected an orthogonal one, as db2, got {self.wavelet}")
-        return list(pywt.wavedecn(x, basis, mode="periodization", level=self.levels))
+        return list(pywt.wavedecn(x, basis, mode="periodization", level=self.levels, axes=self._axes(x.shape)))
+
+    def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Those long enough: one short axis would leave all others without a level, and the prior without effect."""
+        pywt = self._module()
+        axes = tuple(i for i, n in enumerate(shape) if pywt.dwt_max_level(n, pywt.Wavelet(self.wavelet)) > 0)
+        if not axes:
+            raise InputError(f"prior: an array of shape {shape} is too small for wavelet {self.wavelet}")
+        return axes
 
     def value(self, x: Array) -> float:
         """Weighted sum of magnitudes of the details."""
@@ -57,7 +66,8 @@ class WaveletL1:
         """Threshold of the details: exact because the transform is unitary."""
         coarse, *details = self._transform(v)
         thresholds = [{name: self._shrink(part, step) for name, part in level.items()} for level in details]
-        array = self._module().waverecn([coarse, *thresholds], self.wavelet, mode="periodization")
+        rebuild = self._module().waverecn
+        array = rebuild([coarse, *thresholds], self.wavelet, mode="periodization", axes=self._axes(v.shape))
         # Odd sides come back one longer from a periodic wavelet transform.
         return np.asarray(array)[tuple(slice(0, n) for n in v.shape)]
 

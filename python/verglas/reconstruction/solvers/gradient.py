@@ -21,6 +21,7 @@ _ADAM_SECOND, _ADAM_LEAST = 0.999, 1e-12
 
 def sgd(
     course: Course,
+    *,
     relaxation: float = 1.0,
     batches: int = 1,
     variant: str = "plain",
@@ -30,11 +31,13 @@ def sgd(
 ) -> Solution:
     r"""Mini-batch gradient descent; an iteration is one pass over all rows in random batches.
 
-    Steps are :math:`\eta_t = \eta / (1 + \text{decay}\; t)` in pass t, eta = relaxation / sigma_max^2 of the whole
-    system. With v the velocity and mu the momentum: ``plain`` x - eta g; ``momentum`` v = mu v - eta g, x + v (Polyak
-    1964); ``nesterov`` the same with the gradient at x + mu v (Nesterov 1983); ``adam`` steps of eta in units of the
-    running root mean square of each unknown's gradient (Kingma and Ba 2015), eta = relaxation times the mean abs of f
-    over that of A's rows' norms. Batches of noisy data do not agree on x: without decay it wanders about the solution.
+    Steps are :math:`\eta_t = \eta / (1 + \text{decay}\; t)` in pass t, eta = relaxation / L, L a bound of the curvature
+    of any batch's estimate: sigma_max^2 for one batch of all rows, up to m / |B| times that for smaller ones. With v
+    the velocity and mu the momentum: ``plain`` x - eta g; ``momentum`` v = mu v - eta g, x + v (Polyak 1964);
+    ``nesterov`` the same with the gradient at x + mu v (Nesterov 1983), both with eta (1 - mu) of several batches,
+    since velocities add up what batches disagree about; ``adam`` steps of eta in units of the running root mean square
+    of each unknown's gradient (Kingma and Ba 2015), eta = relaxation times the mean abs of f over that of A's rows'
+    norms. Batches of noisy data do not agree on x: without decay it wanders about the solution.
 
     Raises
     ------
@@ -51,7 +54,8 @@ def sgd(
     matrix = _matrix(system)
     weights = np.ones(len(system.data)) if system.weights is None else system.weights
     x = system.first().astype(np.float64)
-    step = relaxation * (_adam_step(course) if variant == "adam" else 1 / largest_eigenvalue(system))
+    slower = 1 - momentum if batches > 1 and variant in ("momentum", "nesterov") else 1.0
+    step = slower * relaxation * (_adam_step(course) if variant == "adam" else 1 / _curvature(course, batches))
     rng, velocity, square, count = np.random.default_rng(seed), np.zeros_like(x), np.zeros_like(x), 0
     sizes = block_rows(len(system.data), batches)
     while True:
@@ -72,6 +76,21 @@ def sgd(
                 x = x + velocity
         if course.ended(x, system.residual(x)):
             return course.solution(x)
+
+
+def _curvature(course: Course, batches: int) -> float:
+    """Largest eigenvalue that (m / |B|) A_B^T W_B A_B of any batch can have: a longer step would not converge."""
+    system = course.system
+    rows = len(system.data)
+    largest = largest_eigenvalue(system)
+    if batches == 1:
+        return largest
+    least = min(len(one) for one in block_rows(rows, batches))
+    powers = np.asarray(_matrix(system).multiply(_matrix(system)).sum(axis=1)).ravel()
+    powers = np.sort(powers if system.weights is None else powers * system.weights)[::-1]
+    # A batch has no more than its trace, nor than the whole; batches of two sizes differ by one row.
+    sizes = {least, min(least + 1, rows)}
+    return max(rows / size * min(float(powers[:size].sum()), largest) for size in sizes)
 
 
 def _adam_step(course: Course) -> float:
