@@ -87,7 +87,7 @@ def test_icon_predicts_left_out_tilts_better_than_back_projection(discs):
 
 
 def test_firt_errs_less_than_art(discs):
-    """ART on the matrix itself, the same number of sweeps, noise; diffusion between them. The missing wedge gains little."""
+    """ART on the matrix itself, as many sweeps, noise; diffusion between them. The missing wedge gains little."""
     size = discs.size
     A = tilt_series(np.zeros((len(TILTS), 1, 32)), TILTS, threads=1)
     matrix = np.stack([A @ unit for unit in np.eye(size, dtype=np.float32)], axis=1)
