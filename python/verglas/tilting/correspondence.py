@@ -107,7 +107,7 @@ def match_particles(
     >>> moved = TiltGeometry(45.0, 5.0, 2.0, [30.0, -8.0]).map_px(x) + rng.normal(0, 2, x.shape)
     >>> order = rng.permutation(60)[:48]                   # a fifth is missing, and in another order
     >>> pairs = match_particles(x, moved[order])
-    >>> len(found), bool((order[found.tilted] == found.untilted).all())
+    >>> len(pairs), bool((order[pairs.tilted] == pairs.untilted).all())
     (48, True)
     """
     first, second = _check(untilted_px, "untilted"), _check(tilted_px, "tilted")
