@@ -183,12 +183,22 @@ def _imported(tree: ast.AST, package: list[str]) -> Iterator[tuple[int, str]]:
             prefix = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
                 yield node.lineno, f"{prefix}.{alias.name}" if prefix == "verglas" else prefix
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"importlib.import_module", "import_module"}:
+        elif isinstance(node, ast.Call) and _called(node) in {"importlib.import_module", "import_module"}:
             argument = node.args[0] if node.args else None
             if isinstance(argument, ast.JoinedStr) and argument.values:
                 argument = argument.values[0]
             if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
                 yield node.lineno, argument.value
+
+
+def _called(node: ast.Call) -> str:
+    """``name`` or ``name.name``, else nothing: to write out every expression that is called takes seconds."""
+    match node.func:
+        case ast.Name(name):
+            return name
+        case ast.Attribute(ast.Name(module), name):
+            return f"{module}.{name}"
+    return ""
 
 
 def _layer_of(name: str) -> str:
