@@ -28,6 +28,7 @@ from verglas.initial_model.optimisers import OPTIMISERS, Task, minimise
 from verglas.map_geometry.sphere import spherical_average
 from verglas.run import abinitio_averages
 from verglas.run.common_lines import read_averages
+from verglas.run.tenure import lock_project
 from verglas.types.listener import Silence
 
 pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
@@ -242,6 +243,11 @@ def test_the_command(tmp_path, capsys):
     record = json.loads((tmp_path / "o" / "abinitio.json").read_text())
     assert record["settings"]["method"] == "genetic"
     assert record["hand"] == "undetermined"
+    assert json.loads((tmp_path / "o" / "run.json").read_text())["state"] == "finished"
+    with lock_project(tmp_path / "o"):
+        status, _, error = main(["abinitio", *arguments, "--method", "ransac"], capsys)
+    assert status != 0
+    assert "works in this folder" in error
     for wrong, text in (
         (["--classes", "2"], "does not use classes"),
         (["--map", "a.mrc"], "swarm-consensus"),

@@ -13,7 +13,7 @@ from verglas.types.arrays import FloatArray
 from verglas.types.atoms import Atoms
 
 _PAIR_BIN_A = 0.02  # of distances between atoms: a fiftieth of the shortest wave that maps hold
-_CHUNK = 1024
+_PAIRS = 2**22  # of atoms, held at once
 
 
 def radius_of_gyration_A(xyz_A: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> float:
@@ -81,8 +81,9 @@ def debye_power(
         raise InputError("debye_power: expected frequencies of 0 to 1 per angstrom")
     reach = float(np.linalg.norm(np.ptp(xyz, axis=0)))
     pairs = np.zeros(int(reach / _PAIR_BIN_A) + 2)
-    for start in range(0, len(xyz), _CHUNK):
-        rows = slice(start, start + _CHUNK)
+    step = max(1, _PAIRS // len(xyz))
+    for start in range(0, len(xyz), step):
+        rows = slice(start, start + step)
         distance = np.sqrt(((xyz[rows, None] - xyz[None]) ** 2).sum(axis=-1))
         bins = np.rint(distance / _PAIR_BIN_A).astype(np.int64)
         pairs += np.bincount(bins.ravel(), (w[rows, None] * w).ravel(), minlength=len(pairs))

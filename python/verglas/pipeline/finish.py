@@ -183,6 +183,8 @@ class PolishStage(FinishStage):
         if why := self.has_come_to_rest(project):
             return self.stands(project, why, "at_rest")
         source, folder = self.source(project), self.path(project)
+        # What an attempt that was killed said of its failure must not outlive one that succeeds.
+        self.path(project, _STANDS).unlink(missing_ok=True)
         if not (folder / "polish.json").is_file():  # written last
             try:
                 polish_files(

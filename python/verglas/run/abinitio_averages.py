@@ -21,7 +21,7 @@ from verglas.report.abinitio import write_abinitio_page
 from verglas.run.abinitio import shown_result
 from verglas.run.class2d import Class2DJob, class2d_files
 from verglas.run.common_lines import read_averages
-from verglas.run.tenure import now_text
+from verglas.run.tenure import now_text, tenure
 from verglas.types.arrays import Float32Array
 from verglas.types.listener import Listener, phase_progress
 from verglas.types.settings import settings_from
@@ -93,8 +93,9 @@ def averages_files(job: AveragesJob, *, listener: ListenerChoice = "screen") -> 
     # All that can be refused is, before particles are classified for minutes.
     check_request(job.method, settings, len(job.maps))
     volumes = [read_map(path) for path in job.maps]
-    with shown_to(listener) as heard:
-        images, pixel_size_A, used = _images(job, settings, heard)
+    with shown_to(listener) as heard, tenure(job.out, "abinitio", heard) as hold:
+        hold.write(state="running")
+        images, pixel_size_A, used = _images(job, settings, hold)
         result = find_from_averages(
             images,
             pixel_size_A,
@@ -103,9 +104,13 @@ def averages_files(job: AveragesJob, *, listener: ListenerChoice = "screen") -> 
             volumes=volumes,
             flip_hand=job.flip_hand,
             threads=job.threads,
-            progress=phase_progress(heard, "starts"),
+            progress=phase_progress(hold, "starts"),
         )
-    job.out.mkdir(parents=True, exist_ok=True)
+        _write(job, settings, result, used)
+    return result
+
+
+def _write(job: AveragesJob, settings: AbInitioSettings, result: AveragesMap, used: list[int]) -> None:
     write_map(job.out / "map.mrc", result.map)
     write_particles(job.out / "particles.star", result.particles)
     chosen = {name: getattr(settings, name) for name in USED_SETTINGS} | {"method": job.method}
@@ -114,7 +119,6 @@ def averages_files(job: AveragesJob, *, listener: ListenerChoice = "screen") -> 
     write_json(job.out / "abinitio.json", record)
     shown = shown_result(result, summary, chosen, items="averages", baseline="a map of random phases")
     write_abinitio_page(job.out, shown, f"verglas {__version__}, {now_text()}")
-    return result
 
 
 def _images(job: AveragesJob, settings: AbInitioSettings, heard: Listener) -> tuple[Float32Array, float, list[int]]:
