@@ -27,6 +27,8 @@ _PAGE_MAPS = 5  # that a page reads
 _ITERATION_MAPS = 7  # of a class: what the iteration before made, and what is being filtered
 # Bytes per image of a batch and pixel: raw, centred and transformed images, CTFs, slices and their copies.
 _PIXEL_BYTES = 60
+# Of both half maps; while the second is made there is its transform along two axes, half as large.
+_SPECTRA = 2.5
 _LEAST_BATCH = 8
 # The search over all orientations for credible radii, after the last iteration.
 RADII_ORDER = 3  # 7.3 degrees
@@ -136,9 +138,11 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
         + classes * 8 * float(np.prod(ops.Grid(box, max_radius=first.insert_radius).shape))
         + lists
         + resolve_threads(problem.threads) * _thread_bytes(problem, first),
-        "poses": always + per_batch + sums * points + 3 * spectrum * classes,
-        "reconstruction": always + _ITERATION_MAPS * classes * 4 * voxels + (24 * 2 * classes + _SOLVE_BYTES) * points,
-        "credible radii": always + _radii_bytes(problem, batch) + 3 * spectrum * classes,
+        "poses": always + per_batch + sums * points + _SPECTRA * spectrum * classes,
+        "reconstruction": always
+        + _ITERATION_MAPS * classes * 4 * voxels
+        + (24 * 2 * classes + _solve_bytes(problem)) * points,
+        "credible radii": always + _radii_bytes(problem, batch) + _SPECTRA * spectrum * classes,
         "page": always + _PAGE_BYTES + _PAGE_MAPS * 4 * voxels,
     }
 
@@ -167,8 +171,17 @@ def _thread_bytes(problem: RefineProblem, step: Step) -> float:
     return 4.0 * (vectors * polar.size * 2 * _LANES + samples * (2 * _LANES + 3))
 
 
-# Of one grid point while a map is solved: the reciprocal weights and the padded transform, or the symmetrised sums.
-_SOLVE_BYTES = 28
+# Of one grid point while a map is solved, besides the maps: the transform along z, and blocks of a thread (16 threads
+# took 18 bytes, one 10: bench/bench_map_making.py); of a group, the symmetrised sums.
+_SOLVE_BYTES = 10
+_SOLVE_BYTES_OF_A_THREAD = 0.5
+_SOLVE_BYTES_OF_A_GROUP = 28
+
+
+def _solve_bytes(problem: RefineProblem) -> float:
+    if problem.symmetry != "C1":
+        return _SOLVE_BYTES_OF_A_GROUP
+    return _SOLVE_BYTES + _SOLVE_BYTES_OF_A_THREAD * resolve_threads(problem.threads)
 
 
 def plan_memory(problem: RefineProblem, limit_GB: float, *, cached: bool) -> MemoryPlan:
@@ -234,7 +247,7 @@ def _device_phases(problem: RefineProblem, batch: int) -> dict[str, float]:
     }
 
 
-# As _SOLVE_BYTES; CuPy's whole-array expressions have temporaries.
+# As _SOLVE_BYTES_OF_A_GROUP; CuPy's whole-array expressions have temporaries.
 _DEVICE_SOLVE_BYTES = 80
 
 

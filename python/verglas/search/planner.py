@@ -14,13 +14,10 @@ from verglas.search.search_settings import SearchSettings, first_level_shifts, s
 _CELL_BYTES = 200
 
 
-def _transform_bytes(grid: ops.Grid) -> int:
-    """Peak of gridding.to_grid: axis x with its corrected, its padded input and its output; then axis y with its input,
-    its padded transform (in place) and what is cut from that.
-    """
+def _transform_bytes(grid: ops.Grid, threads: int) -> int:
+    """Peak of gridding.to_grid: the transform along x and y, the whole, and the blocks of rows in work."""
     n, padded, rows, columns = grid.box, grid.padded, grid.shape[0], grid.shape[2]
-    first = 4 * n**3 + 4 * n**2 * padded + 8 * n**2 * (padded // 2 + 1)
-    return max(first, 8 * n * columns * (n + padded + rows))
+    return 8 * rows * columns * (n + grid.shape[0]) + threads * 4 * 8 * padded * columns * 3
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ def search_cost(
     memory = {
         "map": 4 * box**3,
         "transform": spectrum,
-        "making the transform": _transform_bytes(grid3),
+        "making the transform": _transform_bytes(grid3, resolve_threads(threads)),
         "slices": slices,
         "images": batch * (4 * box**2 + sum(samples)),
         "threads": resolve_threads(threads) * max(group + samples[0] * lanes, cells + 2 * samples[-1]),
