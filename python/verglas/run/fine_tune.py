@@ -12,8 +12,9 @@ import pandas as pd
 from verglas.errors import InputError, VerglasError
 from verglas.io import read_micrograph, read_picks, write_bytes
 from verglas.io.coordinates import match_names
-from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL
+from verglas.io.micrographs import MICROGRAPH, PATH
 from verglas.picking import PickSettings, pick, prepare
+from verglas.run.pick_inputs import pixel_size_of
 from verglas.types import Picks
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def tuned_weights(
     clicks = _agreed(table, diameter_A, settings) if given == CONSENSUS else _given(table, Path(given))
     clicked = []
     for row, picks in clicks.items():
-        micrograph = read_micrograph(table.iloc[row][PATH], _pixel(table, row))
+        micrograph = read_micrograph(table.iloc[row][PATH], pixel_size_of(table.iloc[row]))
         clicked.append((prepare(micrograph, diameter_A, white=settings.white), picks.xy_px))
     tuned = fine_tune(weights, clicked, complete=complete)
     return tuned.weights, tuned.sentence
@@ -115,11 +116,6 @@ def write_weights(path: Path, weights: Weights) -> None:
     from verglas.learned import to_safetensors
 
     write_bytes(path, to_safetensors(weights))
-
-
-def _pixel(table: pd.DataFrame, row: int) -> float | None:
-    value = table.iloc[row].get(PIXEL, np.nan)
-    return float(value) if np.isfinite(value) else None
 
 
 def _given(table: pd.DataFrame, path: Path) -> Mapping[int, Picks]:
@@ -150,7 +146,7 @@ def _agreed(table: pd.DataFrame, diameter_A: float, settings: PickSettings) -> M
     why = ""
     for row in rows:
         try:
-            micrograph = read_micrograph(table.iloc[row][PATH], _pixel(table, row))
+            micrograph = read_micrograph(table.iloc[row][PATH], pixel_size_of(table.iloc[row]))
             found[int(row)] = pick(micrograph, diameter_A, method="consensus", white=settings.white)
         # It teaches nothing; picking sets it aside by name when its turn comes.
         except (VerglasError, OSError) as error:
