@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from bench_pick_sets import apoferritin_one, betagal_one, groups, together
+from bench_pick_sets import apoferritin_one, betagal_centres, betagal_one, groups, together
 
 import verglas as vg
 from verglas import simulate
@@ -185,12 +185,8 @@ def large(_seeds: int, minutes: float) -> None:
 def real(_seeds: int, minutes: float) -> None:
     names = sorted(vg.io.read_picks(DATA / "apoferritin" / "picks.star"))
     trials = {f"apoferritin|learned|{name}": partial(apoferritin_one, "learned", name) for name in names}
-    centres: dict[str, list] = {}
-    for line in (DATA / "picking_betagal" / "picks.tsv").read_text().splitlines()[1:]:
-        name, x, y = line.split("\t")
-        centres.setdefault(name, []).append((float(x) / 4, float(y) / 4))
-    for name, xy in sorted(centres.items()):
-        trials[f"betagal|learned|{name}"] = partial(betagal_one, "learned", name, np.array(xy))
+    for name, xy in sorted(betagal_centres().items()):
+        trials[f"betagal|learned|{name}"] = partial(betagal_one, "learned", name, xy)
     collect("learned_real", trials, lambda done: groups(done, ("set", "method")), minutes)
 
 
