@@ -11,9 +11,9 @@ import numpy.typing as npt
 from verglas import fourier
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.directional import half_sphere
-from verglas.assessment.local_bands import Band, Windowed, crop_transform
+from verglas.assessment.local_bands import Band
 from verglas.assessment.local_resolution import LocalResolution, LocalResolutionSettings, local_pair, plan_bands
-from verglas.assessment.local_scan import MonogenicValues, monogenic_power, scan_bands
+from verglas.assessment.local_scan import MonogenicValues, scan_bands
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 from verglas.types.convert import MapLike
@@ -97,14 +97,9 @@ class _ConeValues(MonogenicValues):
 
     direction: FloatArray
 
-    def averages(self, band: Band, windowed: Windowed) -> list[Float32Array]:
-        """Of the squared amplitude of the mean, and of half the difference."""
-        side = windowed.fine
-        shape = (side, side, side)
-        gain = (0.5 * band.gain(fourier.radius(shape)) * cone_gain(shape, self.direction)).astype(np.float32)
-        a, b = (crop_transform(one, self.box, side) for one in self.spectra)
-        powers = (monogenic_power(gain * both, side, self.threads) for both in (a + b, a - b))
-        return [windowed.average(power) for power in powers]
+    def gain(self, band: Band, side: int) -> Float32Array:
+        """Of the band within the cone."""
+        return super().gain(band, side) * cone_gain((side, side, side), self.direction)
 
 
 def cone_gain(shape: tuple[int, ...], direction: npt.ArrayLike) -> Float32Array:

@@ -90,20 +90,34 @@ class SignificanceValues(CorrelationValues):
         return correlation_threshold(values.astype(np.float64), n, self.settings.false_discovery)
 
 
-class MonogenicValues(LocalValues):
-    """Local amplitude of the mean map over the quantile of that of noise."""
+class PowerValues(LocalValues):
+    """A local power of the mean map, against the same of half the difference, which is noise."""
 
     # Under the whole window the quantile is hardly above the mean of noise, and what shines in from afar exceeds it.
     window_share = 0.5
 
+    def gain(self, band: Band, side: int) -> Float32Array:
+        """Of the band, on the half transform of a cube."""
+        return band.gain(fourier.radius((side, side, side)))
+
+    @abstractmethod
+    def power(self, spectrum: Complex64Array, side: int) -> Float32Array:
+        """At every voxel, from a phase-centred half transform."""
+
     def averages(self, band: Band, windowed: Windowed) -> list[Float32Array]:
-        """Of the squared monogenic amplitude of the mean, and of half the difference."""
-        first, second = self.spectra
+        """Of the power of the mean, and of half the difference."""
         side = windowed.fine
-        gain = 0.5 * band.gain(fourier.radius((side, side, side)))
-        a, b = (crop_transform(one, self.box, side) for one in (first, second))
-        powers = (monogenic_power(gain * both, side, self.threads) for both in (a + b, a - b))
-        return [windowed.average(power) for power in powers]
+        gain = 0.5 * self.gain(band, side)
+        a, b = (crop_transform(one, self.box, side) for one in self.spectra)
+        return [windowed.average(self.power(gain * both, side)) for both in (a + b, a - b)]
+
+
+class MonogenicValues(PowerValues):
+    """Local amplitude of the mean map over the quantile of that of noise."""
+
+    def power(self, spectrum: Complex64Array, side: int) -> Float32Array:
+        """Squared monogenic amplitude."""
+        return monogenic_power(spectrum, side, self.threads)
 
     def of(self, averages: list[Float32Array]) -> Float32Array:
         """Amplitude of the mean map."""
@@ -115,24 +129,16 @@ class MonogenicValues(LocalValues):
         return float(np.sqrt(max(float(np.quantile(noise, self.settings.noise_quantile)), 0.0)))
 
 
-class SteerableValues(LocalValues):
+class SteerableValues(PowerValues):
     """Power of steerable waves in the mean map, against what noise reaches by chance (ResMap's question).
 
     The power of a wave of the band's wavelength in any direction and phase is a quadratic form of steerable filters:
     here the spherical harmonics of orders 0 to 3 times the band, 16 uncorrelated responses of equal variance to noise.
     """
 
-    # As for the monogenic signal: what is tested is a power that adds up, not a correlation.
-    window_share = MonogenicValues.window_share
-
-    def averages(self, band: Band, windowed: Windowed) -> list[Float32Array]:
-        """Of the summed squares of the responses to the mean, and to half the difference."""
-        first, second = self.spectra
-        side = windowed.fine
-        gain = 0.5 * band.gain(fourier.radius((side, side, side)))
-        a, b = (crop_transform(one, self.box, side) for one in (first, second))
-        powers = (steerable_power(gain * both, side, self.threads) for both in (a + b, a - b))
-        return [windowed.average(power) for power in powers]
+    def power(self, spectrum: Complex64Array, side: int) -> Float32Array:
+        """Summed squares of the responses."""
+        return steerable_power(spectrum, side, self.threads)
 
     def of(self, averages: list[Float32Array]) -> Float32Array:
         """Power of the mean map."""
