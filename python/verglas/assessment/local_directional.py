@@ -12,7 +12,13 @@ from verglas import fourier
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.directional import half_sphere
 from verglas.assessment.local_bands import Band
-from verglas.assessment.local_resolution import LocalResolution, LocalResolutionSettings, local_pair, plan_bands
+from verglas.assessment.local_resolution import (
+    LocalResolution,
+    LocalResolutionSettings,
+    from_bands,
+    local_pair,
+    plan_bands,
+)
 from verglas.assessment.local_scan import MonogenicValues, scan_bands
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
@@ -186,17 +192,8 @@ def local_directions(
     extent_A = box * first.pixel_size_A
     mean = np.full(first.data.shape, bands[0].centre, np.float32)
     mean[inside] = frequency.mean(axis=0)
-    overall = LocalResolution(
-        first.with_data(extent_A / mean),
-        envelope,
-        np.array([band.centre for band in bands]) / extent_A,
-        np.mean(thresholds, axis=0),
-        np.array([band.independent(box) for band in bands]),
-        bands[0].half_width / extent_A,
-        window_A,
-        "directional",
-        global_A,
-    )
+    resolution, levels_mean = first.with_data(extent_A / mean), np.mean(thresholds, axis=0)
+    overall = from_bands(resolution, envelope, bands, levels_mean, box, window_A, "directional", global_A)
     return _summed_up(overall, frequency, directions, inside)
 
 

@@ -240,16 +240,31 @@ def local_resolution(
     values = _METHODS[chosen.method](spectra, first.box, envelope.data >= 0.5, chosen, threads)
     with shown_to(listener) as heard:
         frequency, thresholds = scan_bands(values, bands, first.box, phase_progress(heard, "bands"), threads)
-    extent_A = first.box * first.pixel_size_A
+    resolution = first.with_data(first.box * first.pixel_size_A / frequency)
+    return from_bands(resolution, envelope, bands, thresholds, first.box, window_A, chosen.method, global_A)
+
+
+def from_bands(
+    resolution: Map,
+    mask: Map,
+    bands: list[Band],
+    thresholds: npt.ArrayLike,
+    box: int,
+    window_A: float,
+    method: str,
+    global_A: float,
+) -> LocalResolution:
+    """The result of a scan of bands, whose frequencies are those of a cube of this box."""
+    extent_A = box * resolution.pixel_size_A
     return LocalResolution(
-        first.with_data(extent_A / frequency),
-        envelope,
+        resolution,
+        mask,
         np.array([band.centre for band in bands]) / extent_A,
         np.array(thresholds),
-        np.array([band.independent(first.box) for band in bands]),
+        np.array([band.independent(box) for band in bands]),
         bands[0].half_width / extent_A,
         window_A,
-        chosen.method,
+        method,
         global_A,
     )
 
@@ -276,11 +291,22 @@ def _check_pair(first: Map, second: Map) -> None:
         raise InputError(
             f"local_resolution: expected two cubes of one size, got shapes {first.data.shape} and {second.data.shape}"
         )
+    refuse_useless_halves(first, second, "half map", "particles")
+
+
+def refuse_useless_halves(first: Map, second: Map, name: str, content: str) -> None:
+    """Refuse halves that are not finite, constant, or one map twice.
+
+    Raises
+    ------
+    InputError
+        They are; the message calls them by the name and says what they should hold.
+    """
     for number, half in enumerate((first, second), 1):
         if bad := np.count_nonzero(~np.isfinite(half.data)):
-            raise InputError(f"local_resolution: half map {number} has {bad} voxels that are not finite numbers")
+            raise InputError(f"local_resolution: {name} {number} has {bad} voxels that are not finite numbers")
         if not np.ptp(half.data) > 0:
-            raise InputError(f"local_resolution: half map {number} is constant; expected two that hold particles")
+            raise InputError(f"local_resolution: {name} {number} is constant; expected two that hold {content}")
     refuse_one_map_twice(first.data, second.data, "local_resolution")
 
 

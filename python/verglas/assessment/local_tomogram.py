@@ -13,8 +13,13 @@ import numpy.typing as npt
 from verglas import fourier
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.fsc import fsc
-from verglas.assessment.independence import refuse_one_map_twice
-from verglas.assessment.local_resolution import LocalResolution, LocalResolutionSettings, plan_bands
+from verglas.assessment.local_resolution import (
+    LocalResolution,
+    LocalResolutionSettings,
+    from_bands,
+    plan_bands,
+    refuse_useless_halves,
+)
 from verglas.assessment.local_scan import MonogenicValues, scan_bands
 from verglas.errors import InputError
 from verglas.masks import checked_mask
@@ -92,6 +97,10 @@ def local_resolution_of_tomogram(
     chosen = settings_from("local_resolution", LocalResolutionSettings, settings, **changes)
     first, second = map_of(half1, "local_resolution: half1"), map_of(half2, "local_resolution: half2")
     _check_halves(first, second)
+    envelope = np.ones(first.data.shape, np.float32)
+    if mask is not None:
+        where = "local_resolution: the mask"
+        envelope = checked_mask(values_of(mask, where), first.data.shape, where)
     side = min(_TILE, fourier.fast_size(max(first.data.shape), even=True))
     middle = _middle(first.data.shape, side)
     cubes = [Map(np.ascontiguousarray(half.data[middle.index]), first.pixel_size_A) for half in (first, second)]
@@ -116,22 +125,9 @@ def local_resolution_of_tomogram(
             frequency[tile.where] = found[tile.inner]
             levels.append(thresholds)
         heard.progress("cubes", len(tiles), len(tiles))
-    extent_A = side * first.pixel_size_A
-    envelope = np.ones(first.data.shape, np.float32)
-    if mask is not None:
-        where = "local_resolution: the mask"
-        envelope = checked_mask(values_of(mask, where), first.data.shape, where)
-    return LocalResolution(
-        first.with_data(np.float32(extent_A) / frequency),
-        first.with_data(envelope),
-        np.array([band.centre for band in bands]) / extent_A,
-        np.mean(levels, axis=0),
-        np.array([band.independent(side) for band in bands]),
-        bands[0].half_width / extent_A,
-        window_A,
-        "tomogram",
-        global_A,
-    )
+    resolution = first.with_data(np.float32(side * first.pixel_size_A) / frequency)
+    levels_mean = np.mean(levels, axis=0)
+    return from_bands(resolution, first.with_data(envelope), bands, levels_mean, side, window_A, "tomogram", global_A)
 
 
 def _check_halves(first: Map, second: Map) -> None:
@@ -143,12 +139,7 @@ def _check_halves(first: Map, second: Map) -> None:
         raise InputError(
             f"local_resolution: the halves have voxels of {first.pixel_size_A:g} and {second.pixel_size_A:g} A"
         )
-    for number, half in enumerate((first, second), 1):
-        if bad := np.count_nonzero(~np.isfinite(half.data)):
-            raise InputError(f"local_resolution: half {number} has {bad} voxels that are not finite numbers")
-        if not np.ptp(half.data) > 0:
-            raise InputError(f"local_resolution: half {number} is constant; expected two that hold an image")
-    refuse_one_map_twice(first.data, second.data, "local_resolution")
+    refuse_useless_halves(first, second, "half", "an image")
 
 
 def _tiles(shape: tuple[int, ...], side: int, margin: int) -> Iterator[_Tile]:
