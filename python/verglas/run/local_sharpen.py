@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -104,12 +104,12 @@ def local_sharpen_files(
     started = time.perf_counter()
     volume = read_map(job.map, job.pixel_size_A)
     with shown_to(listener) as heard:
-        done, beside, said = _by_model(job, volume, heard) if job.model else _by_resolution(job, volume, heard)
+        made = _by_model(job, volume, heard) if job.model else _by_resolution(job, volume, heard)
+    done = made.sharpened
     job.out.mkdir(parents=True, exist_ok=True)
-    written = {"map_sharpened": done.map, **{k: v for k, v in beside.items() if k != "model"}}
-    for name, made in written.items():
-        write_map(job.out / f"{name}.mrc", made)
-    curves = _curves({"map": volume, "sharpened": done.map, **{k: v for k, v in beside.items() if k == "model"}})
+    for name, one in {"map_sharpened": done.map, **made.written}.items():
+        write_map(job.out / f"{name}.mrc", one)
+    curves = _curves({"map": volume, "sharpened": done.map, **made.compared})
     write_csv(job.out / "amplitudes.csv", curves)
     record = {
         "verglas": __version__,
@@ -118,7 +118,7 @@ def local_sharpen_files(
         "iterations": done.iterations,
         "noise_to_signal": _number(done.noise_to_signal),
         "finest_A": _number(done.finest_A),
-        **said,
+        **made.said,
         "settings": asdict(job.settings),
         "seconds": round(time.perf_counter() - started, 2),
     }
@@ -128,13 +128,17 @@ def local_sharpen_files(
     return done, record
 
 
-_Done = tuple[LocallySharpened, dict[str, Map], dict[str, Any]]
+class _Made(NamedTuple):
+    sharpened: LocallySharpened
+    written: dict[str, Map]  # beside the map
+    compared: dict[str, Map]  # by their amplitudes
+    said: dict[str, Any]  # in the record
 
 
-def _by_resolution(job: LocalSharpenJob, volume: Map, heard: Listener) -> _Done:
+def _by_resolution(job: LocalSharpenJob, volume: Map, heard: Listener) -> _Made:
     """Deblurred by a map of resolutions, or by that of the half maps."""
     mask = None if job.mask is None else volume.with_data(read_mask(job.mask, volume))
-    beside: dict[str, Map] = {}
+    written: dict[str, Map] = {}
     if job.half_maps is not None:
         halves = read_half_maps(*job.half_maps, job.pixel_size_A)
         if halves[0].data.shape != volume.data.shape:
@@ -142,7 +146,7 @@ def _by_resolution(job: LocalSharpenJob, volume: Map, heard: Listener) -> _Done:
                 f"{job.half_maps[0]} has shape {halves[0].data.shape} and {job.map} {volume.data.shape} (z, y, x)"
             )
         found = local_resolution(*halves, mask, method="significance", threads=job.threads, listener=heard)
-        beside = {"local_resolution": found.map, "mask": found.mask}
+        written = {"local_resolution": found.map, "mask": found.mask}
         resolution, mask = found.map, found.mask
     else:
         assert job.resolution is not None
@@ -150,10 +154,11 @@ def _by_resolution(job: LocalSharpenJob, volume: Map, heard: Listener) -> _Done:
     done = deblur_locally(volume, resolution, mask, job.settings, threads=job.threads, progress=heard.progress)
     inside = np.ones_like(resolution.data, bool) if mask is None else mask.data >= 0.5
     quantiles = np.quantile(resolution.data[inside], (0.05, 0.5, 0.95))
-    return done, beside, {"resolution_A": dict(zip(("q05", "median", "q95"), quantiles.round(3).tolist(), strict=True))}
+    said = {"resolution_A": dict(zip(("q05", "median", "q95"), quantiles.round(3).tolist(), strict=True))}
+    return _Made(done, written, {}, said)
 
 
-def _by_model(job: LocalSharpenJob, volume: Map, heard: Listener) -> _Done:
+def _by_model(job: LocalSharpenJob, volume: Map, heard: Listener) -> _Made:
     """Amplitudes of a model's density, and how well map and model agree before and after."""
     assert job.model is not None
     atoms = read_atoms(job.model)
@@ -166,7 +171,7 @@ def _by_model(job: LocalSharpenJob, volume: Map, heard: Listener) -> _Done:
         name: {key: round(value, 4) for key, value in one.correlations.items()}
         for name, one in (("correlations_before", before), ("correlations_after", after))
     }
-    return done, {"model": reference}, said
+    return _Made(done, {}, {"model": reference}, said)
 
 
 def _curves(maps: dict[str, Map]) -> dict[str, FloatArray]:
