@@ -252,8 +252,9 @@ class _Search:
             fitting.field, fitting.coefficients, self.binned.shape, self.timing, lattice if model == "spline" else None
         )
         both = np.repeat(self.timing.everywhere(errors)[:, None], 2, axis=1)
-        pattern = fixed_pattern.within_movie(patches, weights, fitting.at_patches, float(errors.mean()))
+        agreed = fixed_pattern.Agreement.of(patches, fitting.at_patches)
+        pattern = fixed_pattern.within_movie(agreed, patches, weights, float(errors.mean()))
         if pattern is not None and pattern.is_there:
             flags = [*flags, f"{pattern.sentence}; {fixed_pattern.WHAT_TO_DO}"]
-        steering = fixed_pattern.steering_of(patches, weights, fitting.at_patches)
+        steering = fixed_pattern.steering_of(agreed, patches, weights)
         return Estimate(replace(motion, global_error_px=both), gains, flags, fitting.value, steering)

@@ -66,7 +66,7 @@ class FixedPattern:
         return f"a pattern that lies still on the detector is {share} ({self.sigmas:.0f} standard errors): {SENTENCE}"
 
 
-def within_movie(patches: Patches, weights: FloatArray, field_px: FloatArray, error_px: float) -> FixedPattern | None:
+def within_movie(agreed: Agreement, patches: Patches, weights: FloatArray, error_px: float) -> FixedPattern | None:
     r"""The pattern in the frames of one movie, told from the specimen by its not moving.
 
     With frames z_f = q_f^2 S e^{-i k d_f} + q_f P + noise, q the damping, the agreement of frames laid on each other as
@@ -82,20 +82,19 @@ def within_movie(patches: Patches, weights: FloatArray, field_px: FloatArray, er
 
     Parameters
     ----------
+    agreed : Agreement
+        Of the patches, moved back by the shifts that were found.
     patches : Patches
     weights : (rows, columns)
         Of the fit of the shifts.
-    field_px : (n, frames, 2)
-        Shifts at the patches, pixels of the frames.
     error_px : float
-        Their standard error.
+        Standard error of the shifts, pixels of the frames.
 
     Returns
     -------
     FixedPattern or None
         None where the specimen moved too little, or it is not known well enough how it did.
     """
-    agreed = _Agreement.of(patches, field_px)
     unsure = 2 * np.pi * patches.radius * error_px / patches.factor
     usable = (patches.frequencies_x[None] > 0) & (patches.frequencies_y[:, None] != 0) & (patches.radius <= BAND)
     n = agreed.patches
@@ -127,7 +126,7 @@ def within_movie(patches: Patches, weights: FloatArray, field_px: FloatArray, er
 
 
 @dataclass(frozen=True, eq=False)
-class _Agreement:
+class Agreement:
     """Sums over patches, (rows, columns) each: the two agreements, and what is expected of specimen and pattern."""
 
     patches: int
@@ -141,7 +140,8 @@ class _Agreement:
     squares: FloatArray  # of the damping, added up: the variance of the noise in the sum of a patch's frames
 
     @classmethod
-    def of(cls, patches: Patches, field_px: FloatArray) -> _Agreement:
+    def of(cls, patches: Patches, field_px: FloatArray) -> Agreement:
+        """Of shifts (n, frames, 2) at the patches, pixels of the frames."""
         chosen = np.unique(np.linspace(0, len(patches.data) - 1, ASKED).astype(int))
         q, sums = patches.damping.astype(float), np.zeros((5, *patches.radius.shape))
         squares, fourths = (q**2).sum(0), (q**4).sum(0)
@@ -219,9 +219,9 @@ def recorded_sum(
     return RecordedSum(transform.astype(np.complex64, copy=False), shape, len(used), steering)
 
 
-def steering_of(patches: Patches, weights: FloatArray, field_px: FloatArray) -> tuple[float, float]:
+def steering_of(agreed: Agreement, patches: Patches, weights: FloatArray) -> tuple[float, float]:
     """See :class:`RecordedSum`."""
-    agreed, steer = _Agreement.of(patches, field_px), weights * patches.radius**2
+    steer = weights * patches.radius**2
     return (
         float((steer * agreed.pattern_pairs).sum()) * agreed.patches,
         max(0.0, float((steer * agreed.moved_back).sum())),
