@@ -406,13 +406,14 @@ def last_refined(project: Project, before: str = "") -> str:
 
     Files of refinements that the settings no longer ask for do not count.
     """
-    asked, found = project.settings, "refine"
-    for number, name in enumerate(FINISHES if asked.finish else ()):
-        wanted = number // 2 < asked.finish_rounds and (number % 2 == 0 or asked.movies)
+    from verglas.pipeline.finish import finishing_names
+
+    wanted, found = finishing_names(project.settings), "refine"
+    for name in FINISHES:
         if name == before:
             break
         record = project.folder(name) / "finish.json"
-        if wanted and record.is_file() and read_json(record)["kept"]:
+        if name in wanted and record.is_file() and read_json(record)["kept"]:
             found = name
     return found
 
