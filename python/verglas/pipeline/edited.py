@@ -11,6 +11,7 @@ import numpy as np
 from verglas.io import read_picks
 from verglas.io.coordinates import unique_stems
 from verglas.io.rules import written_name
+from verglas.pipeline.micrographs import picks_of
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.stage import file_digest
 from verglas.run.edited_picks import EDITED, RECORD, Edits, listed_names, picks_mark
@@ -31,7 +32,7 @@ class EditedPicks:
     edits: Edits
     files: dict[str, Path] = field(default_factory=dict)
 
-    def file(self, project: Project, shot: Shot, original: Picks) -> Path | None:
+    def file(self, project: Project, shot: Shot) -> Path | None:
         """The picks of a micrograph as a person has left them; None where they are the picker's, or were changed before
         the job picked again.
         """
@@ -39,7 +40,7 @@ class EditedPicks:
             return None
         name = written_name(project.micrograph_of(shot), self.edits.folder)
         path = self.files.get(name)
-        return path if path is not None and self.edits.of[name] == picks_mark(original) else None
+        return path if path is not None and self.edits.of[name] == picks_mark(picks_of(project, shot)) else None
 
 
 def edited_picks(project: Project) -> EditedPicks:

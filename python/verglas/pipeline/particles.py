@@ -122,23 +122,21 @@ class ExtractStage(MicrographStage):
         """Images depend on picks and pixel size, not on the CTF, which is added to the table later."""
         pick_result = project.results("pick").get(shot.key) or {}
         pixel = result_of(project, "ctf", shot)["pixel_size_A"]
-        edited = edited_mark(edited_picks(project).file(project, shot, picks_of(project, shot)))
+        edited = edited_mark(edited_picks(project).file(project, shot))
         settings = settings_json(self.resolve_settings(project))
         return digest([settings, project.mark_of(shot), pick_result.get("digest"), pixel, *edited])
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Cut and write the stack, at the picks as a person has left them."""
-        picks = picks_of(project, shot)
-        edited = edited_picks(project).file(project, shot, picks)
-        if edited is not None:
-            picks = read_edited(edited, shot.name)
+        edited = edited_picks(project).file(project, shot)
+        picks = picks_of(project, shot) if edited is None else read_edited(edited, shot.name)
         return cut_shot(project, shot, picks, self.resolve_settings(project), project.folder("extract")), []
 
     def finish(self, project: Project) -> dict[str, str]:
         """particles.star, excluded.csv, particles.png."""
         folder = project.folder("extract")
         edits = edited_picks(project)
-        files = [edits.file(project, shot, picks_of(project, shot)) for shot in usable_shots(project)]
+        files = [edits.file(project, shot) for shot in usable_shots(project)]
         if count := sum(file is not None for file in files):
             project.listener.say(f"extract: picks that a person has changed, on {count} micrographs")
         particles, exclusions = gather_particles(project, self.name, folder, self.resolve_settings(project), "")

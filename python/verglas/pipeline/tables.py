@@ -95,7 +95,7 @@ def _first_reason(project: Project, shot: Shot) -> tuple[str, str]:
             stage == "pick"
             and not record["result"]["clear"]
             and not project.settings.of_stage("extract").get("unclear")
-            and edited_picks(project).file(project, shot, picks_of(project, shot)) is None
+            and edited_picks(project).file(project, shot) is None
         ):
             return stage, "particles and background do not separate"
     return "", ""
