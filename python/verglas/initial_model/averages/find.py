@@ -35,7 +35,7 @@ from verglas.initial_model.settings import AUTO, AbInitioSettings
 from verglas.initial_model.starts import Start
 from verglas.map_geometry.hand import flip_hand as mirror_map
 from verglas.map_geometry.hand import mirrored_angles
-from verglas.map_geometry.sphere import spherical_average
+from verglas.map_geometry.sphere import aspherical_part, spherical_average
 from verglas.search.state import HalfModel, PoseTable
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
@@ -303,9 +303,9 @@ def control_map(views: Views, volume: Float32Array, rng: np.random.Generator) ->
     round_ = spherical_average(volume)
     shape = volume.shape
     power = fourier.power_spectrum(volume - round_, 3, threads=views.threads)
-    white = rng.standard_normal(shape).astype(np.float32) * views.sphere
-    spectrum = fourier.forward(white - spherical_average(white), 3, threads=views.threads)
-    own = fourier.power_spectrum(white - spherical_average(white), 3, threads=views.threads)
+    white = aspherical_part(rng.standard_normal(shape).astype(np.float32) * views.sphere)
+    spectrum = fourier.forward(white, 3, threads=views.threads)
+    own = fourier.power_spectrum(white, 3, threads=views.threads)
     gain = np.sqrt(power / np.maximum(own, 1e-30 + 1e-9 * own.max()))
     shells = np.minimum(fourier.shells(shape), len(gain) - 1)
     rest = fourier.inverse((spectrum * gain[shells]).astype(np.complex64), shape, threads=views.threads)

@@ -7,6 +7,8 @@ shift, by differential evolution against the map of the others.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import scipy.optimize
 from scipy.spatial.transform import Rotation
@@ -34,7 +36,7 @@ def line_orientations(views: Views, method: str, seed: int) -> FloatArray:
 
 def orient_by_lines(method: str, views: Views, rng: np.random.Generator) -> Float32Array:
     """The map of such orientations; a start sees nine tenths of the averages, so that starts differ."""
-    part = views.of_rows(np.sort(rng.permutation(len(views))[: max(4, round(0.9 * len(views)))]))
+    part = views.draw(rng, 0.9)
     return part.map(line_orientations(part, method, int(rng.integers(2**31))))
 
 
@@ -58,7 +60,7 @@ def _shifted(views: Views, shifts_px: FloatArray) -> Views:
     """Averages moved by minus their shifts, to the centre."""
     phases = fourier.shift_phases((views.box, views.box), -shifts_px)
     images = fourier.inverse((views.spectra * phases).astype(np.complex64), (views.box, views.box))
-    return Views(images, views.radius, views.diameter_px, views.symmetry, views.ring_weight, views.threads)
+    return replace(views, images=images)
 
 
 def _evolve(

@@ -46,13 +46,17 @@ def mean_correlation(views: Views, volume: Float32Array, order: int = _COARSE, r
     return float(views.place(volume, order, radius).correlation.mean())
 
 
+def draw_in_ball(count: int, radius: float, rng: np.random.Generator) -> FloatArray:
+    """Points (count, 3), evenly over a ball about the origin."""
+    directions = Rotation.random(count, rng).as_matrix()[:, :, 0]
+    return np.asarray(directions * (radius * rng.random((count, 1)) ** (1 / 3)))
+
+
 def draw_blobs(views: Views, rng: np.random.Generator, count: int = _BLOBS) -> Float32Array:
     """Gaussian blobs of several sizes, in the ball of the particle."""
     grid = np.indices((views.box,) * 3, np.float32) - views.box // 2
-    reach = 0.35 * views.diameter_px
     out = np.zeros((views.box,) * 3, np.float32)
-    directions = Rotation.random(count, rng).as_matrix()[:, :, 0]
-    centres = directions * (reach * rng.random((count, 1)) ** (1 / 3))
+    centres = draw_in_ball(count, 0.35 * views.diameter_px, rng)
     for centre, width in zip(centres, views.diameter_px * rng.uniform(0.06, 0.15, count), strict=True):
         distance = sum((axis - c) ** 2 for axis, c in zip(grid, centre, strict=True))
         out += np.exp(-distance / np.float32(2 * width**2))

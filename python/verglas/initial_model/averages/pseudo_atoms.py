@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from verglas.initial_model.averages.matching import draw_in_ball
 from verglas.initial_model.averages.views import Views
 from verglas.types.arrays import Float32Array, FloatArray
 
@@ -93,8 +94,7 @@ def fit_pseudo_atoms(views: Views, rng: np.random.Generator, known: FloatArray |
         Matrices that are kept.
     """
     densities = densities_of(views)
-    reach = 0.3 * views.diameter_px
-    places = Rotation.random(_ATOMS, rng).as_matrix()[:, :, 0] * (reach * rng.random((_ATOMS, 1)) ** (1 / 3))
+    places = draw_in_ball(_ATOMS, 0.3 * views.diameter_px, rng)
     atoms = PseudoAtoms(places, np.full(_ATOMS, 1 / _ATOMS), 0.0)
     matrices = Rotation.random(len(views), rng).as_matrix() if known is None else known
     for sigma in np.geomspace(max(views.diameter_px / 7, _LAST_SIGMA_PX), _LAST_SIGMA_PX, _ROUNDS):

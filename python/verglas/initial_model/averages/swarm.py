@@ -99,7 +99,7 @@ def swarm_consensus(
             pull = toward_own * (own[i] - members[i]) + toward_leader * (leader - members[i])
             velocity[i] = _INERTIA * velocity[i] + _PULL * pull
             moved = _scaled(views, members[i] + velocity[i])
-            part = views.of_rows(np.sort(rng.permutation(len(views))[: max(4, round(_SHARE * len(views)))]))
+            part = views.draw(rng, _SHARE)
             fresh = part.map(part.place(moved, _ORDER).matrices)
             members[i] = _scaled(views, (1 - _FRESH) * moved + _FRESH * _scaled(views, fresh))
             score = mean_correlation(views, members[i], _ORDER)

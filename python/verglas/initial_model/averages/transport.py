@@ -108,5 +108,5 @@ def transport_orientations(views: Views) -> tuple[FloatArray, FloatArray]:
 
 def map_by_diffusion(views: Views, rng: np.random.Generator) -> Float32Array:
     """The map of these orientations. Nothing in it is left to chance: ``rng`` draws a start's share of the averages."""
-    rows = np.sort(rng.permutation(len(views))[: max(8, round(0.9 * len(views)))])
-    return views.of_rows(rows).map(transport_orientations(views.of_rows(rows))[0])
+    part = views.draw(rng, 0.9, fewest=8)
+    return part.map(transport_orientations(part)[0])

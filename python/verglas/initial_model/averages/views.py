@@ -157,6 +157,10 @@ class Views:
         """Some of them, weighted as all."""
         return replace(self, images=self.images[rows])
 
+    def draw(self, rng: np.random.Generator, share: float, fewest: int = 4) -> Views:
+        """A share of them at random, in their order."""
+        return self.of_rows(np.sort(rng.permutation(len(self))[: max(fewest, round(share * len(self)))]))
+
     def _weighted(self, samples: npt.ArrayLike) -> Complex64Array:
         harmonics = self.polar.unpack(ops.polar_harmonics(samples, self.polar, threads=self.threads))
         weight = np.sqrt(2 * np.pi * self.polar.radii * self.polar.spacing * self.ring_weight)
