@@ -12,7 +12,7 @@ import numpy as np
 from verglas.errors import InputError
 from verglas.reconstruction.solvers.course import Course, Solution
 from verglas.reconstruction.solvers.row_action import block_rows
-from verglas.reconstruction.solvers.stationary import _matrix, largest_eigenvalue
+from verglas.reconstruction.solvers.stationary import _matrix, largest_eigenvalue, row_norms
 from verglas.types.arrays import FloatArray
 
 VARIANTS = ("plain", "momentum", "nesterov", "adam")
@@ -86,7 +86,7 @@ def _curvature(course: Course, batches: int) -> float:
     if batches == 1:
         return largest
     least = min(len(one) for one in block_rows(rows, batches))
-    powers = np.asarray(_matrix(system).multiply(_matrix(system)).sum(axis=1)).ravel()
+    powers = row_norms(system)
     powers = np.sort(powers if system.weights is None else powers * system.weights)[::-1]
     # A batch has no more than its trace, nor than the whole; batches of two sizes differ by one row.
     sizes = {least, min(least + 1, rows)}
@@ -95,7 +95,7 @@ def _curvature(course: Course, batches: int) -> float:
 
 def _adam_step(course: Course) -> float:
     system = course.system
-    rows = np.sqrt(np.asarray(_matrix(system).multiply(_matrix(system)).sum(axis=1)).ravel())
+    rows = np.sqrt(row_norms(system))
     return float(np.abs(system.data).mean() / max(float(rows.mean()), 1e-300))
 
 
