@@ -9,7 +9,7 @@ depends on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -108,7 +108,6 @@ def choose_tv_weight(
     iterations: int | None = None,
     *,
     threads: int | None = None,
-    tell: Callable[[str], None] | None = None,
 ) -> TvWeight:
     """The weight under which the map of each half of the particles explains the other half best.
 
@@ -122,8 +121,6 @@ def choose_tv_weight(
         Of each map.
     threads : int, optional
         Threads; all by default.
-    tell : callable, optional
-        Called with a sentence.
 
     Returns
     -------
@@ -146,8 +143,6 @@ def choose_tv_weight(
             losses.append(_relative_loss(operators[1 - own], right_sides[1 - own], made.volume, workers))
         tried.append((factor, float(np.mean(losses))))
     best = min(tried, key=lambda one: one[1])
-    if tell is not None:
-        tell(f"weight of total variation {best[0]:g}, by what each half of the particles says of the other")
     return TvWeight(best[0], noise, tried)
 
 
