@@ -4,7 +4,6 @@ page or the machine takes them away. They are no decision: nothing but the page 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from verglas.errors import InputError, VerglasError
 from verglas.io import read_json, write_text
 from verglas.window.job import Job
+from verglas.window.versions import seen_mark
 
 FOLDER = ".window_drafts"
 _NAME = re.compile(r"classes|micrographs|particles|picks-\d{1,7}")
@@ -72,7 +72,6 @@ def keep_draft(job: Job, name: str, record: dict[str, Any]) -> str:
         raise InputError("draft: expected finite numbers and text that is UTF-8") from error
     path.parent.mkdir(exist_ok=True)
     if is_other:
-        mark = hashlib.sha1(json.dumps(was, sort_keys=True).encode(), usedforsecurity=False).hexdigest()[:12]
-        path.rename(path.with_name(f"{name}_before_{mark}.json"))
+        path.rename(path.with_name(f"{name}_before_{seen_mark(was)[:12]}.json"))
     write_text(path, text)
     return "kept"

@@ -23,6 +23,7 @@ from verglas.types import Picks
 from verglas.types.arrays import Float32Array, FloatArray
 from verglas.window.job import Job
 from verglas.window.kept import Kept
+from verglas.window.versions import check_seen
 
 LEFT_OUT = "left_out.star"
 _MERIT = "rlnAutopickFigureOfMerit"
@@ -235,12 +236,8 @@ class PickedMicrographs:
                     "the picks before"
                 )
             now = self._fingerprint(job, number)
-            # What this very page has just saved is no other's: a button may be pressed twice.
-            if record.get("seen", now) != now and now != _mark(xy, discs):
-                raise InputError(
-                    "picks: another page has saved other picks of this micrograph since this one was opened; open it "
-                    "again: what was changed here is kept and comes back with it"
-                )
+            seen = str(record.get("seen", now))  # a null is no mark, and not a page that does not say
+            check_seen("picks", seen, now, _mark(xy, discs), "other picks of this micrograph")
             set_aside = set_aside_edits(job.folder, every)
             if not listed.is_file():
                 # All others as they are: the list must name every micrograph.

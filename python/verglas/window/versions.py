@@ -21,7 +21,7 @@ def seen_mark(value: Any) -> str:
     return hashlib.sha1(json.dumps(value, sort_keys=True).encode(), usedforsecurity=False).hexdigest()[:16]
 
 
-def check_seen(what: str, seen: Any, now: str, new: str) -> None:
+def check_seen(what: str, seen: Any, now: str, new: str, other: str = "another choice") -> None:
     """Refuse to write over what another page has saved since this one was opened.
 
     Parameters
@@ -33,6 +33,8 @@ def check_seen(what: str, seen: Any, now: str, new: str) -> None:
     now, new : str
         Marks of what lies there, and of what is to be written: what the page itself has just saved is no other's, as a
         button may be pressed twice.
+    other : str
+        What the other page has saved, for the message.
 
     Raises
     ------
@@ -41,6 +43,6 @@ def check_seen(what: str, seen: Any, now: str, new: str) -> None:
     """
     if seen is not None and seen != now and now != new:
         raise InputError(
-            f"{what}: another page has saved another choice since this one was opened; open it again: what was changed "
-            "here is kept and comes back with it"
+            f"{what}: another page has saved {other} since this one was opened; open it again: what was changed here "
+            "is kept and comes back with it"
         )
