@@ -86,7 +86,7 @@ class Chart:
             "lines": [[float(f"{one.at:.6g}"), one.text] for one in self.lines],
             "marks": [[float(f"{one.at:.6g}"), one.text] for one in self.marks],
             "series": [
-                {"name": s.name, "draw": s.draw, "x": _round_or_none(s.x), "y": _round_or_none(s.y)}
+                {"name": s.name, "draw": s.draw, "x": round_or_none(_thin(s.x)), "y": round_or_none(_thin(s.y))}
                 for s in self.series
             ],
             "width": float(f"{self.bar_width:.6g}"),
@@ -95,9 +95,20 @@ class Chart:
         return json.dumps(record, ensure_ascii=True).replace("<", "\\u003c")
 
 
-def _round_or_none(values: npt.NDArray[np.float64]) -> list[float | None]:
-    step = -(-len(values) // _MOST_POINTS)
-    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in values[:: max(1, step)]]
+def _thin(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return values[:: max(1, -(-len(values) // _MOST_POINTS))]
+
+
+def round_or_none(values: Iterable[float], digits: int = 5) -> list[float | None]:
+    """Numbers of so many digits for a page; None where there is none, as JSON knows no NaN.
+
+    Examples
+    --------
+    >>> from verglas.report.chart import round_or_none
+    >>> round_or_none([1.2345678, float("nan")]), round_or_none([1.2345678], 7)
+    ([1.2346, None], [1.234568])
+    """
+    return [float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in values]
 
 
 def fsc_chart(title: str, table: pd.DataFrame) -> Chart:

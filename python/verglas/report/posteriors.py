@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from verglas.report.chart import Chart, Line, Series, histogram_chart
+from verglas.report.chart import Chart, Line, Series, column_numbers, histogram_chart
 from verglas.types.arrays import FloatArray
 
 _X, _Y = "rlnOriginXAngst", "rlnOriginYAngst"
@@ -16,7 +16,7 @@ def _numbers(table: pd.DataFrame, *columns: str) -> tuple[FloatArray, ...] | Non
     """Finite rows of some columns; None if one is missing or nothing is left."""
     if not set(columns) <= set(table.columns):
         return None
-    values = [pd.to_numeric(table[c], errors="coerce").to_numpy(np.float64) for c in columns]
+    values = [column_numbers(table[c]) for c in columns]
     good = np.logical_and.reduce([np.isfinite(v) for v in values])
     return tuple(v[good] for v in values) if good.any() else None
 
@@ -25,7 +25,7 @@ def mean_defocus_A(table: pd.DataFrame) -> FloatArray:
     """Mean of defocus U and V per row; NaN where the table has none."""
     if not {"rlnDefocusU", "rlnDefocusV"} <= set(table.columns):
         return np.full(len(table), np.nan)
-    u, v = (pd.to_numeric(table[c], errors="coerce").to_numpy(np.float64) for c in ("rlnDefocusU", "rlnDefocusV"))
+    u, v = (column_numbers(table[c]) for c in ("rlnDefocusU", "rlnDefocusV"))
     return 0.5 * (u + v)
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from verglas.classification import select_classes
 from verglas.errors import InputError
 from verglas.io import read_csv, read_json, read_stack, read_star, write_star
+from verglas.report.chart import round_or_none
 from verglas.report.grey import grey_bytes, grey_png
 from verglas.run.class2d import class_table
 from verglas.window import classes3d
@@ -234,7 +235,7 @@ def micrographs_json(job: Job) -> dict[str, Any]:
     """The table as the page takes it: names, whether they are kept, and numbers by column, rounded."""
     table = micrograph_table(job)
     measures = {
-        words: [None if not np.isfinite(v) else float(f"{v:.5g}") for v in table[name].to_numpy(np.float64)]
+        words: round_or_none(table[name].to_numpy(np.float64))
         for name, words in _MEASURES.items()
         if name in table and table[name].notna().any()
     }

@@ -17,6 +17,7 @@ from verglas.heterogeneity import Region, in_regions
 from verglas.heterogeneity.regions import regions_of
 from verglas.io import write_json
 from verglas.io.columns import Columns
+from verglas.report.chart import round_or_none
 from verglas.run.class2d import read_regions
 from verglas.types.arrays import BoolArray
 from verglas.window.columns import BeingRead, ReadColumns
@@ -100,7 +101,7 @@ class ParticleTables:
             if name not in table:
                 raise InputError(f"particles: no column {name}")
         rows = _sample(table.n_rows)
-        return {"x": _round_or_none(table.of(x)[rows]), "y": _round_or_none(table.of(y)[rows])}
+        return {"x": round_or_none(table.of(x)[rows]), "y": round_or_none(table.of(y)[rows])}
 
     def chosen(self, job: Job, steps: Any, sort: str = "", descending: bool = False, page: int = 0) -> dict[str, Any]:
         """What steps leave: how many, their histograms, which of the sample, and a page of the table of those kept.
@@ -127,7 +128,7 @@ class ParticleTables:
             "sample": kept[_sample(table.n_rows)].astype(int).tolist(),
             "page": page,
             "pages": max(1, -(-len(rows) // _PAGE)),
-            "rows": [[int(row) + 1, *_round_or_none(values)] for row, values in zip(shown, listed, strict=True)],
+            "rows": [[int(row) + 1, *round_or_none(values)] for row, values in zip(shown, listed, strict=True)],
         }
 
     def save(self, job: Job, steps: Any, seen: Any = None) -> dict[str, str]:
@@ -186,7 +187,3 @@ def _sample(n_rows: int) -> Any:
 def _rank(name: str) -> tuple[int, str]:
     """Coordinates of heterogeneity first."""
     return next((k for k, start in enumerate(_FIRST) if name.startswith(start)), len(_FIRST)), name
-
-
-def _round_or_none(values: Any) -> list[float | None]:
-    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in values]

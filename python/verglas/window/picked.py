@@ -15,6 +15,7 @@ import pandas as pd
 from verglas.errors import InputError, VerglasError
 from verglas.io import read_micrograph, read_picks, write_picks, write_star
 from verglas.io.coordinates import match_names
+from verglas.report.chart import round_or_none
 from verglas.report.grey import bin_to, grey_bytes, grey_png
 from verglas.run.candidates import FOLDER as CANDIDATES
 from verglas.run.candidates import RADIUS, Candidates, candidates_name, read_candidates
@@ -27,6 +28,7 @@ from verglas.window.versions import check_seen
 
 LEFT_OUT = "left_out.star"
 _MERIT = "rlnAutopickFigureOfMerit"
+_MERIT_DIGITS = 7
 _SHOWN_PX = 1024
 _KEPT_LISTS, _KEPT_PICTURES, _KEPT_CANDIDATES = 4, 32, 64
 _FEW = 1e-7  # the threshold is often the merit of a peak, and both are rounded in their file
@@ -138,11 +140,13 @@ class PickedMicrographs:
         others = candidates.peaks if candidates is not None else Picks(np.zeros((0, 2)), "", {_MERIT: np.zeros(0)})
         return {
             "xy": np.round(picks.xy_px, 2).tolist(),
-            "merit": [] if merit is None else _round_or_none(merit),
+            "merit": [] if merit is None else round_or_none(merit, _MERIT_DIGITS),
             "candidates": [
                 [*place, one]
                 for place, one in zip(
-                    np.round(others.xy_px, 2).tolist(), _round_or_none(others.columns[_MERIT]), strict=True
+                    np.round(others.xy_px, 2).tolist(),
+                    round_or_none(others.columns[_MERIT], _MERIT_DIGITS),
+                    strict=True,
                 )
             ],
             "threshold": None if candidates is None or not np.isfinite(candidates.threshold) else candidates.threshold,
@@ -277,10 +281,6 @@ class PickedMicrographs:
 def _mark(xy: FloatArray, areas: npt.ArrayLike) -> str:
     discs = np.asarray(areas, np.float64).reshape(-1, 3)
     return picks_mark(Picks(xy)) + picks_mark(Picks(discs[:, :2]))
-
-
-def _round_or_none(values: Any) -> list[float | None]:
-    return [float(f"{v:.7g}") if np.isfinite(v) else None for v in values]
 
 
 def _check_marks(record: Mapping[str, Any], shape: tuple[int, int]) -> tuple[FloatArray, FloatArray, FloatArray]:
