@@ -7,7 +7,6 @@ the values are kept as well. Both say which state of which file they are of, and
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +31,9 @@ from verglas.io.star_columns import (
     kept_beside,
     kept_columns,
     open_columns,
+    read_footer,
     remove_abandoned,
+    write_footer,
 )
 from verglas.io.tomography import refuse_tomography
 from verglas.types.arrays import FloatArray
@@ -161,12 +162,11 @@ def keep_columns(path: PathLike, folder: PathLike | None = None) -> Path:
     if table is not None and kept_columns(path, folder) is None:
         raise InputError(f"{path}: changed while it was read, or no room for its columns")
     record = {"of": state, "names": list(columns.names), "rows": columns.n_rows, "limits": columns.limits.tolist()}
-    footer = json.dumps(record | {"table": table}).encode()
     with atomic_path(target) as temporary, open(temporary, "wb") as out:
         for name in columns.names if table is None else ():
             columns.of(name).tofile(out)
         columns.bins.tofile(out)
-        out.write(footer + struct.pack("<q8s", len(footer), _MAGIC))
+        write_footer(out, record | {"table": table}, _MAGIC)
     return target
 
 
@@ -206,17 +206,13 @@ def read_columns(path: PathLike, folder: PathLike | None = None) -> Columns | No
     path, target = Path(path), bins_path(path, folder)
     try:
         with open(target, "rb") as handle:
-            n_bytes = handle.seek(-16, os.SEEK_END)
-            length, magic = struct.unpack("<q8s", handle.read(16))
-            if magic != _MAGIC:
-                return None
-            handle.seek(n_bytes - length)
-            record = json.loads(handle.read(length))
-        if record["of"] != file_state(path):
+            record = read_footer(handle, _MAGIC)
+        state = file_state(path)
+        if record["of"] != state:
             return None
         if record["table"] is None:
             return _mapped(target, record, None)
-        star = kept_columns(path, folder)
+        star = kept_columns(path, folder, state)
         return None if star is None else _mapped(target, record, partial(star.numbers, table=record["table"]))
     except (OSError, ValueError, LookupError, TypeError, struct.error):  # being replaced, cut off, or another version
         return None

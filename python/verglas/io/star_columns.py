@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -209,9 +209,13 @@ def columns_path(path: PathLike, folder: PathLike | None = None) -> Path:
     return kept_beside(path, ".columns", folder)
 
 
-def kept_columns(path: PathLike, folder: PathLike | None = None) -> StarColumns | None:
-    """Columns kept of a STAR file as it is now, beside it or in a folder; None where there are none: none are made."""
-    path, mark = Path(path), file_state(path)
+def kept_columns(
+    path: PathLike, folder: PathLike | None = None, mark: dict[str, Any] | None = None
+) -> StarColumns | None:
+    """Columns kept of a STAR file, beside it or in a folder, of a state or of the one it is in now; None where there
+    are none: none are made.
+    """
+    path, mark = Path(path), file_state(path) if mark is None else mark
     found = (_kept(path, columns_path(path, place), mark) for place in dict.fromkeys((None, folder)))
     return next((one for one in found if one is not None), None)
 
@@ -261,7 +265,7 @@ def open_columns(path: PathLike, folder: PathLike | None = None) -> StarColumns:
     if path.stat().st_size == 0:
         raise FormatError(f"{path}: empty file")
     mark, target = file_state(path), columns_path(path, folder)
-    kept = kept_columns(path, folder)
+    kept = kept_columns(path, folder, mark)
     if kept is not None:
         return kept
     if os.access(target.parent, os.W_OK):
@@ -300,6 +304,23 @@ def file_state(path: PathLike) -> dict[str, Any]:
     return {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "hash": sha.hexdigest()}
 
 
+def write_footer(out: BinaryIO, record: dict[str, Any], magic: bytes) -> None:
+    """End a file with what it holds, the length of that, and eight bytes that say what the file is."""
+    footer = json.dumps(record).encode()
+    out.seek(0, os.SEEK_END)
+    out.write(footer + struct.pack("<q8s", len(footer), magic))
+
+
+def read_footer(file: BinaryIO, magic: bytes) -> Any:
+    """What :func:`write_footer` wrote; OSError, ValueError or struct.error where it is another file, or cut off."""
+    file.seek(-16, os.SEEK_END)
+    length, found = struct.unpack("<q8s", file.read(16))
+    if found != magic:
+        raise ValueError(f"no file of {magic.decode()}")
+    file.seek(-16 - length, os.SEEK_END)
+    return json.loads(file.read(length))
+
+
 # ---- the file of columns
 
 
@@ -317,12 +338,7 @@ def _kept(path: Path, target: Path, mark: dict[str, Any]) -> StarColumns | None:
 
 def _mapped(path: Path, target: Path, mark: dict[str, Any] | None = None) -> StarColumns:
     with open(target, "rb") as file:
-        file.seek(-16, os.SEEK_END)
-        length, magic = struct.unpack("<q8s", file.read(16))
-        if magic != _MAGIC:
-            raise ValueError("no file of columns")
-        file.seek(-16 - length, os.SEEK_END)
-        head = json.loads(file.read(length))
+        head = read_footer(file, _MAGIC)
         if mark is not None and head["of"] != mark:
             raise ValueError("columns of another file")
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -354,9 +370,7 @@ def _write(path: Path, target: Path, mark: dict[str, Any]) -> None:
             while (columns := _write_loop(path, block, text, out, start, kinds)) is None:
                 pass
             head.append({"name": block.name, "rows": block.n_rows, "columns": columns})
-        footer = json.dumps({"of": mark, "tables": head}).encode()
-        out.seek(0, os.SEEK_END)
-        out.write(footer + struct.pack("<q8s", len(footer), _MAGIC))
+        write_footer(out, {"of": mark, "tables": head}, _MAGIC)
 
 
 def _write_loop(
