@@ -23,6 +23,7 @@ from verglas.io.columns import N_BINS, bins_path, keep_columns, read_columns
 from verglas.io.star_columns import columns_path
 from verglas.run.candidates import LeftOut, candidates_star, read_candidates
 from verglas.run.tenure import tenure
+from verglas.window import classes3d
 
 pytest.importorskip("starlette")
 
@@ -182,6 +183,20 @@ def test_classes_of_maps_are_ticked_as_those_of_averages(tmp_path, capsys):
     done = client.send(page, {"classes": [2]})
     status, out, _ = main(done.json["command"].split()[1:], capsys)
     assert (status, "20 of 90 particles, from classes 2" in out) == (0, True)
+
+
+def test_particles_of_classes_are_counted_from_kept_columns(tmp_path, monkeypatch):
+    folder = refine_run(tmp_path / "class3d")
+    star = folder / "particles.star"
+    particles = vg.read_particles(class_folder(tmp_path / "class2d") / "particles.star")
+    vg.write_particles(star, particles.with_columns(rlnClassNumber=np.where(np.arange(len(particles)) < 70, 1, 2)))
+    job = next(job for job in Client(tmp_path).window.folders.jobs().values() if job.name == "class3d")
+    vg.io.open_columns(star)
+    with monkeypatch.context() as patch:
+        patch.setattr(classes3d, "read_particles", lambda path: pytest.fail("the whole file is read"))
+        assert classes3d.particles_by_class(job) == {1: 70, 2: 20}
+    vg.write_particles(star, particles.with_columns(rlnClassNumber=np.where(np.arange(len(particles)) < 8, 1, 30)))
+    assert classes3d.particles_by_class(job) == {1: 8, 30: 82}  # of another state than the columns
 
 
 # ---- candidates, areas left out, edits of earlier picks

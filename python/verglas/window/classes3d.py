@@ -11,11 +11,13 @@ import pandas as pd
 
 from verglas.errors import VerglasError
 from verglas.io import read_json, read_map, read_particles
+from verglas.io.star_columns import kept_columns
 from verglas.report.grey import grey_bytes
 from verglas.window.job import Job
 from verglas.window.kept import Kept
 
 _MAP = re.compile(r"map_class(\d{1,3})\.mrc")  # of more, one picture could not hold all
+_CLASS = "rlnClassNumber"
 _counts: Kept[dict[int, int]] = Kept(4)
 
 
@@ -35,10 +37,11 @@ def particles_by_class(job: Job) -> dict[int, int]:
     path = job.folder / "particles.star"
 
     def count() -> dict[int, int]:
-        table = read_particles(path).table
-        if "rlnClassNumber" not in table:
+        star = kept_columns(path)  # of a large file: millions of rows are not read for one of their columns
+        table = star.frame([_CLASS]) if star and _CLASS in star.labels() else read_particles(path).table
+        if _CLASS not in table:
             return {}
-        numbers = pd.to_numeric(table["rlnClassNumber"], errors="coerce").dropna().to_numpy(np.int64)
+        numbers = pd.to_numeric(table[_CLASS], errors="coerce").dropna().to_numpy(np.int64)
         numbers, many = np.unique(numbers, return_counts=True)
         return dict(zip(numbers.tolist(), many.tolist(), strict=True))
 
