@@ -28,7 +28,7 @@ from verglas.io.coordinate_text import (
 from verglas.io.mrc import PathLike
 from verglas.io.rules import search_folders, written_name
 from verglas.io.spider import is_document, read_spider_document
-from verglas.io.star import read_star, star_labels, write_star
+from verglas.io.star import read_star, write_star
 from verglas.io.tomography import refuse_tomography
 from verglas.types import Picks
 from verglas.types import _columns as col
@@ -216,7 +216,7 @@ def _read_listed(path: Path, files: pd.DataFrame) -> pd.DataFrame:
                 f"{path}: coordinates of {micrograph}: {name} not found beside the list, in the folders above it or in "
                 f"{Path.cwd()}"
             )
-        if file.suffix.lower() == ".star" and any(LISTED in labels for labels in star_labels(file).values()):
+        if file.suffix.lower() == ".star" and any(LISTED in table for table in read_star(file).values()):
             raise FormatError(f"{path}: coordinates of {micrograph}: {name} is a list of files again")
         for p in read_picks(file).values():
             tables.append(pd.DataFrame({MICROGRAPH: micrograph, X: p.xy_px[:, 0], Y: p.xy_px[:, 1], **p.columns}))

@@ -55,33 +55,6 @@ def read_star(path: PathLike) -> dict[str, pd.DataFrame | dict[str, Any]]:
         No table; a label or table twice; a row with more or fewer values than there are labels; text that is no STAR.
     """
     path = Path(path)
-    text, blocks = _scanned(path)
-    return {block.name: parse_block(path, block, text) for block in blocks}
-
-
-def star_labels(path: PathLike) -> dict[str, list[str]]:
-    """Labels of all tables of a STAR file by name: what it holds, without its values.
-
-    Raises
-    ------
-    FormatError
-        As :func:`read_star`, but for what only the values show, such as text that is not UTF-8.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "picks.star")
-    ...     write_star(path, {"picks": pd.DataFrame({"rlnCoordinateX": [1.0], "rlnCoordinateY": [2.0]})})
-    ...     print(star_labels(path))
-    {'picks': ['rlnCoordinateX', 'rlnCoordinateY']}
-    """
-    return {block.name: block.labels for block in _scanned(Path(path))[1]}
-
-
-def _scanned(path: Path) -> tuple[mmap.mmap, list[Block]]:
-    """The file as bytes, and its tables."""
     if not path.is_file():
         raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
     if path.stat().st_size == 0:
@@ -89,7 +62,8 @@ def _scanned(path: Path) -> tuple[mmap.mmap, list[Block]]:
     with open(path, "rb") as handle:
         # never closed by hand: an array that looks into it may live on in the traceback of an error
         text = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-    return text, scan(path, text)
+    blocks = scan(path, text)
+    return {block.name: parse_block(path, block, text) for block in blocks}
 
 
 def text_labels(labels: list[str]) -> list[str]:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from verglas.errors import InputError
-from verglas.io import cs, read_map, read_particles, write_map, write_particles, write_picks
+from verglas.io import cs, read_map, read_particles, read_star, write_map, write_particles, write_picks
 from verglas.io.coordinates import LISTED
-from verglas.io.star import star_labels
 from verglas.run.extract_inputs import all_picks
 
 PARTICLES = (".star", ".cs", ".par")
@@ -91,7 +90,7 @@ def kind_of_source(path: str | os.PathLike[str]) -> str:
     if path.suffix.lower() == ".cs":
         fields = cs.load(path).dtype.names or ()
         return "coordinates" if "blob/path" not in fields and "location/center_x_frac" in fields else kind
-    listed = path.suffix.lower() == ".star" and any(LISTED in labels for labels in star_labels(path).values())
+    listed = path.suffix.lower() == ".star" and any(LISTED in table for table in read_star(path).values())
     return "coordinates" if listed else kind
 
 
