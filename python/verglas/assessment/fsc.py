@@ -18,7 +18,7 @@ from verglas.assessment.counts import effective_counts
 from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.types import Map
-from verglas.types.arrays import FloatArray, host_array
+from verglas.types.arrays import Array, FloatArray, host_array
 from verglas.types.convert import MapLike, map_of
 from verglas.types.display import Shown
 
@@ -343,10 +343,20 @@ def _pixel_size(a: object, b: object, override: float | None) -> float:
     return sizes[0]
 
 
-def _has_power(power: FloatArray, counts: npt.NDArray[np.int64], values: npt.NDArray) -> npt.NDArray[np.bool_]:
+def _has_power(power: FloatArray, counts: npt.NDArray[np.int64], spectrum: Array) -> npt.NDArray[np.bool_]:
     """Shells that hold more than what rounding leaves of the whole map's power (a constant map: only shell 0)."""
     mean_power = float(power.sum() / counts.sum())
-    return power / counts > mean_power * float(np.finfo(values.dtype).eps) ** 2
+    return power / counts > mean_power * float(np.finfo(spectrum.dtype).eps) ** 2
+
+
+def correlate_shells(spectra: Sequence[Array], shape: tuple[int, ...], counts: npt.NDArray[np.int64]) -> FloatArray:
+    """The curve of :func:`fsc` from the half transforms of two maps of this shape, with the voxels of each shell."""
+    power_a, cross, power_b = fourier.shell_sums(spectra, shape)
+    filled = _has_power(power_a, counts, spectra[0]) & _has_power(power_b, counts, spectra[1])
+    curve = np.zeros_like(cross)
+    # Two roots: the product of two sums of powers could overflow.
+    curve[filled] = cross[filled] / (np.sqrt(power_a[filled]) * np.sqrt(power_b[filled]))
+    return np.clip(curve, -1.0, 1.0)
 
 
 def fsc(
@@ -413,17 +423,11 @@ def fsc(
     if mask is not None:
         weight = checked_mask(np.asarray(_read(mask)), shape, "fsc: the mask").astype(first.dtype)
         first, second = first * weight, second * weight
-    spectra = [fourier.forward(x, len(shape), threads=threads) for x in (first, second)]
-    power_a, cross, power_b = fourier.shell_sums(spectra, shape)
     full, independent = fourier.shell_counts(shape)
-    filled = _has_power(power_a, full, first) & _has_power(power_b, full, second)
-    curve = np.zeros_like(cross)
-    # Two roots: the product of two sums of powers could overflow.
-    curve[filled] = cross[filled] / (np.sqrt(power_a[filled]) * np.sqrt(power_b[filled]))
+    curve = correlate_shells([fourier.forward(x, len(shape), threads=threads) for x in (first, second)], shape, full)
     frequency = np.arange(len(curve)) / (shape[0] * pixel_size)
     effective = None
     if weight is not None or symmetry_order != 1:
         effective = effective_counts(shape, weight, symmetry_order, threads=threads)
     has_unit = pixel_size_A is not None or isinstance(one, Map) or isinstance(other, Map)
-    curve = np.clip(curve, -1.0, 1.0)
     return FSC(frequency, curve, full, independent, pixel_size, effective, "A" if has_unit else "px")

@@ -9,6 +9,7 @@ import numpy as np
 from verglas import fourier
 from verglas.assessment.fsc import FSC
 from verglas.types import Map
+from verglas.types.arrays import Array, Float32Array, FloatArray
 from verglas.types.convert import MapLike, map_of
 
 RESOLUTION_AT = 0.143
@@ -57,16 +58,23 @@ def randomise_phases(volume: MapLike, first_shell: int, seed: int, *, threads: i
     ([1.0, 1.0, 1.0, 1.0, 1.0], True)
     """
     volume = map_of(volume, "randomise_phases: the map")
-    shape = (volume.box,) * 3
+    spectrum = fourier.forward(volume.data, 3, threads=threads)
+    return volume.with_data(randomise_spectrum(spectrum, volume.box, first_shell, seed, threads=threads))
+
+
+def randomise_spectrum(
+    spectrum: Array, box: int, first_shell: int, seed: int, *, threads: int | None = None
+) -> FloatArray | Float32Array:
+    """Values of the map that :func:`randomise_phases` makes, from its half transform, which is used up."""
+    shape = (box,) * 3
     noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
     # Phases of a real noise map, not drawn one by one: they obey Friedel's law, so that the map stays real.
     phases = fourier.forward(noise, 3, threads=threads)
     size = np.abs(phases)
     phases /= np.where(size > 0, size, 1.0)
-    spectrum = fourier.forward(volume.data, 3, threads=threads)
     outer = fourier.shells(shape) >= max(first_shell, 1)
     spectrum[outer] = np.abs(spectrum[outer]) * phases[outer]
-    return volume.with_data(fourier.inverse(spectrum, shape, threads=threads))
+    return fourier.inverse(spectrum, shape, threads=threads)
 
 
 def corrected_fsc(masked: FSC, randomised: FSC, first_shell: int) -> FSC:

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import filters, fourier, ops
-from verglas.assessment import corrected_fsc, fsc, randomise_phases, solvent_mask
-from verglas.assessment.phase_randomisation import vouches_for
+from verglas.assessment import corrected_fsc, fsc, solvent_mask
+from verglas.assessment.fsc import correlate_shells
+from verglas.assessment.phase_randomisation import randomise_spectrum, vouches_for
 from verglas.assessment.postprocess import PostprocessSettings
 from verglas.reconstruction.direct import fft_weights, shell_means
 from verglas.reconstruction.sums import finish
@@ -183,21 +184,19 @@ def half_fsc(problem: RefineProblem, halves: Float32Array, mask: Float32Array | 
     """
     threads = problem.threads
     first, second = (Map(v, problem.pixel_size_A) for v in halves)
-    unmasked = fsc(first, second, threads=threads).curve
-    if mask is None:
-        return unmasked, fsc(first, second, problem.sphere, threads=threads).curve
-    masked = fsc(first, second, mask, threads=threads)
+    masked = fsc(first, second, problem.sphere if mask is None else mask, threads=threads)
+    spectra = [fourier.forward(half.data, 3, threads=threads) for half in (first, second)]
+    unmasked = correlate_shells(spectra, first.data.shape, masked.counts)
     below = np.flatnonzero(unmasked[1:] < PostprocessSettings().randomise_below)
-    if not below.size:
+    if mask is None or not below.size:
         return unmasked, masked.curve
     shell = int(below[0]) + 1
     seed = 2 * problem.settings.seed  # and the next: two runs with neighbouring seeds share no noise
-    without = fsc(
-        randomise_phases(first, shell, seed, threads=threads),
-        randomise_phases(second, shell, seed + 1, threads=threads),
-        mask,
-        threads=threads,
+    one, other = (
+        first.with_data(randomise_spectrum(spectra.pop(0), first.box, shell, seed + number, threads=threads))
+        for number in range(2)
     )
+    without = fsc(one, other, mask, threads=threads)
     corrected = corrected_fsc(masked, without, shell)
     if vouches_for(shell, without, corrected):
         return unmasked, corrected.curve
