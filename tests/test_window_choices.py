@@ -237,6 +237,9 @@ def test_nothing_is_picked_in_areas_left_out(discs, tmp_path):
     assert areas[1] is None
     with pytest.raises(InputError, match=r"lie on none of 1 micrographs, such as o\.mrc; they are of m\.mrc, n"):
         LeftOut(tmp_path / "discs.star").of(["o.mrc"])
+    # One micrograph of a set may have none, as a worker sees it that knows no other.
+    assert LeftOut(tmp_path / "discs.star").on("o.mrc") is None
+    np.testing.assert_array_equal(LeftOut(tmp_path / "discs.star").on("b/m.mrc"), areas[0])
     for text, said in (
         ("m.mrc 1 2\n", "no column verglasRadius"),
         ("_verglasRadius #4\nm.mrc 1 2 0\n", "positive radii"),

@@ -304,17 +304,27 @@ class PickStage(MicrographStage):
         default = PickSettings("automatic" if templates is None else "template", symmetry=project.settings.symmetry)
         return with_overrides(default, overrides, "pick"), templates
 
+    def run(self, project: Project) -> dict[str, str]:
+        """As of every stage, once areas to be left out are known to lie on some of the micrographs."""
+        areas = self._areas(project)
+        if areas is not None:
+            areas.of([str(project.micrograph_of(shot)) for shot in project.shots])
+        return super().run(project)
+
     def left_out(self, project: Project, shot: Shot) -> Any:
         """(n, 3) x, y, radius of areas that a person has drawn on a micrograph; None where there are none."""
+        areas = self._areas(project)
+        # The page names micrographs from the folder of picks, where their files may be links.
+        return None if areas is None else areas.on(str(project.micrograph_of(shot)))
+
+    def _areas(self, project: Project) -> LeftOut | None:
         given = self.given_settings(project).get("leave_out")
         if given is None:
             return None
         path = Path(given)
         if not path.is_file():
             raise InputError(f"pick.leave_out: {path}: no such file; expected areas as the window writes them")
-        # The page names micrographs from the folder of picks, where their files may be links.
-        names = tuple(str(project.micrograph_of(one)) for one in project.shots)
-        return _areas(path, path.stat().st_mtime_ns, names)[names.index(str(project.micrograph_of(shot)))]
+        return _read_areas(path, path.stat().st_mtime_ns)
 
     def settings(self, project: Project) -> dict[str, Any]:
         """Resolved settings, and the areas left out."""
@@ -397,9 +407,9 @@ class PickStage(MicrographStage):
 
 
 @functools.lru_cache(maxsize=4)
-def _areas(path: Path, changed_ns: int, names: tuple[str, ...]) -> list[Any]:
-    """Areas of all micrographs, read once for them."""
-    return LeftOut(path).of(list(names))
+def _read_areas(path: Path, changed_ns: int) -> LeftOut:
+    """Read once for all micrographs."""
+    return LeftOut(path)
 
 
 def picks_of(project: Project, shot: Shot) -> Picks:

@@ -148,5 +148,11 @@ class LeftOut:
             )
         return [None if at < 0 else self._areas[known[at]] for at in places]
 
+    def on(self, name: str) -> npt.NDArray[np.float64] | None:
+        """(n, 3) x, y, radius on one micrograph; None without. :meth:`of` tells areas that lie on none of a set."""
+        known = list(self._areas)
+        (at,) = match_names([name], known).tolist()
+        return None if at < 0 else self._areas[known[at]]
+
 
 __all__ = ["FOLDER", "RADIUS", "Candidates", "LeftOut", "candidates_name", "candidates_star", "read_candidates"]
