@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import verglas as vg
+from verglas import fourier
 from verglas.cli import main
 
 
@@ -95,3 +96,24 @@ def test_help_has_units_and_an_example(capsys):
     assert status == 0
     for words in ("Example: verglas simulate", "pixels", "kV", "mm"):
         assert words in out
+
+
+def test_bodies_of_a_text_file(tmp_path, capsys):
+    """Images are what the true map projects to, with its CTF; a file that is none is not taken for a point group."""
+    (tmp_path / "bodies.txt").write_text(
+        "64 64 64 0\nell + 1  0 0 4  10 7 5  20 40 0\nsph + 2  6 -4 0  4\ngau + 1  -8 0 0  1.5\n"
+    )
+    small = ("--box", 24, "--pixel-size", 5, "--n", 3, "--snr", "inf")
+    status, out, _ = run(capsys, "--phantom", tmp_path / "bodies.txt", *small, "--out", tmp_path / "sim")
+    assert status == 0
+    assert "bodies.txt (3 bodies)" in out
+    p, truth = vg.read_particles(tmp_path / "sim" / "particles.star"), vg.read_map(tmp_path / "sim" / "truth.mrc")
+    expected = vg.project(truth, p.poses, p.optics, threads=1)
+    inside = fourier.radius((24, 24)) < 10  # project() knows no corners of the square
+    one, other = (fourier.forward(v, 2)[:, inside] for v in (p.images(), expected))
+    # edges of bodies are sampled, in both
+    assert np.linalg.norm(one - other) < 0.025 * np.linalg.norm(other)
+    (tmp_path / "large.txt").write_text("20 20 20 0\nsph + 1  0 0 5  5\n")
+    arguments = ("--box", 40, "--pixel-size", 3, "--n", 2, "--out", tmp_path / "no")
+    assert "large.txt reaches 60.0 A" in run(capsys, "--phantom", tmp_path / "large.txt", *arguments)[2]
+    assert "no hinge" in run(capsys, "--phantom", tmp_path / "bodies.txt", "--hinge", 20, *arguments)[2]

@@ -24,6 +24,9 @@ def register(app: typer.Typer) -> None:
         threshold: float = typer.Option(0.143, "--threshold", help="FSC at which the resolution is read first."),
         symmetry: str = typer.Option("C1", "--symmetry", "--sym", help="Imposed on both maps: for voxel counts."),
         pixel_size: float = typer.Option(None, "--pixel-size", help="In place of the headers', A."),
+        hands: bool = typer.Option(
+            False, "--hands", help="Turn the second map and its mirror image onto the first: which hand fits?"
+        ),
         plot: Path = typer.Option(None, "--plot", help="Write a figure: .png, .svg or .pdf."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON, with the curve."),
     ) -> None:
@@ -38,6 +41,11 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(f"expected a positive number of A, got {pixel_size:g}", param_hint="--pixel-size")
         if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
             raise typer.BadParameter(f"expected .png, .svg or .pdf, got {plot}", param_hint="--plot")
+        if hands and (mask or symmetry != "C1"):
+            raise typer.BadParameter("takes neither --mask nor --symmetry", param_hint="--hands")
+        if hands:
+            _both_hands(first, second, threshold, pixel_size, plot, as_json=as_json)
+            return
         from verglas.run.maps import fsc_of_files
 
         fsc = fsc_of_files(first, second, mask, pixel_size, symmetry=symmetry)
@@ -50,6 +58,33 @@ def register(app: typer.Typer) -> None:
         else:
             typer.echo(_sentence(fsc, threshold, masked=mask is not None))
             typer.echo(_all_thresholds(fsc))
+
+
+def _both_hands(
+    first: Path, second: Path, threshold: float, pixel_size: float | None, plot: Path | None, *, as_json: bool
+) -> None:
+    from verglas.run.hands import fsc_of_hands_files
+
+    both = fsc_of_hands_files(first, second, pixel_size)
+    if plot is not None:
+        from verglas.report.curves import write_fsc
+
+        write_fsc({"as given": both.as_given, "mirrored": both.mirrored}, plot, (0.5, threshold))
+    if as_json:
+        record = {
+            "same_hand": both.same_hand,
+            "margin": both.margin,
+            "correlation": {"as_given": both.correlation_as_given, "mirrored": both.correlation_mirrored},
+            "as_given": _as_dict(both.as_given, threshold),
+            "mirrored": _as_dict(both.mirrored, threshold),
+        }
+        typer.echo(json.dumps(record, indent=2))
+        return
+    typer.echo(f"as given: {_sentence(both.as_given, threshold, masked=False)}")
+    typer.echo(f"mirrored: {_sentence(both.mirrored, threshold, masked=False)}")
+    hand = "the same hand" if both.same_hand else "the other hand: verglas flip-hand mirrors it"
+    side = "above" if both.same_hand else "below"
+    typer.echo(f"{second} has {hand} (mean FSC {abs(both.margin):.3f} {side} its mirror image's)")
 
 
 def _finite(value: float) -> float | None:

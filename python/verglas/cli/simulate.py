@@ -31,7 +31,9 @@ def register(app: typer.Typer) -> None:
 @with_settings(Imaging)
 def simulate(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write (made if it does not exist).")],
-    phantom: str = typer.Option(None, "--phantom", help="Procedural protein-like model of this point group [C1]."),
+    phantom: str = typer.Option(
+        None, "--phantom", help="Protein-like model of this point group [C1], or a text file of bodies."
+    ),
     model: Annotated[
         list[Path] | None, typer.Option(help="PDB or mmCIF file instead; again for further conformations.")
     ] = None,
@@ -52,8 +54,11 @@ def simulate(
 ) -> None:
     """Simulate particles of a phantom or an atomic model: stack, STAR file with true poses, true map, picture."""
     _check(phantom, model, hinge, snr)
+    bodies = Path(phantom) if phantom and Path(phantom).is_file() else None
+    if bodies and hinge is not None:
+        raise typer.BadParameter("a text file of bodies has no hinge", param_hint="--hinge")
     models = models_of(
-        model or phantom or "C1",
+        model or bodies or phantom or "C1",
         box=box,
         pixel_size_A=pixel_size,
         diameter_A=diameter,

@@ -1,8 +1,10 @@
-"""Images and volumes in real space: normalisation, shifts, rotations, resampling, correlation."""
+"""Images and volumes in real space: sums, histograms, normalisation, shifts, rotations, resampling, correlation."""
 
 from functools import partial
 
+from verglas.image.combination import linear_combination, mean_image
 from verglas.image.correlation import correlation_coefficient, ncc
+from verglas.image.histogram import equalise, match_histogram
 from verglas.image.normalise import normalise
 from verglas.image.particles import ResampledSource, in_memory, resample_particles
 from verglas.image.quality import find_unusable_images, robust_sigma
@@ -25,10 +27,14 @@ __all__ = [
     "check_sampling",
     "correlation_coefficient",
     "crop_or_pad",
+    "equalise",
     "find_unusable_images",
     "fourier_resample",
     "in_memory",
     "interpolate",
+    "linear_combination",
+    "match_histogram",
+    "mean_image",
     "ncc",
     "normalise",
     "plan_resample",

@@ -9,6 +9,7 @@ The hand is undetermined: J R_i J, J = diag(1, 1, -1), has the same lines.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ import scipy.linalg
 from scipy.spatial.transform import Rotation
 
 from verglas import ops
-from verglas.errors import InputError
+from verglas.errors import InputError, VerglasWarning
 from verglas.geometry import euler_to_matrix, matrix_to_euler, random_orientations
 from verglas.masks import soft_circle
 from verglas.types.arrays import FloatArray
@@ -415,16 +416,19 @@ def _rotations(rows: FloatArray) -> FloatArray:
     return orthogonal
 
 
-def three_orientations(angle: npt.ArrayLike) -> FloatArray:
+def three_orientations(angle: npt.ArrayLike, *, least_deg: float = 10.0) -> FloatArray:
     """Relative orientations of three images from the common lines of their pairs: angular reconstitution.
 
     In each image the angle between its two lines is known; the three lines are unit vectors with these angles between
-    them, and two of them fix each image (van Heel 1987, Ultramicroscopy 21, 111-124).
+    them, and two of them fix each image (van Heel 1987, Ultramicroscopy 21, 111-124). Where the two lines of an image
+    nearly coincide, an error of theirs grows by one over the sine of the angle between them: a warning names them.
 
     Parameters
     ----------
     angle : (3, 3)
         ``angle[i, j]``: angle in image i of its line with image j, radian.
+    least_deg : float
+        Lines closer than this are named.
 
     Returns
     -------
@@ -459,8 +463,20 @@ def three_orientations(angle: npt.ArrayLike) -> FloatArray:
     for image in range(3):
         flat = np.stack([ends[a, b] for a, b in inside[image]])
         space = where[list(pairs[image])]
-        if abs(np.linalg.det(flat)) < 1e-6:
-            raise InputError(f"common lines: both lines of image {image} are the same; three images need distinct ones")
+        sine = abs(float(np.linalg.det(flat)))
+        others = " and ".join(str(k) for k in range(3) if k != image)
+        if sine < 1e-6:
+            raise InputError(
+                f"common lines: in image {image} the lines with images {others} are the same; three images need "
+                "distinct ones"
+            )
+        if sine < np.sin(np.deg2rad(least_deg)):
+            warnings.warn(
+                f"common lines: in image {image} the lines with images {others} are "
+                f"{np.rad2deg(np.arcsin(sine)):.1f} degrees apart: errors of theirs become {1 / sine:.0f} times larger",
+                VerglasWarning,
+                stacklevel=2,
+            )
         columns = np.linalg.solve(flat, space).T
         u, _, vt = np.linalg.svd(columns, full_matrices=False)
         first, second = (u @ vt).T

@@ -20,6 +20,7 @@ from verglas.io import read_particles, write_map, write_particles, write_text
 from verglas.report.montage import montage
 from verglas.simulate import SNR, Imaging, Model, Simulation, density, hinge, phantom, read_model
 from verglas.simulate.imaging import Progress
+from verglas.simulate.text import TextPhantom, read_phantom, volume_of
 from verglas.types import Particles, Poses
 from verglas.types.settings import settings_from
 
@@ -30,7 +31,7 @@ _SHOWN = 8
 
 
 def particles(
-    model: Model | Sequence[Model],
+    model: Model | TextPhantom | Sequence[Model | TextPhantom],
     n: int,
     box: int,
     pixel_size_A: float,
@@ -53,8 +54,8 @@ def particles(
 
     Parameters
     ----------
-    model : Model or sequence of Model
-        Atoms; several are conformations (rlnClassNumber).
+    model : Model or TextPhantom, or a sequence of them
+        Atoms, or bodies of a text file, scaled to the box; several are conformations (rlnClassNumber).
     n, box, pixel_size_A : int, int, float
         Particles, image side in pixels, pixel size.
     snr : float
@@ -132,7 +133,7 @@ def _write_images(simulation: Simulation, folder: Path, snr: float, progress: Pr
 
 
 def models_of(
-    source: str | Sequence[Path],
+    source: str | Path | Sequence[Path],
     *,
     box: int,
     pixel_size_A: float,
@@ -140,8 +141,13 @@ def models_of(
     seed: int = 0,
     hinge_deg: float | None = None,
     assembly: str | None = "1",
-) -> list[Model]:
-    """The conformations of a job: those of the files, or a phantom of the point group ``source`` and its hinge."""
+) -> list[Model | TextPhantom]:
+    """The conformations of a job: those of the files, or a phantom of the point group ``source`` and its hinge.
+
+    A path in place of the point group is a phantom of geometric bodies (:mod:`verglas.simulate.text`).
+    """
+    if isinstance(source, Path):
+        return [read_phantom(source)]
     if not isinstance(source, str):
         return [read_model(path, assembly) for path in source]
     first = phantom(box, pixel_size_A, diameter_A, source, seed)
@@ -154,7 +160,10 @@ def describe(out: str | os.PathLike[str]) -> dict[str, Any]:
     record: dict[str, Any] = json.loads((folder / "simulation.json").read_text())
     snr = SNR(np.inf if record["snr"] is None else record["snr"], record["snr_region"])
     record["files"] = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    models = " and ".join(f"{m['name']} ({m['atoms']} atoms)" for m in record["models"])
+    models = " and ".join(
+        f"{m['name']} ({m['atoms']} atoms)" if "atoms" in m else f"{m['name']} ({m['bodies']} bodies)"
+        for m in record["models"]
+    )
     record["text"] = (
         f"{record['n']} particles of {record['box']} px, {record['pixel_size_A']:g} A/px, of {models}\n"
         f"{snr}\n{folder}: {', '.join(record['files'])}"
@@ -179,8 +188,12 @@ def _stack(folder: Path, shape: tuple[int, int, int]) -> Iterator[npt.NDArray[np
 
 def _write_truth(simulation: Simulation, folder: Path, threads: int | None) -> None:
     b_factor_A2 = simulation.imaging.envelope_b_factor_A2
+    box, pixel = simulation.box, simulation.pixel_size_A
     for i, model in enumerate(simulation.models):
-        truth = density(model, simulation.box, simulation.pixel_size_A, b_factor_A2=b_factor_A2, threads=threads)
+        if isinstance(model, TextPhantom):
+            truth = volume_of(model, box, pixel, b_factor_A2, threads=threads)
+        else:
+            truth = density(model, box, pixel, b_factor_A2=b_factor_A2, threads=threads)
         write_map(folder / ("truth.mrc" if i == 0 else f"truth_class{i + 1:03d}.mrc"), truth)
 
 
@@ -199,8 +212,15 @@ def _write_settings(simulation: Simulation, measured_snr: SNR, folder: Path) -> 
         "pixel_size_A": simulation.pixel_size_A,
         "snr": measured_snr.value if np.isfinite(measured_snr.value) else None,
         "snr_region": measured_snr.region,
-        "models": [{"name": m.name, "atoms": len(m), "radius_A": m.radius_A} for m in simulation.models],
+        "models": [_model_record(m, simulation) for m in simulation.models],
         "imaging": asdict(simulation.imaging),
     }
     text = json.dumps(settings, indent=2, default=lambda array: np.asarray(array).tolist())
     write_text(folder / "simulation.json", text + "\n")
+
+
+def _model_record(model: Model | TextPhantom, simulation: Simulation) -> dict[str, Any]:
+    if isinstance(model, TextPhantom):
+        radius_A = model.radius_A(simulation.box, simulation.pixel_size_A)
+        return {"name": model.name, "bodies": len(model.features), "radius_A": radius_A}
+    return {"name": model.name, "atoms": len(model), "radius_A": model.radius_A}

@@ -16,6 +16,7 @@ from verglas.simulate.density import check_fits
 from verglas.simulate.model import Model
 from verglas.simulate.noise import SNR, coloured_power, map_images, noise, noise_sigma, stream
 from verglas.simulate.scattering import atom_table
+from verglas.simulate.text import TextPhantom, check_phantom_fits, spectra_of
 from verglas.types import Optics, Particles, Poses
 from verglas.types.arrays import FloatArray, IntArray
 from verglas.types.settings import check_settings, setting
@@ -219,13 +220,14 @@ class Simulation:
 
     An image is CTF x projection + noise. The projection is the exact transform of the atoms
     (:func:`verglas.ops.scatter`) on the scale of :func:`verglas.simulate.density`: the sum of the voxels along the
-    ray. All noise has one level: the mean over the particles of the variance of their noise-free image over the whole
-    box, divided by the SNR.
+    ray; of a :class:`~verglas.simulate.text.TextPhantom`, scaled to the box, the exact line integrals. All noise
+    has one level: the mean over the particles of the variance of their noise-free image over the whole box, divided
+    by the SNR.
 
     Parameters
     ----------
-    model : Model or sequence of Model
-        Atoms; several are conformations (rlnClassNumber 1, 2, ...).
+    model : Model or TextPhantom, or a sequence of them
+        Atoms or bodies; several are conformations (rlnClassNumber 1, 2, ...).
     n : int
         Number of particles.
     box : int
@@ -257,7 +259,7 @@ class Simulation:
 
     def __init__(
         self,
-        model: Model | Sequence[Model],
+        model: Model | TextPhantom | Sequence[Model | TextPhantom],
         n: int,
         box: int,
         pixel_size_A: float,
@@ -269,14 +271,18 @@ class Simulation:
     ) -> None:
         if n < 1:
             raise InputError(f"simulate: expected at least 1 particle, got {n}")
-        self.models = (model,) if isinstance(model, Model) else tuple(model)
+        self.models = (model,) if isinstance(model, (Model, TextPhantom)) else tuple(model)
         self.n, self.box, self.pixel_size_A = int(n), int(box), float(pixel_size_A)
         self.imaging, self.seed, self.threads = imaging or Imaging(), seed, threads
         self.truth = draw_truth(n, len(self.models), self.imaging, seed, poses)
         farthest = float(np.linalg.norm(self.truth.poses.shifts_A, axis=1).max())
         for one in self.models:
-            check_fits(one, box, pixel_size_A, farthest, rotated=True)
-        self._tables = [atom_table(m, pixel_size_A, self.imaging.envelope_b_factor_A2) for m in self.models]
+            if isinstance(one, TextPhantom):
+                check_phantom_fits(one, box, pixel_size_A, farthest)
+            else:
+                check_fits(one, box, pixel_size_A, farthest, rotated=True)
+        atoms = [m for m in self.models if isinstance(m, Model)]
+        self._tables = {id(m): atom_table(m, pixel_size_A, self.imaging.envelope_b_factor_A2) for m in atoms}
         colour = self.imaging.noise_power
         self._power = coloured_power(box, pixel_size_A) if isinstance(colour, str) else colour
 
@@ -284,14 +290,10 @@ class Simulation:
         """CTF-modulated images without noise, (m, box, box), of these particle numbers in the order asked."""
         numbers = np.atleast_1d(np.asarray(rows, np.int64))
         spectra = np.empty((len(numbers), self.box, self.box // 2 + 1), np.complex64)
-        matrices = euler_to_matrix(self.truth.poses.angles_deg[numbers])
-        shifts = self.truth.poses.shifts_A[numbers]
-        for conformation, table in enumerate(self._tables):
+        for conformation, model in enumerate(self.models):
             own = np.flatnonzero(self.truth.conformation[numbers] == conformation)
             if len(own):
-                spectra[own] = ops.scatter(
-                    *table, matrices[own], shifts[own], self.box, self.pixel_size_A, threads=self.threads
-                )
+                spectra[own] = self._projections(model, self.truth.poses[numbers[own]])
         if self.imaging.ctf:
             params = self.truth.optics[numbers].as_params()
             spectra *= ops.ctf(params, self.box, self.pixel_size_A, threads=self.threads)
@@ -299,6 +301,15 @@ class Simulation:
         return map_images(
             lambda i: fourier.inverse(spectra[i], shape, threads=1), range(len(numbers)), self.box, self.threads
         )
+
+    def _projections(self, model: Model | TextPhantom, poses: Poses) -> npt.NDArray[np.complex64]:
+        """Transforms of the projections, with envelope and shifts."""
+        envelope = self.imaging.envelope_b_factor_A2
+        if isinstance(model, TextPhantom):
+            return spectra_of(model, poses, self.box, self.pixel_size_A, envelope, threads=self.threads)
+        table = self._tables[id(model)]
+        matrices = euler_to_matrix(poses.angles_deg)
+        return ops.scatter(*table, matrices, poses.shifts_A, self.box, self.pixel_size_A, threads=self.threads)
 
     def noise(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Noise of unit variance, (m, box, box), of these particle numbers."""

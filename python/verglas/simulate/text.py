@@ -32,9 +32,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import iv
 
-from verglas.errors import FormatError
+from verglas import fourier
+from verglas.errors import FormatError, InputError
 from verglas.geometry import euler_to_matrix
-from verglas.types import Map
+from verglas.image import fourier_resample
+from verglas.types import Map, Poses
 from verglas.types.arrays import FloatArray
 
 # Numbers after the centre: sizes, then three optional angles where the body has an orientation.
@@ -105,6 +107,15 @@ class Feature:
         """Half lengths, along x, y and z of the volume, of a box that holds the body."""
         turned = self.matrix.T * self.semi_axes
         return np.sqrt((turned**2).sum(1)) if self.kind in ("sph", "ell") else np.abs(turned).sum(1)
+
+    @property
+    def farthest(self) -> float:
+        """How far the body reaches from its own centre."""
+        if self.kind in ("cub", "cyl"):  # corners; the rim
+            first, second, half_height = (float(v) for v in self.semi_axes)
+            across = np.hypot(first, second) if self.kind == "cub" else max(first, second)
+            return float(np.hypot(across, half_height))
+        return float(max(self.semi_axes))
 
     def values(self, x: FloatArray, y: FloatArray, z: FloatArray) -> FloatArray:
         """1 inside and 0 outside, or the soft profile, at points whose coordinates are broadcast together.
@@ -183,11 +194,19 @@ class TextPhantom:
         Density outside all features.
     features : tuple of Feature
         In the order of the file, which ``=`` depends on.
+    name : str
+        For titles and messages.
     """
 
     shape: tuple[int, int, int]
     background: float
     features: tuple[Feature, ...]
+    name: str = "phantom"
+
+    def radius_A(self, box: int, pixel_size_A: float) -> float:
+        """How far its bodies reach from the centre of a box that it is scaled to."""
+        reach = [float(np.linalg.norm(f.centre)) + f.farthest for f in self.features]
+        return max(reach, default=0.0) * box / max(self.shape) * pixel_size_A
 
     def scaled(self, factor: float) -> TextPhantom:
         """The same phantom with every length multiplied (``blo``'s alpha and order, and angles, are no lengths)."""
@@ -335,7 +354,8 @@ def parse_phantom(content: str, name: str = "phantom") -> TextPhantom:
     if not scale > 0:
         raise FormatError(f"{name}, line {number}: expected a positive scale, got {scale:g}")
     features = [f for i, words in lines[1:] for f in _feature(words, name, i)]
-    phantom = TextPhantom((1, 1, 1), header[3] if len(header) > 3 else 0.0, tuple(features)).scaled(scale)
+    background = header[3] if len(header) > 3 else 0.0
+    phantom = TextPhantom((1, 1, 1), background, tuple(features), os.path.basename(name)).scaled(scale)
     return replace(phantom, shape=(int(header[0]), int(header[1]), int(header[2])))
 
 
@@ -372,3 +392,51 @@ def _feature(words: list[str], name: str, line: int) -> list[Feature]:
     body = Feature("cyl", words[1], values[0], tuple(values[1:4]), (radius, radius, height), angles)
     step = (separation + height) / 2 * body.matrix[2]  # the body's axis in the volume frame
     return [replace(body, centre=tuple(np.array(body.centre) + s * step)) for s in (-1, 1)]
+
+
+def check_phantom_fits(phantom: TextPhantom, box: int, pixel_size_A: float, shift_A: float = 0.0) -> None:
+    """Refuse a phantom of which some body, turned anyhow and shifted, would leave the box."""
+    reach = phantom.radius_A(box, pixel_size_A)
+    if reach + shift_A > box * pixel_size_A / 2:
+        raise InputError(
+            f"phantom {phantom.name} reaches {reach:.1f} A from the centre, shifted by up to {shift_A:.1f} A, and does "
+            f"not fit a box of {box} px ({box * pixel_size_A:.1f} A across): its volume is scaled to the box; state a "
+            "larger one in its first line, or smaller shifts"
+        )
+
+
+def spectra_of(
+    phantom: TextPhantom,
+    poses: Poses,
+    box: int,
+    pixel_size_A: float,
+    b_factor_A2: float = 0.0,
+    *,
+    threads: int | None = None,
+) -> npt.NDArray[np.complex64]:
+    """Transforms (n, box, box // 2 + 1) of its projections at poses, band-limited to the box.
+
+    Line integrals through pixels half as large: sharp edges would fold over at the pixel size itself.
+    """
+    fine = phantom.project(poses.angles_deg, 2 * box).astype(np.float32) / np.float32(2)
+    spectra = fourier.forward(fourier_resample(fine, (box, box), threads=threads), 2, threads=threads)
+    # The particle lies at minus its origin.
+    spectra *= fourier.shift_phases((box, box), -poses.shifts_A / pixel_size_A)
+    spectra *= np.exp(-b_factor_A2 / 4 * (fourier.radius((box, box)) / (box * pixel_size_A)) ** 2)
+    return spectra
+
+
+def volume_of(
+    phantom: TextPhantom, box: int, pixel_size_A: float, b_factor_A2: float = 0.0, *, threads: int | None = None
+) -> Map:
+    """Its density with the envelope: what a perfect reconstruction of :func:`spectra_of` gives."""
+    # Voxels of half the size: means over voxels fall off towards their Nyquist frequency (sinc), and fold over.
+    fine = phantom.volume(2 * box, pixel_size_A / 2, samples=2).data - np.float32(phantom.background)
+    volume = fourier_resample(fine, (box,) * 3, threads=threads)
+    spectrum = fourier.forward(volume, 3, threads=threads)
+    k = np.fft.fftfreq(box) / 2
+    for axis, frequency in enumerate((k, k, np.fft.rfftfreq(box) / 2)):
+        spectrum /= np.sinc(frequency).reshape([-1 if a == axis else 1 for a in range(3)])
+    spectrum *= np.exp(-b_factor_A2 / 4 * (fourier.radius((box,) * 3) / (box * pixel_size_A)) ** 2)
+    data = fourier.inverse(spectrum.astype(np.complex64), (box,) * 3, threads=threads)
+    return Map(data + np.float32(phantom.background), pixel_size_A)
