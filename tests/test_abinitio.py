@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from abinitio_runs import agreement_A, drawn_problem
 from command_line import main
+from pages_again import check_page_again
 
 import verglas as vg
 from verglas.errors import SettingError
@@ -53,7 +54,7 @@ def test_a_random_start_finds_the_structure(data, found):
     assert found[0].centre_off_A < PIXEL_A
 
 
-def test_the_folder_holds_map_poses_summary_and_page(data, found):
+def test_the_folder_holds_map_poses_summary_and_page(data, found, capsys):
     result, folder = found
     assert {p.name for p in folder.iterdir()} >= {"map.mrc", "particles.star", "abinitio.json", "report.html"}
     volume = vg.read_map(folder / "map.mrc")
@@ -66,6 +67,7 @@ def test_the_folder_holds_map_poses_summary_and_page(data, found):
     assert result.verdict.sentence.split(";")[0] in page
     assert page.count("data:image/png;base64") >= 3
     assert "FSC with the best start" in page
+    check_page_again(folder, capsys)
     written = vg.read_particles(folder / "particles.star")
     again = vg.reconstruct(written)
     assert align_maps(volume, again, max_radius=6).correlation > 0.9
@@ -168,7 +170,7 @@ def test_particles_are_centred_against_a_round_map():
 
 
 @pytest.mark.slow
-def test_symmetry_is_found_and_the_map_put_on_its_axes(tmp_path):
+def test_symmetry_is_found_and_the_map_put_on_its_axes(tmp_path, capsys):
     model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, "D2")
     particles = vg.simulate.particles(model, 300, BOX, PIXEL_A, snr=1.0, seed=1)
     result = vg.abinitio(particles, "auto", starts=1, out=tmp_path / "run", **{**CHOICES, **THOROUGH})
@@ -181,6 +183,7 @@ def test_symmetry_is_found_and_the_map_put_on_its_axes(tmp_path):
     page = (tmp_path / "run" / "report.html").read_text()
     assert result.symmetry.sentence.split(":")[0] in page
     assert "worst element" in page
+    check_page_again(tmp_path / "run", capsys)
 
 
 def test_course_grows(data):

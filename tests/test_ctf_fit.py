@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
+from pages_again import check_page_again
 
 import verglas as vg
 from verglas.assessment.micrographs import judge_ctfs
@@ -301,6 +302,7 @@ def test_command_line_to_local_defocus_of_particles(tmp_path, capsys):
     page = (out / "report.html").read_text()
     assert page.count("data:image/png") == 1  # the one that could be fitted; distributions are charts
     assert "constant in every part" in page
+    check_page_again(out, capsys)
     table = read_micrographs(out / "micrographs_ctf.star")
     assert table["rlnMicrographPixelSize"].tolist() == [1.5]
     xy = np.array([[1000.0, 300.0], [200.0, 600.0]])  # across the axis

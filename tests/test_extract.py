@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import tifffile
+from pages_again import check_page_again
 
 import verglas as vg
 from verglas.cli import main
@@ -233,7 +234,7 @@ def bad_folder(tmp_path):
     return {f"{n}.tif": Picks([[32, 32]], f"{n}.tif") for n in names}
 
 
-def test_bad_micrographs_are_named_and_the_rest_goes_on(tmp_path):
+def test_bad_micrographs_are_named_and_the_rest_goes_on(tmp_path, capsys, blank_figures):
     picks = bad_folder(tmp_path)
     done = extract_files(str(tmp_path / "*.tif"), picks, 16, ExtractOptions(pixel_size_A=1.0), tmp_path / "out")
     assert len(done.particles) == 1
@@ -252,6 +253,10 @@ def test_bad_micrographs_are_named_and_the_rest_goes_on(tmp_path):
     }
     for name, expected in words.items():
         assert expected in why[f"{name}.tif"]
+    page = (tmp_path / "out/report.html").read_text()
+    assert "1 of 9 coordinates became particles." in page
+    assert "no such micrograph" in page
+    check_page_again(tmp_path / "out", capsys)
     with pytest.warns(vg.VerglasWarning, match="8 of 9 particles were set aside; the first: "):
         vg.extract(str(tmp_path / "*.tif"), picks, 16, pixel_size_A=1.0)
 

@@ -8,6 +8,7 @@ import mrcfile
 import numpy as np
 import pytest
 from command_line import main
+from pages_again import check_page_again
 from scipy.spatial.transform import Rotation
 from scipy.stats import unitary_group
 
@@ -240,6 +241,7 @@ def test_the_command(tmp_path, capsys):
     page = (tmp_path / "o" / "report.html").read_text()
     assert "averages that no start learned from" in page
     assert "a map of random phases" in page
+    check_page_again(tmp_path / "o", capsys)
     record = json.loads((tmp_path / "o" / "abinitio.json").read_text())
     assert record["settings"]["method"] == "genetic"
     assert record["hand"] == "undetermined"

@@ -118,6 +118,11 @@ def test_report_says_which_folders_it_can_do(tmp_path, capsys, blank_figures):
     status, _, said = main(["report", str(tmp_path / "empty")], capsys)
     assert status == 1
     assert "no run whose page can be written again" in said
+    (tmp_path / "empty/excluded.csv").write_text("micrograph,pick,x_px,y_px,reason\n")
+    (tmp_path / "empty/verdict.json").write_text("{}\n")
+    status, _, said = main(["report", str(tmp_path / "empty")], capsys)
+    assert status == 1
+    assert "verdict.json: no 'coordinates'" in said
 
 
 @pytest.mark.parametrize(("at_edge", "missing", "word"), [(60, 10, "beyond|edge"), (10, 100, "no such micrograph")])

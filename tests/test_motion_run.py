@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from eer_files import encode, random_events, write_eer
 from motion_movies import movie_of, settling
+from pages_again import check_page_again
 
 import verglas as vg
 from verglas.cli import app as application
@@ -137,7 +138,7 @@ SETTINGS = MovieSettings(
 )
 
 
-def test_the_same_call_goes_on_and_the_set_is_relions(three, tmp_path):
+def test_the_same_call_goes_on_and_the_set_is_relions(three, tmp_path, capsys):
     folder, whole = three
     out = tmp_path / "out"
     first = correct_movies(str(folder / "*.tif"), out, SETTINGS, listener=None)
@@ -146,6 +147,7 @@ def test_the_same_call_goes_on_and_the_set_is_relions(three, tmp_path):
     page = (out / "report.html").read_text()
     assert "2 of 3 movies corrected" in page
     assert first.excluded[str(folder / "m2.tif")].split(": ", 1)[1][:20] in page
+    check_page_again(out, capsys)
     assert pd.read_csv(out / "motion.csv")["reason"].notna().tolist() == [False, False, True]
     (folder / "m2.tif").write_bytes(whole)  # it had still been copied
     (out / "micrographs" / "m1_ODD.mrc").unlink()

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from pages_again import check_page_again
 
 import verglas as vg
 from verglas import simulate
@@ -34,7 +35,7 @@ def folder(tmp_path_factory):
     return path
 
 
-def test_files_picks_page_and_verdict(folder, tmp_path):
+def test_files_picks_page_and_verdict(folder, tmp_path, capsys):
     job = PickJob(
         [str(folder / "*.mrc"), str(folder / "*.tif")],
         130.0,
@@ -62,6 +63,7 @@ def test_files_picks_page_and_verdict(folder, tmp_path):
     assert page.count("<tr>") >= 3
     assert "src=" not in page.replace('src="data:', "")  # nothing from elsewhere
     assert (tmp_path / "quality.csv").read_text().count("\n") == 3
+    check_page_again(tmp_path, capsys)
 
 
 def test_one_worker_or_many_give_the_same(folder, tmp_path):

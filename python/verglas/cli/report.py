@@ -12,7 +12,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command(epilog="Example: verglas report run1")
     def report(
-        run: Path = typer.Argument(..., help="Folder of refine, class2d, postprocess or process."),
+        run: Path = typer.Argument(..., help="Folder of process, or of any of its stages."),
     ) -> None:
         """Write the page of a folder again, from the files that lie in it."""
         if (run / "project.json").is_file():

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.initial_model.consensus import Comparison, Verdict
-from verglas.initial_model.starts import Start
 from verglas.initial_model.symmetry import SymmetryFound
 from verglas.io import write_text
 from verglas.report import figures
@@ -27,7 +26,16 @@ _TITLES = {
     "undecided": "Starts disagree",
     "noise": "No structure seen in these images",
 }
-_MOST_SHOWN = 6
+MOST_SHOWN = 6
+"""Starts whose maps a page shows."""
+
+
+@dataclass(frozen=True)
+class StartShown:
+    """A start as the page of a finished run lists it: its number from 0, and the mean evidence of a held-out image."""
+
+    number: int
+    score: float
 
 
 @dataclass(frozen=True)
@@ -39,14 +47,14 @@ class AbInitioShown:
     summary : mapping
         What ``--json`` prints.
     verdict : Verdict
-    starts : sequence of Start
+    starts : sequence of StartShown
         By falling evidence.
+    maps : sequence of Map
+        Of the first start, one per class, masked by the sphere.
+    class_weight : sequence of float
+        Share of each of its classes.
     comparisons : sequence of Comparison
         All but the first, turned onto it.
-    pixel_size_A : float
-        Of the starts' maps.
-    sphere : (N, N, N) float32
-        Mask of the starts' maps.
     angles_deg : (n, 3) float64
         Poses of the particles.
     settings : mapping
@@ -58,10 +66,10 @@ class AbInitioShown:
 
     summary: Mapping[str, Any]
     verdict: Verdict
-    starts: Sequence[Start]
+    starts: Sequence[StartShown]
+    maps: Sequence[Map]
+    class_weight: Sequence[float]
     comparisons: Sequence[Comparison]
-    pixel_size_A: float
-    sphere: npt.NDArray[np.float32]
     angles_deg: npt.NDArray[np.float64]
     settings: Mapping[str, Any]
     symmetry: SymmetryFound | None = None
@@ -117,17 +125,16 @@ def write_abinitio_page(folder: Path, shown: AbInitioShown, footer: str = "") ->
 
 def abinitio_page(shown: AbInitioShown, footer: str = "") -> Page:
     """The page."""
-    verdict, classes = shown.verdict, len(shown.starts[0].model.volumes)
+    verdict, classes = shown.verdict, len(shown.maps)
     numbers = {
         "verdict": _TITLES[verdict.kind],
         "starts that agree": f"{verdict.agreeing} of {verdict.starts}",
         f"held-out gain over {shown.baseline}": f"{verdict.gain:+.1f} nats each",
         "hand": "either",
     }
-    best = [Map(v * shown.sphere, shown.pixel_size_A) for v in shown.starts[0].model.volumes]
     sections = [
-        Section("The map" if classes == 1 else "The maps", _shares(shown), _surfaces(best)),
-        _starts(shown, best),
+        Section("The map" if classes == 1 else "The maps", _shares(shown), _surfaces(shown.maps)),
+        _starts(shown, shown.maps),
     ]
     if shown.symmetry is not None:
         numbers["symmetry"] = shown.symmetry.symmetry
@@ -156,7 +163,7 @@ def _settings(settings: Mapping[str, Any]) -> Section:
 
 
 def _shares(shown: AbInitioShown) -> str:
-    weights = shown.starts[0].model.class_weight
+    weights = shown.class_weight
     if len(weights) == 1:
         return (
             f"Of start {shown.starts[0].number + 1}, which best explains the {shown.items} that no start learned from."
@@ -179,7 +186,7 @@ def _starts(shown: AbInitioShown, best: Sequence[Map]) -> Section:
     blocks: list[Picture | Table] = []
     for k in range(len(best)):
         maps = {f"start {shown.starts[0].number + 1} (best)": best[k]}
-        for c in shown.comparisons[: _MOST_SHOWN - 1]:
+        for c in shown.comparisons[: MOST_SHOWN - 1]:
             hand = ", mirrored" if c.mirrored[k] else ""
             maps[f"start {c.number + 1}{hand}"] = c.maps[k]
         blocks.append(
@@ -226,7 +233,7 @@ def _symmetry(search: SymmetryFound) -> Section:
 def _agreement(shown: AbInitioShown) -> Section:
     curves = {
         f"start {c.number + 1}" + (f", class {k + 1}" if len(c.curves) > 1 else ""): curve
-        for c in shown.comparisons[: _MOST_SHOWN - 1]
+        for c in shown.comparisons[: MOST_SHOWN - 1]
         for k, curve in enumerate(c.curves)
     }
     return Section(
@@ -265,7 +272,7 @@ def abinitio_running_page(
         for s in starts
         for k, v in enumerate(s.volumes)
     }
-    shown = dict(list(maps.items())[-_MOST_SHOWN:])
+    shown = dict(list(maps.items())[-MOST_SHOWN:])
     rows = [
         (
             f"start {s.number + 1}",

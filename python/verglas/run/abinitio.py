@@ -11,11 +11,11 @@ from verglas._devices import one_device
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.errors import InputError
-from verglas.initial_model.averages import AveragesMap
 from verglas.initial_model.find import AbInitio, find_initial_model
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.io import read_particles, write_json, write_map, write_particles
-from verglas.report.abinitio import AbInitioShown, write_abinitio_page
+from verglas.report.abinitio import write_abinitio_page
+from verglas.run.abinitio_page import SUMMARY, shown_record, shown_result
 from verglas.run.abinitio_watch import Watch
 from verglas.run.tenure import now_text, tenure
 from verglas.types import Particles
@@ -144,27 +144,9 @@ def _write(folder: Path, result: AbInitio) -> None:
         "settings": asdict(result.settings),
         **summary,
     }
-    write_json(folder / "abinitio.json", record)
-    write_abinitio_page(folder, shown_result(result, summary), f"verglas {__version__}, {now_text()}")
-
-
-def shown_result(
-    result: AbInitio | AveragesMap, summary: dict[str, Any], settings: dict[str, Any] | None = None, **words: Any
-) -> AbInitioShown:
-    """A result as its page takes it."""
-    assert result.particles.poses is not None
-    return AbInitioShown(
-        summary,
-        result.verdict,
-        result.starts,
-        result.comparisons,
-        result.working_pixel_size_A,
-        result.sphere,
-        result.particles.poses.angles_deg,
-        asdict(result.settings) if settings is None else settings,
-        getattr(result, "symmetry", None),
-        **words,
-    )
+    shown = shown_result(result, summary)
+    write_json(folder / SUMMARY, record | shown_record(folder, shown))
+    write_abinitio_page(folder, shown, f"verglas {__version__}, {now_text()}")
 
 
 def abinitio_files(

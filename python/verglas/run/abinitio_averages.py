@@ -18,7 +18,7 @@ from verglas.initial_model.averages.find import FEWEST, USED_SETTINGS, check_req
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.io import read_map, read_particles, write_json, write_map, write_particles
 from verglas.report.abinitio import write_abinitio_page
-from verglas.run.abinitio import shown_result
+from verglas.run.abinitio_page import SUMMARY, shown_record, shown_result
 from verglas.run.class2d import Class2DJob, class2d_files
 from verglas.run.common_lines import read_averages
 from verglas.run.tenure import now_text, tenure
@@ -116,8 +116,8 @@ def _write(job: AveragesJob, settings: AbInitioSettings, result: AveragesMap, us
     chosen = {name: getattr(settings, name) for name in USED_SETTINGS} | {"method": job.method}
     summary = {**result.summary(), "averages_used": used}
     record = {"verglas": __version__, "command": "abinitio", "finished": now_text(), "settings": chosen, **summary}
-    write_json(job.out / "abinitio.json", record)
     shown = shown_result(result, summary, chosen, items="averages", baseline="a map of random phases")
+    write_json(job.out / SUMMARY, record | shown_record(job.out, shown))
     write_abinitio_page(job.out, shown, f"verglas {__version__}, {now_text()}")
 
 

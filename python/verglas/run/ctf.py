@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
-from verglas._version import __version__
 from verglas.assessment.micrographs import judge_ctfs, judge_set
 from verglas.errors import FormatError, InputError, VerglasError
 from verglas.io import atomic_path, find_micrographs, read_micrograph, write_bytes, write_micrographs, write_text
@@ -23,9 +22,8 @@ from verglas.io.power_spectra import read_power_spectrum
 from verglas.io.rules import written_name
 from verglas.optics.fit import CtfFit, CtfSettings, estimate_ctf
 from verglas.report.ctf import ctf_figure
-from verglas.report.ctf_page import CtfPicture, ctf_page, doubts, rows_to_show
-from verglas.report.html import render
 from verglas.run.assumed import assumed_sentence
+from verglas.run.micrograph_pages import ctf_picture_name, write_ctf_page
 from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
@@ -142,7 +140,7 @@ def _fit_all(job: CtfJob, listener: Listener) -> CtfSummary:
             rows.append({"micrograph": name, "reason": outcome})
         else:
             if job.pictures:  # in the main thread: matplotlib's settings are shared by all
-                write_bytes(job.out / _picture_name(number, name), ctf_figure(outcome))
+                write_bytes(job.out / ctf_picture_name(number, name), ctf_figure(outcome))
             rows.append({**outcome.as_dict(), "micrograph": name})
             if not outcome.reason:
                 # what the STAR file needs, without the spectra: memory stays bounded for any number of micrographs
@@ -166,10 +164,6 @@ def _summarise(rows: list[dict[str, Any]], start_time: float) -> CtfSummary:
     return CtfSummary(_frame(rows), time.perf_counter() - start_time, judge_set(flags_of, len(rows) - len(flags_of)))
 
 
-def _picture_name(row: int, name: str) -> str:
-    return f"png/{row + 1:05d}_{Path(name).stem}.png"
-
-
 def _write_account(job: CtfJob, summary: CtfSummary) -> None:
     """Table, verdict and, with pictures, the page."""
     table = summary.table
@@ -177,16 +171,8 @@ def _write_account(job: CtfJob, summary: CtfSummary) -> None:
         table.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
     account = {name: value for name, value in summary.as_dict().items() if name != "fits"}
     write_text(job.out / "verdict.json", json.dumps(account, indent=1) + "\n")
-    if not job.pictures:
-        return
-    against = doubts(table)
-    names = {row: _picture_name(row, str(table["micrograph"][row])) for row in rows_to_show(table)}
-    pictures = [
-        CtfPicture(Path(str(table["micrograph"][row])).name, (job.out / name).read_bytes(), against[row], name)
-        for row, name in names.items()
-    ]
-    footer = f"verglas {__version__}, {summary.seconds:.0f} s"
-    write_text(job.out / "report.html", render(ctf_page(table, pictures, footer)))
+    if job.pictures:
+        write_ctf_page(job.out)
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

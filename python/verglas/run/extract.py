@@ -37,6 +37,7 @@ from verglas.run.extract_inputs import (
     stack_names,
 )
 from verglas.run.extract_output import Piece, particles_of, write_excluded, write_piece
+from verglas.run.micrograph_pages import write_extract_page
 from verglas.run.parallel import in_order
 from verglas.run.reasons import commonest_kind, without_name
 from verglas.types import Micrograph, Particles, Picks
@@ -163,7 +164,7 @@ def extract(
         fields.
     out : path, optional
         Folder to write: one stack per micrograph under ``stacks/``, ``particles.star``, ``excluded.csv``,
-        ``verdict.json``. Without it the images stay in memory.
+        ``verdict.json``, ``report.html``. Without it the images stay in memory.
     ctf : path, optional
         CTFs of the micrographs: see :func:`verglas.io.read_ctf_table`.
     threads : int, optional
@@ -265,6 +266,7 @@ def extract_files(
     summary = ExtractSummary(particles, n_picks, exclusions, without, excess, verdict, time.perf_counter() - start_time)
     if folder is not None:
         write_json(folder / "verdict.json", summary.as_dict())
+        write_extract_page(folder)
     return summary
 
 

@@ -12,17 +12,15 @@ import numpy as np
 import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
-from verglas._version import __version__
 from verglas.detector import frame_totals, place_gain
 from verglas.errors import InputError
-from verglas.io import find_movies, read_json, write_csv, write_json, write_micrographs, write_text
+from verglas.io import find_movies, read_json, write_csv, write_json, write_micrographs
 from verglas.io.micrographs import PATH, PIXEL, SHARED
 from verglas.io.mrc import PathLike
 from verglas.io.rules import written_name
 from verglas.motion import MotionSettings, correct_motion
 from verglas.optics import beam_shift_groups
-from verglas.report.html import render
-from verglas.report.motion import motion_page
+from verglas.run.micrograph_pages import write_motion_page
 from verglas.run.motion_files import PARTS, MovieFiles
 from verglas.run.movie_pattern import CODE, PatternFile
 from verglas.run.movies import as_gain, read_movie
@@ -284,15 +282,11 @@ def _write_account(
     table = star_table(rows, names, folder, session.settings) if rows else pd.DataFrame({PATH: []})
     if rows:
         write_motion_table(folder / "micrographs.star", table)
-        every["picture"] = [f"png/{Path(str(movie)).stem}.png" for movie in every["movie"]]
-        for column in ("early_px", "late_px", "total_px", "local_px", "shift_error_px", "gain_nats"):
-            every[column] = every[column].astype(float)
-        footer = f"verglas {__version__}, motion {session.settings.method}"
         pattern = PatternFile.of(folder, session.record()).found()
-        sentence = pattern["sentence"] if pattern is not None else ""
-        write_text(folder / "report.html", render(motion_page(every, folder, footer, sentence)))
     summary = MotionSummary(table, excluded, folder, session.settings.placement, fixed_pattern=pattern)
     write_json(folder / "motion.json", {k: v for k, v in summary.as_dict().items() if k != "movies"})
+    if rows:
+        write_motion_page(folder)
     return summary
 
 

@@ -51,6 +51,7 @@ from verglas.run.candidates import LeftOut, candidates_star
 from verglas.run.edited_picks import set_aside_edits
 from verglas.run.extract import Microscope
 from verglas.run.fine_tune import chosen_weights
+from verglas.run.micrograph_pages import pick_picture_names, write_pick_page
 from verglas.run.parallel import in_order
 from verglas.run.pick_inputs import optics_of, pixel_size_of, read_templates
 from verglas.run.reasons import most_common_reason, without_name
@@ -148,7 +149,6 @@ class _Done:
     shape: tuple[int, int] = (0, 0)
     pixel_size_A: float = float("nan")
     result: PickResult | None = None
-    thumbnail: bytes = b""
     reason: str = ""
     seconds: float = 0.0
 
@@ -231,8 +231,8 @@ def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSumm
     if job.filaments is not None:
         settings |= {"filaments": asdict(job.filaments)}
     with shown_to(listener) as heard, tenure(job.out, "pick", heard) as held:
-        for folder in (CANDIDATES, *(["pictures"] if job.pictures else [])):
-            (job.out / folder).mkdir(exist_ok=True)
+        for folder in (CANDIDATES, *(["pictures/small"] if job.pictures else [])):
+            (job.out / folder).mkdir(parents=True, exist_ok=True)
         held.write(state="running", settings=settings)
         taught = None if job.examples is None else taught_by(job.examples, table, job)
         weights, said = chosen_weights(job, table)
@@ -278,14 +278,13 @@ def _pick_all(
     files = unique_stems([str(name) for name in table[MICROGRAPH]], ".star")
     listed = [written_name(path, job.out) for path in table[PATH]]  # as picks.star has them
     for one in work:
-        thumbnail = b""
         if one.result is not None:
             write_bytes(job.out / CANDIDATES / files[one.row], candidates_star(one.result, listed[one.row]))
         if one.result is not None and job.pictures:  # here, in one thread: matplotlib's settings are global
-            picture, thumbnail = _pictures(one.result, one.name)
-            write_bytes(job.out / _picture_name(one.name), picture)
+            for file, picture in zip(pick_picture_names(one.name), _pictures(one.result, one.name), strict=True):
+                write_bytes(job.out / file, picture)
         # Without the result: score maps of a whole session would fill the memory.
-        outcomes.append(replace(one, result=None, thumbnail=thumbnail))
+        outcomes.append(replace(one, result=None))
         held.progress("micrographs", len(outcomes), len(table))
     usable = [one for one in outcomes if one.picks is not None]
     if not usable:
@@ -298,7 +297,7 @@ def _pick_all(
     if said := set_aside_edits(job.out, by_file):
         held.note("edits", said)
     _write_quality(job.out, usable, summary)
-    _write_page(job.out, usable, summary)
+    write_pick_page(job.out)
     return summary
 
 
@@ -447,13 +446,6 @@ def compare_with(
     return total, roc
 
 
-def _picture_name(name: str) -> str:
-    """Path of a micrograph's picture: two of one name in different folders stay apart."""
-    path = Path(name)
-    parts = [p for p in path.with_suffix("").parts if p not in ("/", "..", ".")]
-    return f"pictures/{'__'.join(parts) or 'micrograph'}.jpg"
-
-
 def _write_quality(out: Path, usable: Sequence[_Done], summary: PickSummary) -> None:
     with atomic_path(out / "quality.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
@@ -473,23 +465,3 @@ def _write_quality(out: Path, usable: Sequence[_Done], summary: PickSummary) -> 
                 )
             )
     write_text(out / "verdict.json", json.dumps(summary.as_dict(), indent=1) + "\n")
-
-
-def _write_page(out: Path, usable: Sequence[_Done], summary: PickSummary) -> None:
-    from verglas.report.picks import PageRow, picks_page
-
-    rows = [
-        PageRow(one.quality, summary.flags[one.name], one.thumbnail, _picture_name(one.name))
-        for one in usable
-        if one.quality is not None
-    ]
-    numbers = {
-        "micrographs": str(len(usable)),
-        "picks": str(sum(len(p) for p in summary.picks.values())),
-        "per micrograph, median": f"{np.median([len(p) for p in summary.picks.values()]):.0f}",
-        "seconds per micrograph": f"{summary.seconds_each:.2f}",
-    }
-    if summary.merit is not None:
-        numbers["F against given picks"] = f"{summary.merit.f_score:.3f}"
-    page = picks_page(rows, summary.verdict, summary.set_aside, numbers)
-    write_text(out / "report.html", page)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from verglas.errors import InputError
@@ -14,7 +16,8 @@ def rewrite_page(folder: Path) -> Path:
     Parameters
     ----------
     folder : Path
-        Of refine (finished or running), class2d (finished), postprocess or process.
+        Of refine or motion (finished or running), or of class2d, abinitio, postprocess, ctf, pick or extract
+        (finished).
 
     Returns
     -------
@@ -28,24 +31,62 @@ def rewrite_page(folder: Path) -> Path:
     """
     run = folder / "run.json"
     command = str(read_json(run).get("command", "refine")) if run.is_file() else ""
-    if command == "refine":
-        from verglas.report.refine import write_refine_page
-
-        return write_refine_page(folder)
-    if (folder / "postprocess.json").is_file():
-        from verglas.report.postprocess import write_postprocess_page
-
-        return write_postprocess_page(folder)
-    if command == "class2d":
-        from verglas.run.class2d_page import write_again
-
-        return write_again(folder)
-    if command == "abinitio":
-        raise InputError(
-            f"{folder}: the page of abinitio shows the maps of all starts, which only the job has; the one it wrote is "
-            f"{folder / 'report.html'}, and the same command given again writes it anew"
-        )
+    for holds, write in _WRITERS.items():
+        if command == holds or (not command and (folder / holds).is_file()):
+            return write(folder)
+    # Beside a run.json of another job, too: postprocess writes into the folder of a refinement's like.
+    if (folder / _POSTPROCESS).is_file():
+        return _WRITERS[_POSTPROCESS](folder)
     raise InputError(
-        f"{folder}: no run whose page can be written again; expected the folder of refine, class2d, "
-        "postprocess or process"
+        f"{folder}: no run whose page can be written again; expected the folder of refine, class2d, abinitio, "
+        "postprocess, motion, ctf, pick, extract or process"
     )
+
+
+def _refine(folder: Path) -> Path:
+    from verglas.report.refine import write_refine_page
+
+    return write_refine_page(folder)
+
+
+def _postprocess(folder: Path) -> Path:
+    from verglas.report.postprocess import write_postprocess_page
+
+    return write_postprocess_page(folder)
+
+
+def _class2d(folder: Path) -> Path:
+    from verglas.run.class2d_page import write_again
+
+    return write_again(folder)
+
+
+def _abinitio(folder: Path) -> Path:
+    from verglas.run.abinitio_page import write_again
+
+    return write_again(folder)
+
+
+def _micrographs(folder: Path, kind: str) -> Path:
+    from verglas.run import micrograph_pages
+
+    return {
+        "motion": micrograph_pages.write_motion_page,
+        "ctf": micrograph_pages.write_ctf_page,
+        "pick": micrograph_pages.write_pick_page,
+        "extract": micrograph_pages.write_extract_page,
+    }[kind](folder)
+
+
+_POSTPROCESS = "postprocess.json"
+# A command, as run.json has it; or, of jobs that write none, a file that only their folders hold.
+_WRITERS: dict[str, Callable[[Path], Path]] = {
+    "refine": _refine,
+    "class2d": _class2d,
+    "abinitio": _abinitio,
+    "motion": partial(_micrographs, kind="motion"),
+    "pick": partial(_micrographs, kind="pick"),
+    _POSTPROCESS: _postprocess,
+    "ctf.csv": partial(_micrographs, kind="ctf"),
+    "excluded.csv": partial(_micrographs, kind="extract"),
+}
