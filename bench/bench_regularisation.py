@@ -33,9 +33,9 @@ from verglas.geometry import euler_to_matrix, matrix_to_euler
 from verglas.masks import dilate, soft_edge, soft_sphere
 from verglas.refinement import schedule
 from verglas.refinement.em import initial_state, refine_state
-from verglas.refinement.prior import PRIORS, HalfMaps, MapSource
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.start import make_problem
+from verglas.regularisation import PRIORS, HalfMaps, MapSource
 from verglas.search.problem import survey
 from verglas.simulate import Model
 from verglas.types import Poses

@@ -8,7 +8,7 @@ import verglas as vg
 from verglas import fourier
 from verglas.assessment import fsc
 from verglas.masks import soft_sphere
-from verglas.refinement.prior import HalfMaps, MapSource
+from verglas.regularisation import HalfMaps, MapSource
 from verglas.types.arrays import Float32Array
 
 BOX, RADIUS, PIXEL_A = 32, 14, 4.0

@@ -16,7 +16,8 @@ from verglas import fourier, ops
 from verglas.errors import InputError, SettingError
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.reconstruction.direct import fft_weights
-from verglas.refinement.prior import (
+from verglas.refinement.settings import RefineSettings
+from verglas.regularisation import (
     DenoisedBy,
     HalfMaps,
     MapSource,
@@ -26,8 +27,7 @@ from verglas.refinement.prior import (
     Wiener,
     prior_of,
 )
-from verglas.refinement.prior.shrinkage import sure_threshold
-from verglas.refinement.settings import RefineSettings
+from verglas.regularisation.shrinkage import sure_threshold
 from verglas.run.external_prior import ExternalReconstruct
 
 # -- each half alone ---------------------------------------------------------------------------------------------------

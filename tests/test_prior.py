@@ -16,10 +16,10 @@ from verglas.reconstruction.sums import finish
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate
 from verglas.refinement.figures import Figures
-from verglas.refinement.prior import LocalWiener, MapSource, Wiener
-from verglas.refinement.prior.choice import Choice, HeldOutPoses
+from verglas.refinement.prior_choice import Choice, HeldOutPoses
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.update import _limit_band, class_maps, join_halves, solve
+from verglas.regularisation import LocalWiener, MapSource, Wiener
 from verglas.search.problem import survey
 
 # -- noise stays noise -------------------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def test_half_maps_of_noise_still_do_not_correlate():
 
 def test_a_gain_of_its_own_for_every_place_would_make_noise_correlate(monkeypatch):
     # What the pools are for: without them the test above must fail.
-    monkeypatch.setattr("verglas.refinement.prior.local._pool", lambda correlation, *_: np.clip(correlation, 0, 0.999))
+    monkeypatch.setattr("verglas.regularisation.local._pool", lambda correlation, *_: np.clip(correlation, 0, 0.999))
     found = np.array([z_scores(regularised(LocalWiener(), noise(seed))) for seed in range(2)])
     assert found.mean() > 3
 

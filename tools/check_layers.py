@@ -25,6 +25,7 @@ STAGES = {
     "extraction",
     "classification",
     "search",
+    "regularisation",
     "refinement",
     "map_geometry",
     "initial_model",
@@ -58,14 +59,15 @@ ALLOWED: dict[str, set[str]] = {
     "optics": FOR_STAGES - {"optics"},
     "gridding": {"ops", *LOW},
     **{name: FOR_STAGES for name in STAGES},
-    # search < refinement < initial_model: the M-step is a reconstruction, its prior comes from the FSC, and a first map
-    # is made by the steps of a refinement
+    # regularisation < refinement < initial_model: the M-step is a reconstruction, what it is regularised by comes from
+    # the FSC, and a first map is made by the steps of a refinement
     "search": FOR_STAGES | {"reconstruction"},
     "classification": FOR_STAGES | {"search"},
     "picking": FOR_STAGES | {"learned"},
     # a model is judged by a map through the density that it would have
     "assessment": FOR_STAGES | {"simulate"},
-    "refinement": FOR_STAGES | {"search", "reconstruction", "assessment"},
+    "regularisation": FOR_STAGES | {"reconstruction", "assessment"},
+    "refinement": FOR_STAGES | {"search", "reconstruction", "assessment", "regularisation"},
     "initial_model": FOR_STAGES | {"search", "refinement", "map_geometry", "reconstruction", "assessment"},
     # maps of tilt pairs: images aligned to class averages, poses from the pair, sums, classes turned onto each other
     "tilting": FOR_STAGES | {"classification", "search", "reconstruction", "map_geometry", "assessment"},

@@ -20,11 +20,11 @@ from verglas.geometry import angular_distance
 from verglas.refinement import schedule, start
 from verglas.refinement.curvature import on_the_sphere
 from verglas.refinement.figures import Figures
-from verglas.refinement.prior import PRIORS, LocalWiener, Prior, Wiener
-from verglas.refinement.prior.choice import HeldOutPoses
+from verglas.refinement.prior_choice import HeldOutPoses
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.state import State
 from verglas.refinement.update import ClassMaps, Judge, class_maps, learn, mask_from_map, resolution_shell
+from verglas.regularisation import PRIORS, LocalWiener, Prior, Wiener
 from verglas.search.grid_step import HalfSums
 from verglas.search.half_pass import HalfTask, Runner, run_here
 from verglas.search.state import HalfModel, PoseTable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from verglas.refinement.prior.protocol import Prior
 from verglas.refinement.settings import RefineSettings
+from verglas.regularisation.protocol import Prior
 from verglas.search.problem import Problem
 from verglas.types.arrays import IntArray
 

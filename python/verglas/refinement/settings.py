@@ -42,7 +42,7 @@ class RefineSettings:
     regularisation : {"global", "local", "auto", "sidesplitter", "wavelet", "total-variation", "external"}
         What the maps are regularised by: one signal to noise ratio for each shell, or one for each place as well; or
         whichever of the two explains held-out particles better. Further priors are those of
-        :mod:`verglas.refinement.prior`, and a program.
+        :mod:`verglas.regularisation`, and a program.
     external_reconstruct : str, optional
         That program, called with a STAR file as by ``relion_refine --external_reconstruct``.
     prior_factor : float, optional

@@ -5,7 +5,7 @@ r"""From sums to half maps: FSC, Wiener/MAP update, joining at low resolution, n
 
 (Scheres 2012, J. Mol. Biol. 415, 406-418, with the FSC of the half maps in place of one map's spectrum). On the grid
 the prior is the shell mean of the weights divided by T SSNR (:func:`verglas.reconstruction.direct.density_weights`).
-Other priors are in :mod:`verglas.refinement.prior`; every FSC is that of the half maps before any of them.
+Other priors are in :mod:`verglas.regularisation`; every FSC is that of the half maps before any of them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from verglas.assessment.postprocess import PostprocessSettings
 from verglas.reconstruction.direct import fft_weights, shell_means
 from verglas.reconstruction.sums import finish
 from verglas.reconstruction.sums import solve as sums_to_map
-from verglas.refinement.prior.choice import PLAIN, Choice
-from verglas.refinement.prior.protocol import HalfMaps, MapSource, Prior, Wiener
+from verglas.refinement.prior_choice import PLAIN, Choice
 from verglas.refinement.problem import RefineProblem
+from verglas.regularisation.protocol import HalfMaps, MapSource, Prior, Wiener
 from verglas.search.grid_step import Totals
 from verglas.search.state import HalfModel, PoseTable
 from verglas.types import Map

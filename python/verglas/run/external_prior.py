@@ -16,8 +16,8 @@ from verglas import fourier
 from verglas.errors import FormatError, InputError
 from verglas.io import read_map, write_map, write_star
 from verglas.masks import distance_from
-from verglas.refinement.prior.given import checked_map, join_maps
-from verglas.refinement.prior.protocol import HalfMaps, MapSource, Regulariser, Wiener
+from verglas.regularisation.given import checked_map, join_maps
+from verglas.regularisation.protocol import HalfMaps, MapSource, Regulariser, Wiener
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 

@@ -19,11 +19,11 @@ from verglas.io import read_particles
 from verglas.io.image_cache import ImageCache
 from verglas.optics import depth_of_field_sentence, for_job
 from verglas.refinement.em import Iteration, refine_state
-from verglas.refinement.prior import Prior, prior_of
-from verglas.refinement.prior.given import Denoiser
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
+from verglas.regularisation import Prior, prior_of
+from verglas.regularisation.given import Denoiser
 from verglas.run import credible
 from verglas.run.checkpoint import Checkpoint, write_checkpoint
 from verglas.run.cluster import ClusterChoice, ClusterUse
@@ -151,8 +151,8 @@ def refine(
         Soft solvent mask; by default made from the map once it is good enough.
     prior : callable or Prior, optional
         Of one's own, in place of ``regularisation``: ``prior(half_map, fsc)`` is called for each half map alone and
-        returns a better one (:class:`verglas.refinement.prior.DenoisedBy`), or an object as
-        :class:`verglas.refinement.prior.Prior` describes. A run that goes on compares its name alone: that it still
+        returns a better one (:class:`verglas.regularisation.DenoisedBy`), or an object as
+        :class:`verglas.regularisation.Prior` describes. A run that goes on compares its name alone: that it still
         does the same is the caller's to see to.
     device : str
         ``"cpu"``; ``"cuda:0"``; ``"cuda:0,cuda:1"``, which share the particles; ``"cuda"`` for every GPU there is.

@@ -17,10 +17,10 @@ from verglas.reconstruction.half_sets import split_halves
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state
 from verglas.refinement.plan import MemoryPlan, plan_memory, with_plan
-from verglas.refinement.prior import Prior
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
+from verglas.regularisation import Prior
 from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from verglas.run.refine_folder import RefineFolder
 from verglas.run.refine_inputs import as_map, close_identity, differences, fit_to_particles, fits_in_memory, fitted_mask

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from verglas import fourier
 from verglas.errors import InputError
-from verglas.refinement.prior.protocol import HalfMaps, MapSource, Prior, Regulariser, Wiener
+from verglas.regularisation.protocol import HalfMaps, MapSource, Prior, Regulariser, Wiener
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 
@@ -35,7 +35,7 @@ class DenoisedBy:
 
     Examples
     --------
-    >>> from verglas.refinement.prior import DenoisedBy
+    >>> from verglas.regularisation import DenoisedBy
     >>> DenoisedBy(lambda half, fsc: 0.5 * half.data, "half of it").name
     'half of it'
     """

@@ -18,8 +18,8 @@ import numpy as np
 from verglas import fourier
 from verglas.errors import InputError
 from verglas.reconstruction.priors import TotalVariation, soft
-from verglas.refinement.prior.given import join_maps
-from verglas.refinement.prior.protocol import HalfMaps, MapSource, Regulariser, Wiener
+from verglas.regularisation.given import join_maps
+from verglas.regularisation.protocol import HalfMaps, MapSource, Regulariser, Wiener
 from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray
 
 _WAVELET = "sym4"
@@ -86,7 +86,7 @@ def sure_threshold(coefficients: Array) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.refinement.prior.shrinkage import sure_threshold
+    >>> from verglas.regularisation.shrinkage import sure_threshold
     >>> noise = np.random.default_rng(0).normal(size=4096)
     >>> round(sure_threshold(noise), 2), sure_threshold(noise + 6 * np.sign(noise))
     (4.08, 0.0)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from verglas.refinement.prior.given import DenoisedBy, prior_of
-from verglas.refinement.prior.local import LocalWiener
-from verglas.refinement.prior.protocol import HalfMaps, MapSource, Prior, Regulariser, Wiener
-from verglas.refinement.prior.shrinkage import TotalVariationPrior, WaveletShrinkage
-from verglas.refinement.prior.sidesplitter import SideSplitter
+from verglas.regularisation.given import DenoisedBy, prior_of
+from verglas.regularisation.local import LocalWiener
+from verglas.regularisation.protocol import HalfMaps, MapSource, Prior, Regulariser, Wiener
+from verglas.regularisation.shrinkage import TotalVariationPrior, WaveletShrinkage
+from verglas.regularisation.sidesplitter import SideSplitter
 
 # Name in the settings -> the prior.
 PRIORS: dict[str, Callable[[], Prior]] = {

@@ -1,4 +1,4 @@
-"""Which of several priors explains held-out particles better: the maps of each half, by the particles of the other."""
+"""Which prior of maps explains held-out particles better: the maps of each half, by the particles of the other."""
 
 from __future__ import annotations
 

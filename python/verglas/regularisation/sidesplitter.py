@@ -16,8 +16,8 @@ import numpy as np
 
 from verglas import fourier
 from verglas.assessment.local_bands import Band, Windowed, band_map, nearest_points
-from verglas.refinement.prior.local import LocalSSNR, prior_bands
-from verglas.refinement.prior.protocol import HalfMaps, MapSource, Regulariser, Wiener
+from verglas.regularisation.local import LocalSSNR, prior_bands
+from verglas.regularisation.protocol import HalfMaps, MapSource, Regulariser, Wiener
 from verglas.types.arrays import Complex64Array, Float32Array, FloatArray
 
 
@@ -27,7 +27,7 @@ class SideSplitter:
 
     Examples
     --------
-    >>> from verglas.refinement.prior import SideSplitter
+    >>> from verglas.regularisation import SideSplitter
     >>> SideSplitter().name
     'sidesplitter'
     """

@@ -140,7 +140,7 @@ class Wiener:
     Examples
     --------
     >>> import numpy as np
-    >>> from verglas.refinement.prior import HalfMaps, MapSource, Wiener
+    >>> from verglas.regularisation import HalfMaps, MapSource, Wiener
     >>> flat = np.ones((2, 8, 8, 8), np.float32)
     >>> given = HalfMaps(flat, np.full(4, 0.5), radius=3, T=1.0, mask=flat[0])
     >>> told = []

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from verglas.assessment.local_bands import BAND_OF_WINDOW, Band, Windowed, filter_by_bands, linear_bands, nearest_points
 from verglas.assessment.local_resolution import LocalResolutionSettings
 from verglas.assessment.local_scan import SignificanceValues
-from verglas.refinement.prior.protocol import FSC_MOST, HalfMaps, MapSource, Regulariser, Wiener
+from verglas.regularisation.protocol import FSC_MOST, HalfMaps, MapSource, Regulariser, Wiener
 from verglas.types.arrays import Float32Array, FloatArray
 
 _WINDOW_RESOLUTIONS = 2.0  # radius of the window, in resolutions of the whole map, as for local resolution
