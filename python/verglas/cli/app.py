@@ -36,6 +36,8 @@ _COMMANDS = (
     "class2d",
     "select",
     "merge",
+    "outliers",
+    "consensus",
     "check_bias",
     "align",
     "abinitio",

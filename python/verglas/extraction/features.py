@@ -26,7 +26,7 @@ FEATURES = (
 )
 
 
-def particle_features(images: npt.ArrayLike, radius_px: float) -> FloatArray:
+def particle_features(images: npt.ArrayLike, radius_px: float, *, profile: npt.ArrayLike | None = None) -> FloatArray:
     """What particle images are judged by, one row each, columns :data:`FEATURES`.
 
     Mean, deviation, skewness and kurtosis inside the circle; mean and deviation of the rim outside it; distance of the
@@ -38,24 +38,23 @@ def particle_features(images: npt.ArrayLike, radius_px: float) -> FloatArray:
         Square boxes.
     radius_px : float
         Of the particle.
+    profile : (box // 2,) float, optional
+        The median profile (:func:`median_profile`); that of these images by default. Batches of one set need one.
 
     Returns
     -------
     (n, 10) float64
     """
-    stack = np.asarray(images, np.float64)
-    if stack.ndim != 3 or stack.shape[1] != stack.shape[2]:
-        raise InputError(f"images: expected square boxes (n, y, x), got shape {stack.shape}")
+    stack = _boxes(images)
     box = stack.shape[1]
     distance = masks.distance_from((box, box))
     inside, rim = distance <= radius_px, (distance > radius_px) & (distance <= max(radius_px + 2, 0.5 * box))
     core, edge = stack[:, inside], stack[:, rim]
     mean, deviation = core.mean(axis=1), np.maximum(core.std(axis=1), 1e-12)
     normal = (core - mean[:, None]) / deviation[:, None]
-    ring = np.rint(distance).astype(np.int64)
-    counts = np.bincount(ring.ravel())
-    profiles = np.stack([np.bincount(ring.ravel(), image.ravel()) / counts for image in stack])[:, : box // 2]
-    apart = np.sqrt(((profiles - np.median(profiles, axis=0)) ** 2).mean(axis=1))
+    profiles = _profiles(stack)
+    usual = np.median(profiles, axis=0) if profile is None else np.asarray(profile, np.float64)
+    apart = np.sqrt(((profiles - usual) ** 2).mean(axis=1))
     shells = fourier.shells((box, box))
     power = np.abs(fourier.forward(stack, 2)) ** 2
     limits = (1, box // 12 + 2, box // 5 + 3, box // 2 + 1)
@@ -72,6 +71,25 @@ def particle_features(images: npt.ArrayLike, radius_px: float) -> FloatArray:
             *bands,
         ]
     )
+
+
+def median_profile(images: npt.ArrayLike) -> FloatArray:
+    """Median over images (n, box, box) of their rotational averages about the centre, (box // 2,) rings."""
+    return np.asarray(np.median(_profiles(_boxes(images)), axis=0))
+
+
+def _boxes(images: npt.ArrayLike) -> FloatArray:
+    stack = np.asarray(images, np.float64)
+    if stack.ndim != 3 or stack.shape[1] != stack.shape[2]:
+        raise InputError(f"images: expected square boxes (n, y, x), got shape {stack.shape}")
+    return stack
+
+
+def _profiles(stack: FloatArray) -> FloatArray:
+    box = stack.shape[1]
+    ring = np.rint(masks.distance_from((box, box))).astype(np.int64).ravel()
+    counts = np.bincount(ring)
+    return np.stack([np.bincount(ring, image.ravel()) / counts for image in stack])[:, : box // 2]
 
 
 def outlier_z(features: npt.ArrayLike) -> FloatArray:

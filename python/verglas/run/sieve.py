@@ -21,11 +21,11 @@ from verglas.assessment import (
 )
 from verglas.errors import InputError
 from verglas.heterogeneity.expand import PARENT
-from verglas.io.stack import StackSource
 from verglas.masks import checked_mask
 from verglas.run.alignability import alignability_of_some
 from verglas.run.ctf_refine_inputs import Prepared, prepare
 from verglas.run.half_maps import pixels_between, reconstruct_halves, solvent_or_sphere
+from verglas.run.image_names import image_names
 from verglas.run.sieve_rounds import (
     LEAST_HELD_OUT,
     LEAST_IN_HALF,
@@ -285,7 +285,7 @@ def _matching(given: Particles, previous: Particles, prepared: Prepared) -> Pose
     """Poses of the other set for the rows in use; by image, or row by row where images have no names."""
     if previous.poses is None:
         raise InputError(f"{previous.where}: sieve: the previous particles have no poses")
-    rows, names = prepared.rows, (_names(given), _names(previous))
+    rows, names = prepared.rows, (image_names(given), image_names(previous))
     if names[0] is not None and names[1] is not None:
         mine, theirs = names[0].take(prepared.rows), names[1]
         if not theirs.is_unique:
@@ -300,16 +300,6 @@ def _matching(given: Particles, previous: Particles, prepared: Prepared) -> Pose
     elif len(previous) != len(given):
         raise InputError(f"{previous.where}: sieve: {len(previous)} previous particles for {len(given)}")
     return previous.poses[rows]
-
-
-def _names(particles: Particles) -> pd.MultiIndex | None:
-    """Frame and whole path of the stack of every image; files in other folders write the same stack differently."""
-    source = particles.source
-    if not isinstance(source, StackSource):
-        return None
-    stacks, number = np.unique(source.stack_of, return_inverse=True)
-    paths = np.array([str(source.path(int(k)).resolve()) for k in stacks], object)
-    return pd.MultiIndex.from_arrays([source.frame + 1, paths[number.reshape(-1)]])
 
 
 @dataclass(eq=False)
