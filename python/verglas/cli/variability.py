@@ -24,6 +24,7 @@ def variability(
     particles: Path = typer.Argument(..., help="Particles with poses: RELION STAR or cryoSPARC .cs."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder to write."),
     mask: Path = typer.Option(None, "--mask", help="Where components may lie, 0 to 1 [sphere of the diameter]."),
+    clusters: int = typer.Option(None, "--clusters", min=1, help="Clusters of the coordinates [held-out likelihood]."),
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
@@ -33,9 +34,12 @@ def variability(
     """Find mean and principal components of particles at known poses, with every particle's coordinates.
 
     The number of components is that which raises the likelihood of particles that they were not learned from: none in
-    homogeneous data. Writes mean.mrc, component1.mrc and states along it, coordinates.csv, variability.npz,
-    particles.star, variability.json and report.html.
+    homogeneous data. The page shows the free energy over the coordinates. Writes mean.mrc, component1.mrc and states
+    along it, deviation.mrc, path_state1.mrc, ... (maps of the particles along a way across), coordinates.csv,
+    variability.npz, particles.star, particles_cluster1.star, ..., variability.json and report.html.
     """
     chosen = settings_from("variability", VariabilitySettings, **settings)
-    made = variability_files(particles, out, stack=stack, mask=mask, settings=chosen, threads=threads)
+    made = variability_files(
+        particles, out, stack=stack, mask=mask, settings=chosen, clusters=clusters, threads=threads
+    )
     typer.echo(json.dumps(summary(made), indent=2) if as_json else f"{made.sentence}: {out}/report.html")

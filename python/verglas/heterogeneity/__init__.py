@@ -7,35 +7,44 @@ from verglas.heterogeneity.classes import ClassTrial
 from verglas.heterogeneity.evidence import HeterogeneityTest, heterogeneity_test
 from verglas.heterogeneity.expand import collapse_symmetry, expand_symmetry
 from verglas.heterogeneity.fixed_classes import fit_classes, population_errors
+from verglas.heterogeneity.landscape import Landscape, Mixture, landscape
 from verglas.heterogeneity.motions import Motions, motions_of
 from verglas.heterogeneity.posed import PosedImages, posed_images
 from verglas.heterogeneity.regions import Region, in_regions
+from verglas.heterogeneity.resampled import BootstrapVariance, SubsetLandscape, bootstrap_variance, subset_landscape
 from verglas.heterogeneity.settings import ClassSettings, MultibodySettings, TestSettings, VariabilitySettings
 from verglas.heterogeneity.subtract import SubtractedSource, subtract
 from verglas.heterogeneity.variability import Variability, variability
 
 __all__ = [
     "Body",
+    "BootstrapVariance",
     "ClassSettings",
     "ClassTrial",
     "HeterogeneityTest",
+    "Landscape",
+    "Mixture",
     "Motions",
     "MultibodySettings",
     "PosedImages",
     "Region",
+    "SubsetLandscape",
     "SubtractedSource",
     "TestSettings",
     "Variability",
     "VariabilitySettings",
+    "bootstrap_variance",
     "collapse_symmetry",
     "expand_symmetry",
     "fit_classes",
     "heterogeneity_test",
     "in_regions",
+    "landscape",
     "make_bodies",
     "motions_of",
     "population_errors",
     "posed_images",
+    "subset_landscape",
     "subtract",
     "variability",
 ]

@@ -18,7 +18,8 @@ from verglas.heterogeneity.components import (
     mean_model,
 )
 from verglas.heterogeneity.gain import mean_gain
-from verglas.heterogeneity.linear import half_volumes, one_pass
+from verglas.heterogeneity.kernel_maps import FEWEST, choose_width, kernel_weights, weighted_halves, worth
+from verglas.heterogeneity.landscape import Landscape, landscape
 from verglas.heterogeneity.posed import PosedImages, posed_as_chosen
 from verglas.heterogeneity.settings import AUTO, VariabilitySettings
 from verglas.image import fourier_resample
@@ -33,7 +34,6 @@ from verglas.types.settings import settings_from
 
 SIGNIFICANT = 3.0  # standard errors that a held-out gain must have
 _LEAST_NATS = 5.0  # and over all particles: less is of no consequence
-_FEWEST_WEIGHT = 20.0  # particles whose weights make a volume
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,33 +109,66 @@ class Variability:
             data = data + value * component.data
         return Map(data.astype(np.float32), self.mean.pixel_size_A)
 
-    def neighbours_map(self, z: FloatArray, *, width: float = 0.5) -> tuple[Map, float]:
+    def neighbours_map(self, z: FloatArray, *, width: float | None = None) -> tuple[Map, float]:
         """Map of the particles near a point, by kernel regression: a reconstruction from images, no model's guess.
 
         Parameters
         ----------
         z : (k,) float64
             Coordinates.
-        width : float
+        width : float, optional
             Of the Gaussian kernel, in standard deviations of the coordinates; each particle's own covariance is added.
+            By default the one whose half maps explain the nearest particles of the other half set best
+            (:func:`verglas.heterogeneity.kernel_maps.choose_width`).
 
         Returns
         -------
         Map, float
             And the number of particles it is worth, (sum w)^2 / sum w^2.
         """
-        weight = self.kernel_weights(z, width)
-        worth = float(weight.sum() ** 2 / np.square(weight).sum())
-        if worth < _FEWEST_WEIGHT:
-            raise InputError(f"neighbours_map: {worth:.0f} particles lie near {np.round(z, 2)}; choose a wider kernel")
-        return self._full(_weighted_map(self.posed, self.model, weight, self.contrast)), worth
+        if width is None:
+            width = choose_width(
+                self.posed, self.model.sigma2, self.coordinates, self.covariances, self.contrast, np.asarray(z)
+            )
+        weight = kernel_weights(self.coordinates, self.covariances, z, width)
+        if worth(weight) < FEWEST:
+            raise InputError(
+                f"neighbours_map: {worth(weight):.0f} particles lie near {np.round(z, 2)}; choose a wider kernel"
+            )
+        halves = weighted_halves(self.posed, self.model.sigma2, weight[:, None], self.contrast)
+        return self._full((halves[0][0] + halves[1][0]) / 2), worth(weight)
 
-    def kernel_weights(self, z: FloatArray, width: float) -> FloatArray:
-        """(n,) Gaussian weights of the particles about a point."""
-        away = self.coordinates - np.asarray(z, np.float64)
-        spread = self.covariances + np.diag((width**2) * self.coordinates.var(axis=0))
-        distance = np.einsum("iq,iq->i", away, np.linalg.solve(spread, away[:, :, None])[:, :, 0])
-        return np.exp(-0.5 * (distance - distance.min()))
+    def landscape(self, clusters: int | None = None, *, most_clusters: int = 6) -> Landscape:
+        """Density of the coordinates, freed of each particle's own uncertainty, its clusters and free energy.
+
+        Parameters
+        ----------
+        clusters : int, optional
+            By default as many as held-out particles ask for.
+        most_clusters : int
+            Where that ends.
+        """
+        return landscape(
+            self.coordinates,
+            self.covariances,
+            self.eigenvalues,
+            self.posed.half,
+            clusters=clusters,
+            most_clusters=most_clusters,
+            seed=self.settings.seed,
+        )
+
+    @property
+    def deviation(self) -> Map:
+        r"""Standard deviation of every voxel over the particles, :math:`\sqrt{\sum_q \lambda_q U_q^2}`.
+
+        By maximum likelihood (in the manner of Zheng, Wang and Doerschuk 2012, J. Opt. Soc. Am. A 29, 959): noise and
+        what the views leave open are not in it, and it is 0 where nothing varies.
+        """
+        variance = np.zeros(self.mean.data.shape)
+        for value, component in zip(self.eigenvalues, self.components, strict=True):
+            variance += value * np.square(component.data, dtype=np.float64)
+        return self.mean.with_data(np.sqrt(variance).astype(np.float32))
 
     def trajectory(self, component: int = 0, count: int = 7) -> tuple[FloatArray, list[Map]]:
         """Points from the 5th to the 95th percentile of a coordinate, the others at their median, and their maps."""
@@ -307,20 +340,3 @@ def _result(
         model,
         used,
     )
-
-
-def _weighted_map(posed: PosedImages, model: ComponentModel, weight: FloatArray, contrast: FloatArray) -> Float32Array:
-    """Reconstruction with a weight per particle, regularised by the FSC of the weighted half maps."""
-    sums = []
-    for half in (1, 2):
-        rows: IntArray = posed.rows_of_half(half)
-        rows = rows[weight[rows] > 1e-4 * weight.max()]
-
-        def moments(made: Any) -> tuple[FloatArray, FloatArray]:
-            w, a = weight[made.batch.rows], contrast[made.batch.rows]
-            return (w * a)[:, None], (w * a**2)[:, None, None]
-
-        volume = model.volumes[:1]
-        sums.append(one_pass(posed, volume, model.sigma2, rows, moments, [posed.radius], mixed=False))
-    volumes, _ = half_volumes(posed, sums, posed.sphere)
-    return (volumes[0][0] + volumes[1][0]) / 2

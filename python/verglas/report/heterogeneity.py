@@ -24,8 +24,10 @@ def settings_section(settings: Mapping[str, Any]) -> Section:
     return Section("Settings", blocks=[Table(("setting", "value"), rows)])
 
 
-def variability_page(made: Variability, settings: Mapping[str, Any], footer: str = "") -> Page:
-    """The page of a variability analysis."""
+def variability_page(
+    made: Variability, settings: Mapping[str, Any], footer: str = "", spread: Section | None = None
+) -> Page:
+    """The page of a variability analysis; ``spread`` is :func:`verglas.report.landscape.landscape_section`."""
     numbers = {
         "components": str(made.n_components),
         "particles": f"{len(made.particles)}",
@@ -67,6 +69,12 @@ def variability_page(made: Variability, settings: Mapping[str, Any], footer: str
                 [charts_block(coordinate_charts(made.coordinates, made.covariances))],
             )
         )
+    if made.n_components:
+        words = "Standard deviation of every voxel over the particles, by the components; noise is not in it."
+        picture = Picture(figures.slices({"mean": made.mean, "deviation": made.deviation}, shared_scale=False), words)
+        sections.append(Section("Where it varies", words, [picture]))
+    if spread is not None:
+        sections.append(spread)
     sections.append(settings_section(settings))
     return Page("verglas variability", capital(made.sentence), numbers, sections, footer)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
-from verglas.heterogeneity import Variability, VariabilitySettings, variability
+from verglas.errors import InputError
+from verglas.heterogeneity import Landscape, Variability, VariabilitySettings, variability
 from verglas.io import (
     atomic_path,
     read_map,
@@ -23,11 +24,13 @@ from verglas.io import (
 )
 from verglas.report.heterogeneity import variability_page
 from verglas.report.html import render
+from verglas.report.landscape import landscape_section
 from verglas.run.live_page import footer_text
 from verglas.run.numbered_files import remove_numbered
 from verglas.run.set_aside import set_aside_sentence, write_set_aside
-from verglas.run.tenure import now_text, tenure
-from verglas.types import Particles
+from verglas.run.tenure import Tenure, now_text, tenure
+from verglas.types import Map, Particles
+from verglas.types.arrays import FloatArray
 
 _TRAJECTORY = 5
 
@@ -39,6 +42,7 @@ def variability_files(
     stack: Path | None = None,
     mask: Path | None = None,
     settings: VariabilitySettings | None = None,
+    clusters: int | None = None,
     threads: int | None = None,
     listener: ListenerChoice = "screen",
 ) -> Variability:
@@ -51,6 +55,8 @@ def variability_files(
     stack, mask : Path, optional
         Image stack in place of the one that the file names; where components may lie.
     settings : VariabilitySettings, optional
+    clusters : int, optional
+        Clusters of the coordinates; by default as many as held-out particles ask for.
     threads : int, optional
     listener : Listener, "screen" or None
     """
@@ -61,7 +67,8 @@ def variability_files(
         made = variability(given, settings, mask=inside, threads=threads, listener=held)
         if made.excluded:
             held.note("set_aside", set_aside_sentence(made.excluded))
-        _write(out, made)
+        spread = _spread(made, clusters, held) if made.n_components else None
+        _write(out, made, spread)
         write_set_aside(out, given, made.excluded)
         return made
 
@@ -80,19 +87,67 @@ def summary(made: Variability) -> dict[str, Any]:
     }
 
 
-def with_coordinates(made: Variability) -> Particles:
-    """The particles with a column for each coordinate, its standard deviation, and the contrast."""
+def with_coordinates(made: Variability, land: Landscape | None = None) -> Particles:
+    """The particles with a column for each coordinate, its standard deviation, the contrast, and the cluster."""
     names = map(str, made.particles.table)
     columns: dict[str, Any] = {n: None for n in names if n.startswith("verglasCoordinate")}  # of an earlier analysis
     columns["verglasContrast"] = made.contrast
+    columns["verglasCluster"] = None if land is None else land.cluster
     for q in range(made.n_components):
         columns[f"verglasCoordinate{q + 1}"] = made.coordinates[:, q]
         columns[f"verglasCoordinateError{q + 1}"] = np.sqrt(made.covariances[:, q, q])
     return made.particles.with_columns(**columns)
 
 
-def _write(folder: Path, made: Variability) -> None:
+@dataclass(frozen=True, eq=False)
+class _Spread:
+    """How particles are spread, and maps of those along a way across."""
+
+    land: Landscape
+    path: FloatArray
+    maps: list[tuple[Map, float]]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "clusters": self.land.clusters,
+            "cluster_shares": self.land.mixture.shares.tolist(),
+            "cluster_centres": self.land.mixture.means.tolist(),
+            "cluster_particles": np.bincount(self.land.cluster, minlength=self.land.clusters + 1)[1:].tolist(),
+            "cluster_trials": self.land.trials.to_dict("records"),
+            "path": self.path.tolist(),
+            "path_particles": [number for _, number in self.maps],
+        }
+
+
+def _spread(made: Variability, clusters: int | None, held: Tenure) -> _Spread:
+    land = made.landscape(clusters)
+    path = land.path(*land.ends(), count=_TRAJECTORY)
+    maps = []
+    try:
+        maps = [made.neighbours_map(z) for z in path]
+    except InputError as few:
+        held.note("path", f"no maps along the path: {few}")
+    return _Spread(land, path, maps)
+
+
+def _write_spread(folder: Path, made: Variability, spread: _Spread | None) -> None:
+    count = 0 if spread is None or spread.land.clusters == 1 else spread.land.clusters
+    remove_numbered(folder, r"particles_cluster(?P<number>\d+)\.star", count)
+    remove_numbered(folder, r"path_state(?P<number>\d+)\.mrc", 0 if spread is None else len(spread.maps))
+    if spread is None:
+        (folder / "deviation.mrc").unlink(missing_ok=True)
+        return
+    write_map(folder / "deviation.mrc", made.deviation)
+    for number, (volume, _) in enumerate(spread.maps, 1):
+        write_map(folder / f"path_state{number}.mrc", volume)
+    everyone = with_coordinates(made, spread.land)
+    for k in range(1, count + 1):
+        write_particles(folder / f"particles_cluster{k}.star", everyone[np.flatnonzero(spread.land.cluster == k)])
+
+
+def _write(folder: Path, made: Variability, spread: _Spread | None) -> None:
     remove_numbered(folder, r"component(?P<number>\d+)(_state\d+)?\.mrc", made.n_components)
+    _write_spread(folder, made, spread)
     write_map(folder / "mean.mrc", made.mean)
     for q, component in enumerate(made.components):
         write_map(folder / f"component{q + 1}.mrc", component)
@@ -113,12 +168,13 @@ def _write(folder: Path, made: Variability) -> None:
             eigenvalues=made.eigenvalues,
             fsc=made.fsc,
         )
-    write_particles(folder / "particles.star", with_coordinates(made))
+    write_particles(folder / "particles.star", with_coordinates(made, None if spread is None else spread.land))
     record = {
         "verglas": __version__,
         "command": "variability",
         "finished": now_text(),
         "settings": asdict(made.settings),
     }
-    write_json(folder / "variability.json", record | summary(made))
-    write_text(folder / "report.html", render(variability_page(made, asdict(made.settings), footer_text())))
+    write_json(folder / "variability.json", record | summary(made) | ({} if spread is None else spread.as_dict()))
+    shown = None if spread is None else landscape_section(spread.land, made.coordinates, spread.path)
+    write_text(folder / "report.html", render(variability_page(made, asdict(made.settings), footer_text(), shown)))
