@@ -47,11 +47,7 @@ struct Window {
     }
   }
   Vec operator()(float t) const { return math::horner(coefficients, degree, t); }
-  math::Slope<Vec> slope(float t) const { return math::horner_slope(coefficients, degree, Vec{} + t); }
   Pairs pairs(float t) const { return math::horner(pair_coefficients, degree, t); }
-  math::Slope<Pairs> pairs_slope(float t) const {
-    return math::horner_slope(pair_coefficients, degree, Pairs{} + t);
-  }
 };
 
 /// Sum of the complex values in a row of lanes.
@@ -65,6 +61,26 @@ Complex sum_pairs(const Pairs& row) {
     sum += part;
   }
   return {sum[0] + sum[2], sum[1] + sum[3]};
+}
+
+/// Sums of the complex values in two rows of lanes: re, im of the first, of the second.
+template <class Pairs>
+void sum_two_rows(const Pairs& first, const Pairs& second, float* out) {
+  typedef float Two __attribute__((vector_size(16)));  // two complex values
+  Two sum[2];
+  const Pairs* rows[2] = {&first, &second};
+  for (int r = 0; r < 2; ++r) {
+    std::memcpy(&sum[r], rows[r], sizeof(Two));
+    for (std::size_t i = 1; i < sizeof(Pairs) / sizeof(Two); ++i) {
+      Two part;
+      std::memcpy(&part, reinterpret_cast<const char*>(rows[r]) + i * sizeof(Two), sizeof(Two));
+      sum[r] += part;
+    }
+  }
+  const Two low = {sum[0][0], sum[0][1], sum[1][0], sum[1][1]},
+            high = {sum[0][2], sum[0][3], sum[1][2], sum[1][3]};
+  const Two both = low + high;
+  std::memcpy(out, &both, sizeof(both));
 }
 
 /// Sum of W^3 taps around a point: rows of W complex values are read as one SIMD vector.
@@ -89,43 +105,6 @@ Complex gather(const Window<W>& window, const math::GridShape& grid, const Compl
   }
   const Complex value = sum_pairs(window.pairs(fx.t) * sum);
   return point.mate ? std::conj(value) : value;
-}
-
-/// The interpolated transform at a point, and its derivatives along the grid's axes (per grid step).
-struct GradientSample {
-  Complex value, dx, dy, dz;
-};
-
-/// gather, with the exact gradient of what it interpolates: one or another window replaced by its derivative.
-/// The taps are read once.
-template <int W>
-GradientSample gather_gradient(const Window<W>& window, const math::GridShape& grid, const Complex* spectrum,
-                               const math::SlicePoint& point) {
-  using L = Lanes<W>;
-  const auto fz = math::footprint<W>(point.z), fy = math::footprint<W>(point.y),
-             fx = math::footprint<W>(point.x);
-  const auto wz = window.slope(fz.t), wy = window.slope(fy.t);
-  const auto wx = window.pairs_slope(fx.t);
-  const std::size_t row = grid.columns, plane = row * grid.rows();
-  const Complex* corner = spectrum + fz.first * plane + fy.first * row + fx.first;
-  typename L::Pairs sum = {}, sum_dy = {}, sum_dz = {};
-  for (int z = 0; z < W; ++z) {
-    typename L::Pairs along_y = {}, along_dy = {};
-    for (int y = 0; y < W; ++y) {
-      typename L::Pairs values;
-      std::memcpy(&values, corner + z * plane + y * row, sizeof(values));
-      along_y += wy.value[y] * values;
-      along_dy += wy.derivative[y] * values;
-    }
-    sum += wz.value[z] * along_y;
-    sum_dy += wz.value[z] * along_dy;
-    sum_dz += wz.derivative[z] * along_y;
-  }
-  const Complex value = sum_pairs(wx.value * sum), dx = sum_pairs(wx.derivative * sum),
-                dy = sum_pairs(wx.value * sum_dy), dz = sum_pairs(wx.value * sum_dz);
-  if (!point.mate) return {value, dx, dy, dz};
-  // V(q) = conj V(-q): at the mate the value is conjugated, the gradient conjugated and negated.
-  return {std::conj(value), -std::conj(dx), -std::conj(dy), -std::conj(dz)};
 }
 
 using math::last_column;
@@ -156,6 +135,8 @@ class ShiftPhases {
     if (box_ % 2 == 0) y_[positive] = Complex(std::conj(phase));
   }
   bool identity() const { return identity_; }
+  const Complex* columns() const { return x_.data(); }
+  Complex at_row(int row) const { return y_[row]; }
   Complex at(int kx, int row) const { return multiply(x_[kx], y_[row]); }
 
   /// Plain complex product: std::complex's operator* also handles infinities, at several times the cost.

@@ -5,6 +5,7 @@
 
 #include "math/constants.h"
 #include "math/simd.h"
+#include "ops/gradient_gather.h"
 
 namespace verglas::cpu {
 namespace {
@@ -12,6 +13,7 @@ namespace {
 // Pixels per block: its scratch stays in the first-level cache, and float sums over a block lose nothing that
 // matters before they go to double.
 constexpr int kBlock = 256;
+constexpr int kPatchColumns = 16, kPatchRows = 8;
 static_assert(kBlock % math::kLanes == 0, "blocks are made of whole vectors");
 
 using math::kPoseTerms;
@@ -25,21 +27,37 @@ struct Disc {
   int radius;
   std::size_t n = 0;
   std::vector<int> column, row, shell;
+  /// Neighbours of one row of the image: pixels begin .. end - 1.
+  struct Run {
+    std::size_t begin, end;
+    int column, row;
+  };
+  std::vector<Run> runs;       // none crosses a block's end
   math::AlignedFloats kx, ky;  // padded with zeros to whole blocks
 
   Disc(const math::GridShape& grid, int max_radius) : radius(max_radius) {
+    // Patch by patch: neighbours read the same part of the map, which stays in the first-level cache meanwhile.
     std::vector<int> signed_row;
-    for (int r = 0; r < grid.box; ++r) {
-      const int k = math::frequency(r, grid.box);
-      const int last = last_column(k, max_radius, grid.box);
-      for (int c = k > 0 ? 0 : 1; c <= last; ++c) {
-        column.push_back(c);
-        row.push_back(r);
-        signed_row.push_back(k);
-        shell.push_back(math::shell_of(c, k));
+    for (int top = -max_radius; top <= max_radius; top += kPatchRows) {
+      for (int left = 0; left <= max_radius; left += kPatchColumns) {
+        for (int k = top; k < std::min(top + kPatchRows, max_radius + 1); ++k) {
+          if (k < -(grid.box / 2) || k >= (grid.box + 1) / 2) continue;
+          const int last = std::min(last_column(k, max_radius, grid.box), left + kPatchColumns - 1);
+          for (int c = std::max(left, k > 0 ? 0 : 1); c <= last; ++c) {
+            column.push_back(c);
+            row.push_back(k < 0 ? k + grid.box : k);
+            signed_row.push_back(k);
+            shell.push_back(math::shell_of(c, k));
+          }
+        }
       }
     }
     n = column.size();
+    for (std::size_t p = 0; p < n; ++p) {
+      if (p % kBlock == 0 || row[p] != row[p - 1] || column[p] != column[p - 1] + 1)
+        runs.push_back({p, p, column[p], row[p]});
+      runs.back().end = p + 1;
+    }
     kx.resize(padded());
     ky.resize(padded());
     for (std::size_t p = 0; p < n; ++p) {
@@ -54,8 +72,8 @@ struct Disc {
 template <int W>
 class PoseEvaluator {
  public:
-  PoseEvaluator(const Window<W>& window, const math::GridShape& grid, const Complex* spectrum)
-      : window_(window), grid_(grid), spectrum_(spectrum), phases_(grid.box) {
+  PoseEvaluator(const WindowTable& window, const math::GridShape& grid, const Complex* spectrum)
+      : grid_(grid), gather_(window, grid, spectrum), phases_(grid.box) {
     for (auto* scratch : {&value_re_, &value_im_, &moved_re_, &moved_im_}) scratch->resize(kBlock);
     for (auto& scratch : slope_) scratch.resize(kBlock);
   }
@@ -87,45 +105,63 @@ class PoseEvaluator {
     const double scale = static_cast<double>(grid_.padded) / grid_.box;
     for (int i = 0; i < 9; ++i) turn_[i] = static_cast<float>(scale * pose.a.m[i]);
     double sums[kPoseTerms] = {};
+    run_ = 0;
     for (std::size_t begin = 0; begin < disc_->n; begin += kBlock) {
-      interpolate(axes, begin, std::min<std::size_t>(begin + kBlock, disc_->n));
-      accumulate(begin, sums);
+      const std::size_t end = std::min<std::size_t>(begin + kBlock, disc_->n);
+      interpolate(axes, begin, end);
+      move_back(begin, end);
+      accumulate(begin, math::round_up(end - begin, math::kLanes), sums);
     }
     return math::pose_evaluation(sums);
   }
 
  private:
-  /// Slice values, gradients and the image moved back to the centre, for pixels begin .. end - 1.
+  /// Slice values and gradients of pixels begin .. end - 1.
   void interpolate(const math::SliceAxes& axes, std::size_t begin, std::size_t end) {
-    for (std::size_t p = begin; p < end; ++p) {
+    constexpr std::size_t kPart = GradientGather<W>::kPixels;
+    for (std::size_t p = begin; p < end; p += kPart) {
       const std::size_t at = p - begin;
-      const auto point = math::slice_point(axes, grid_, disc_->kx.data()[p], disc_->ky.data()[p]);
-      const GradientSample s = gather_gradient<W>(window_, grid_, spectrum_, point);
-      value_re_.data()[at] = s.value.real();
-      value_im_.data()[at] = s.value.imag();
-      const Complex along[3] = {s.dx, s.dy, s.dz};
-      for (int axis = 0; axis < 3; ++axis) {
-        slope_[2 * axis].data()[at] = along[axis].real();
-        slope_[2 * axis + 1].data()[at] = along[axis].imag();
-      }
-      Complex x{image_re_.data()[p], image_im_.data()[p]};
-      if (!phases_.identity()) x = ShiftPhases::multiply(x, phases_.at(disc_->column[p], disc_->row[p]));
-      moved_re_.data()[at] = x.real();
-      moved_im_.data()[at] = x.imag();
+      GradientSamples out = {{value_re_.data() + at, value_im_.data() + at}, {}};
+      for (int i = 0; i < 6; ++i) out.slope[i] = slope_[i].data() + at;
+      gather_.run(axes, disc_->kx.data() + p, disc_->ky.data() + p,
+                  static_cast<int>(std::min(kPart, end - p)), out);
     }
     // Lanes beyond the last pixel have weight zero; they must only be finite.
     const std::size_t used = end - begin, whole = math::round_up(used, math::kLanes);
-    for (auto* scratch : {&value_re_, &value_im_, &moved_re_, &moved_im_})
+    for (auto* scratch : {&value_re_, &value_im_})
       std::fill(scratch->data() + used, scratch->data() + whole, 0.0f);
     for (auto& scratch : slope_) std::fill(scratch.data() + used, scratch.data() + whole, 0.0f);
-    whole_ = whole;
   }
 
-  void accumulate(std::size_t begin, double* sums) const {
+  /// The image at these pixels, moved back to the centre.
+  void move_back(std::size_t begin, std::size_t end) {
+    const std::size_t used = end - begin, whole = math::round_up(used, math::kLanes);
+    std::fill(moved_re_.data() + used, moved_re_.data() + whole, 0.0f);
+    std::fill(moved_im_.data() + used, moved_im_.data() + whole, 0.0f);
+    if (phases_.identity()) {
+      std::copy_n(image_re_.data() + begin, used, moved_re_.data());
+      std::copy_n(image_im_.data() + begin, used, moved_im_.data());
+      return;
+    }
+    for (; run_ < disc_->runs.size() && disc_->runs[run_].begin < end; ++run_) {
+      const auto& run = disc_->runs[run_];
+      const Complex y = phases_.at_row(run.row);
+      const Complex* x = phases_.columns() + run.column;
+      const float *re = image_re_.data() + run.begin, *im = image_im_.data() + run.begin;
+      float *to_re = moved_re_.data() + (run.begin - begin), *to_im = moved_im_.data() + (run.begin - begin);
+      for (std::size_t i = 0; i < run.end - run.begin; ++i) {
+        const Complex moved = ShiftPhases::multiply({re[i], im[i]}, ShiftPhases::multiply(x[i], y));
+        to_re[i] = moved.real();
+        to_im[i] = moved.imag();
+      }
+    }
+  }
+
+  void accumulate(std::size_t begin, std::size_t whole, double* sums) const {
     using math::load;
     const float phase = static_cast<float>(2.0 * math::kPi / grid_.box);
     math::Lanes totals[kPoseTerms] = {};
-    for (std::size_t at = 0; at < whole_; at += math::kLanes) {
+    for (std::size_t at = 0; at < whole; at += math::kLanes) {
       const std::size_t p = begin + at;
       math::PosePixel<math::Lanes> pixel;
       pixel.weight = load(weight_.data() + p);
@@ -144,15 +180,14 @@ class PoseEvaluator {
     }
   }
 
-  const Window<W>& window_;
   const math::GridShape& grid_;
-  const Complex* spectrum_;
+  GradientGather<W> gather_;
   ShiftPhases phases_;
   const Disc* disc_ = nullptr;
   math::AlignedFloats image_re_, image_im_, factor_, weight_;      // the open image, whole disc
   math::AlignedFloats value_re_, value_im_, moved_re_, moved_im_;  // one block
   math::AlignedFloats slope_[6];                                   // one block: re, im along x, y, z
-  std::size_t whole_ = 0;                                          // pixels of the block, in whole vectors
+  std::size_t run_ = 0;                                            // of the disc, that comes next
   float turn_[9] = {};  // grid frame to image frame, per Fourier pixel
 };
 
@@ -187,12 +222,11 @@ template <int W>
 void refine_all(const math::GridShape& grid, const WindowTable& table, const Complex* spectrum,
                 const PoseImages& images, const PosePrior& prior, const PoseOptions& options,
                 const PoseBatch& poses, int num_threads) {
-  const Window<W> window(table);
   std::vector<Disc> discs;
   for (int r = 0; r < options.n_radii; ++r) discs.emplace_back(grid, options.radii[r]);
 #pragma omp parallel num_threads(num_threads)
   {
-    PoseEvaluator<W> evaluator(window, grid, spectrum);
+    PoseEvaluator<W> evaluator(table, grid, spectrum);
 #pragma omp for schedule(dynamic, 1)
     for (std::size_t i = 0; i < poses.n; ++i)
       refine_one<W>(evaluator, grid, discs, images, prior, options, poses, i);
