@@ -113,7 +113,7 @@ def test_the_options_may_stand_anywhere_and_messages_name_them(project, tmp_path
     restacked = ["convert", star, "q.star", "--restack", "q.mrcs"]
     status, _, error = run(*restacked)
     assert status == 1
-    assert "--stack-root the folder that the names start from, or --map-prefix" in error
+    assert "--stack-root the folder that the names start from, or verglas convert --map-prefix" in error
     assert run(*restacked, "--stack-root", tmp_path / "elsewhere", "--paths=absolute")[0] == 0
     assert stacks("q.star") == [f"{project}/q.mrcs"]
     assert run("--paths", "star", "convert", "q.star", "r.star")[0] == 0

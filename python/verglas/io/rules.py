@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from verglas.errors import InputError
+from verglas.errors import FormatError, InputError
 
 STYLES = ("relion", "star", "absolute")
+RECALIBRATED = 0.01  # relative: up to here a pixel size may have been recalibrated since a file was written
 _PIPELINE = "default_pipeline.star"  # RELION's mark of a project's folder
 
 
@@ -82,6 +83,16 @@ def use_file_rules(**changes: Any) -> Iterator[FileRules]:
         yield _current
     finally:
         _current = before
+
+
+def pixel_size_refused(metadata: object, metadata_A: float, path: Path, header_A: float) -> FormatError:
+    """What is raised where metadata and the header of a file name pixel sizes too far apart to be a recalibration."""
+    flag = _current.word("any-pixel-size").replace("=", "=True")
+    return FormatError(
+        f"{metadata}: pixel size {metadata_A:.6g} A, but {path} has {header_A:.6g} A in its header, "
+        f"{100 * abs(header_A / metadata_A - 1):.1f} % apart; one of them is wrong (binned images, unbinned "
+        f"metadata?): correct the metadata or the header, or say that the metadata are right ({flag})"
+    )
 
 
 def project_folder() -> Path:

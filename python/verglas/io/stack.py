@@ -15,11 +15,10 @@ import numpy.typing as npt
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io.mrc import MrcHeader, PathLike, read_header, read_sections
 from verglas.io.plain import PlainFile
-from verglas.io.rules import file_rules, search_folders
+from verglas.io.rules import RECALIBRATED, file_rules, pixel_size_refused, search_folders
 from verglas.types.arrays import IntArray
 
 _SAME_PIXEL = 1e-3  # relative: rounding of header and metadata
-_RECALIBRATED = 0.01  # relative: up to here a pixel size may have been recalibrated since the stack was written
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,10 @@ class StackPaths:
                 return path
         rules, shown = file_rules(), list(dict.fromkeys(map(os.path.normpath, tried)))
         places = ", ".join(shown[:3]) + (f" and {len(shown) - 3} other places" if len(shown) > 3 else "")
+        renaming = "verglas convert --map-prefix" if rules.command_line else rules.word("path-map")
         raise FormatError(
             f"stack {name} not found; looked for {places}. Say where the stacks are: {rules.word('stack-root')} the "
-            f"folder that the names start from, or {rules.word('map-prefix' if rules.command_line else 'path-map')}"
+            f"folder that the names start from, or {renaming}"
         )
 
 
@@ -172,7 +172,7 @@ class StackSource:
                 f"{header.path}: pixel size {in_header:g} A in the header, which stands for unknown; "
                 f"{in_metadata:.6g} A of {self.where} is used",
             )
-        elif abs(in_header / in_metadata - 1) <= _RECALIBRATED:
+        elif abs(in_header / in_metadata - 1) <= RECALIBRATED:
             self._warn(
                 "recalibrated",
                 f"{header.path}: pixel size {in_header:.6g} A in the header but {in_metadata:.6g} A in {self.where}, "
@@ -185,14 +185,7 @@ class StackSource:
                 "used as asked",
             )
         else:
-            rules = file_rules()
-            flag = rules.word("any-pixel-size").replace("=", "=True")
-            raise FormatError(
-                f"{self.where}: pixel size {in_metadata:.6g} A, but {header.path} has {in_header:.6g} A in its header, "
-                f"{100 * abs(in_header / in_metadata - 1):.1f} % apart; one of them is wrong (binned stack, "
-                "unbinned metadata?): "
-                f"correct rlnImagePixelSize or the header, or say that the metadata are right ({flag})"
-            )
+            raise pixel_size_refused(self.where, in_metadata, header.path, in_header)
 
     def _warn(self, kind: str, message: str) -> None:
         if kind not in self._warned:

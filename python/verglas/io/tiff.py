@@ -16,6 +16,7 @@ import tifffile
 from verglas.errors import FormatError, VerglasWarning
 from verglas.io.mrc import MRC_SUFFIXES, PathLike, read_header, read_map, read_stack
 from verglas.io.mrc_header import compression_of, open_plain
+from verglas.io.rules import RECALIBRATED, file_rules, pixel_size_refused
 from verglas.io.spider import read_spider, spider_header
 from verglas.types import Micrograph
 
@@ -29,7 +30,9 @@ _TIFF = (".tif", ".tiff")
 _UNIT_A = {2: 2.54e8, 3: 1e8}
 
 
-def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y: bool = False) -> Micrograph:
+def read_micrograph(
+    path: PathLike, pixel_size_A: float | None = None, *, flip_y: bool = False, listed: bool = False
+) -> Micrograph:
     """Read one micrograph.
 
     Parameters
@@ -43,6 +46,9 @@ def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y
     flip_y : bool
         Reverse the rows, as RELION does when it reads TIFF: coordinates and hand from RELION projects on TIFF
         need it.
+    listed : bool
+        The pixel size is what a list of micrographs says, not what a person asks for: one that is more than 1 % from
+        the file's is refused (but by ``--any-pixel-size``).
 
     Returns
     -------
@@ -52,7 +58,7 @@ def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y
     Raises
     ------
     FormatError
-        Not such a file, several frames (a movie), or colours.
+        Not such a file, several frames (a movie), colours, or a listed pixel size that is not the file's.
     """
     path = Path(path)
     if not path.is_file():
@@ -74,7 +80,11 @@ def read_micrograph(path: PathLike, pixel_size_A: float | None = None, *, flip_y
         data = read_map(path, header.pixel_size_A or 1.0).data[0] if packed else read_stack(path)[0]
         in_file = header.pixel_size_A or float("nan")
     if pixel_size_A is not None:
-        if np.isfinite(in_file) and abs(in_file / pixel_size_A - 1) > 1e-3:
+        apart = abs(in_file / pixel_size_A - 1)
+        # 1 A in a header stands for unknown.
+        if listed and apart > RECALIBRATED and in_file != 1.0 and not file_rules().any_pixel_size:
+            raise pixel_size_refused("the list of micrographs", pixel_size_A, path, in_file)
+        if np.isfinite(in_file) and apart > 1e-3:
             warnings.warn(
                 f"{path}: pixel size {in_file:.6g} A in the file, {pixel_size_A:g} A used as asked",
                 VerglasWarning,

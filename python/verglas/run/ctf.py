@@ -192,7 +192,7 @@ def _fit_one(table: pd.DataFrame, row: int, job: CtfJob) -> CtfFit | str:
         if label in table and name not in job.given:
             header[name] = float(table[label][row])
     try:
-        micrograph = read_micrograph(table[PATH][row], pixel_size_A)
+        micrograph = read_micrograph(table[PATH][row], pixel_size_A, listed=job.pixel_size_A is None)
         fit = estimate_ctf(micrograph, replace(job.settings, **header), spectrum=_spectrum(table, row))
     # One micrograph must not end a session of thousands: why it failed stands in the table.
     except (VerglasError, OSError, MemoryError) as error:

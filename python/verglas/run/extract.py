@@ -288,8 +288,9 @@ def cut_one(
         return piece
     header_A = float(table[PIXEL][row]) if PIXEL in table else None
     try:
+        listed = options.pixel_size_A is None  # else asked for
         table_A = header_A if header_A is not None and np.isfinite(header_A) else None
-        micrograph = loaded[row] if row in loaded else read_micrograph(table[PATH][row], table_A)
+        micrograph = loaded[row] if row in loaded else read_micrograph(table[PATH][row], table_A, listed=listed)
     except (VerglasError, OSError, ValueError, MemoryError) as error:
         piece.problem = str(error)
         return piece

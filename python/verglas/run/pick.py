@@ -332,7 +332,9 @@ def _pick_one(
     began = time.perf_counter()
     optics = optics_of(row)
     try:
-        micrograph = replace(read_micrograph(row[PATH], pixel_size_of(row)), name=name)
+        micrograph = replace(
+            read_micrograph(row[PATH], pixel_size_of(row), listed=job.microscope.pixel_size_A is None), name=name
+        )
         screening = screening_reason(micrograph)
         result = _searched(job, micrograph, optics, given, number, threads)
     # One micrograph must not end a session of thousands: why it failed stands in the account.
