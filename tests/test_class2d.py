@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 import verglas as vg
 from verglas import ops
-from verglas.classification import Class2DSettings, held_out_evidence, stable_core
+from verglas.classification import Class2DSettings, class_cores, held_out_evidence, stable_core
 from verglas.classification.class2d import Classifier
 from verglas.classification.classes import _verdict, crossing, with_stability
 from verglas.classification.em2d import Model2D, Sums, signal_power
@@ -304,13 +304,13 @@ def test_an_empty_class_starts_anew_from_the_one_that_mixes_views():
 
 
 def test_splitting_makes_levels_without_giant_or_empty_classes():
-    """Equal planted classes; largest over smallest below 10; levels of 4 and 8."""
+    """Equal planted classes; largest over smallest below 10; levels of 2, 4 and 8."""
     particles, truth = planted(240, snr=0.3, seed=9)
     found = vg.classify2d(particles, classes=8, diameter_A=170, max_resolution_A=18, start="split", null_class=False)
     sizes = found.table["particles"].to_numpy()
     assert sizes.min() > 0
     assert sizes.max() / sizes.min() < 10
-    assert [len(np.unique(level)) for level in found.levels] == [4, 8]
+    assert [len(np.unique(level)) for level in found.levels] == [2, 4, 8]
     core = stable_core(found.levels, tolerance=0)
     table = np.zeros((8, 4))
     np.add.at(table, (found.labels, truth), 1)
@@ -489,3 +489,58 @@ def test_select_refuses(arguments, status, tmp_path, capsys):
     got, _, err = main(["select", str(tmp_path / "p.star"), "--out", str(tmp_path / "o.star"), *arguments], capsys)
     assert got == status
     assert err
+
+
+def test_members_of_other_views_are_not_in_the_core(case):
+    """After classification a tenth of the images of each class change places with those of another class."""
+    particles, truth, found = case
+    images = found.particles.images()
+    moved = np.arange(0, len(images), 10)
+    images[moved] = images[np.roll(moved, 7)]
+    swapped = truth[moved] != truth[np.roll(moved, 7)]
+    table = found.particles.table
+    changed = vg.Particles.from_images(images, 6.0, optics=found.particles.optics, poses=found.particles.poses)
+    changed = changed.with_columns(rlnClassNumber=table["rlnClassNumber"].to_numpy())
+    result = dataclasses.replace(found, particles=changed)
+    core = class_cores(result, threshold=2.0, diameter_A=170.0, threads=1).table["verglasCore"].to_numpy(int)
+    real = found.labels < 4
+    wrong = np.isin(np.arange(len(images)), moved[swapped]) & real
+    right = real & ~np.isin(np.arange(len(images)), moved)
+    assert len(particles) == len(images)
+    assert core[right].mean() > 0.8
+    assert core[wrong].mean() < 0.75 * core[right].mean()  # purity rises
+    assert not core[~real].any()
+
+
+@pytest.mark.slow
+def test_levels_and_cores_are_columns_and_select_takes_cores(tmp_path, capsys):
+    vg.write_particles(tmp_path / "p.star", planted(160, snr=0.5, seed=4)[0])
+    out = tmp_path / "out"
+    arguments = [
+        "--classes",
+        "4",
+        "--diameter",
+        "170",
+        "--max-resolution",
+        "18",
+        "--start",
+        "split",
+        "--iterations",
+        "6",
+    ]
+    status, _, _ = main(["class2d", str(tmp_path / "p.star"), *arguments, "--core", "--out", str(out)], capsys)
+    assert status == 0
+    table = vg.read_particles(out / "particles.star").table
+    assert set(table["verglasLevel1"]) <= {1, 2, 3}  # two classes, and the empty one
+    assert {"verglasLevel2", "verglasCore", "verglasStableCore"} <= set(table)
+    in_class = table["rlnClassNumber"].to_numpy(int) <= 4
+    core = table["verglasCore"].to_numpy(int)
+    assert core[in_class].mean() > 0.85
+    assert not core[~in_class].any()
+    kept = tmp_path / "kept.star"
+    assert main(["select", str(out / "particles.star"), "--core", "--out", str(kept)], capsys)[0] == 0
+    both = (core > 0) & (table["verglasStableCore"].to_numpy(int) > 0)
+    assert len(vg.read_particles(kept)) == both.sum()
+    assert (
+        "no column verglasCore" in main(["select", str(tmp_path / "p.star"), "--core", "--out", str(kept)], capsys)[2]
+    )

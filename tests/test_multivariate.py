@@ -7,8 +7,11 @@ import pytest
 from scipy.linalg import subspace_angles
 from sklearn.metrics import adjusted_rand_score
 
+import verglas as vg
 from verglas import masks, ops
 from verglas.classification import (
+    Alignment2D,
+    alignment_scores,
     cluster,
     core_members,
     correspondence_analysis,
@@ -16,8 +19,10 @@ from verglas.classification import (
     eigenimages,
     stable_core,
     steerable_eigenimages,
+    view_neighbours,
 )
 from verglas.errors import InputError
+from verglas.image import correntropy
 
 rng = np.random.default_rng(0)
 
@@ -186,3 +191,52 @@ def test_images_that_are_not_finite_are_named():
     x[1, 0, 0] = np.nan
     with pytest.raises(InputError, match="image 1 "):
         eigenimages(x)
+
+
+def test_wild_pixels_do_not_outvote_the_others_in_correntropy():
+    """An image of the first reference with a few wild pixels that lie on the second: correlation names the second."""
+    first, second = blobs(24, [(-4, 0, 1.0), (4, 2, 1.0)]), blobs(24, [(6, -7, 1.0)], 1.0)
+    image = first + 0.1 * np.random.default_rng(2).standard_normal(first.shape)
+    image[second > 0.5] += 12.0
+    here = Alignment2D(np.zeros(2, np.float32), np.zeros((2, 2), np.float32), np.arange(2, dtype=np.int32), np.zeros(2))
+    pair = np.stack([image, image]).astype(np.float32), np.stack([first, second]).astype(np.float32)
+    plain, robust = (alignment_scores(*pair, here, measure=m) for m in ("correlation", "correntropy"))
+    assert plain[1] > plain[0]
+    assert robust[0] > robust[1]
+    assert correntropy(first, first, 0.1) == 1.0
+    wide = correntropy(first, image, 1000.0)
+    assert wide == pytest.approx(1 - np.mean((first - image) ** 2) / 2e6, abs=1e-9)
+    with pytest.raises(InputError, match="sigma above 0"):
+        correntropy(first, first, 0.0)
+
+
+def angles_to_neighbours(found, angles_deg):
+    axes = vg.euler_to_matrix(angles_deg)[:, 2]
+    other = axes[found.index] * np.where(found.mirrored, -1, 1)[..., None]
+    return np.degrees(np.arccos(np.clip((axes[:, None] * other).sum(axis=-1), -1, 1)))
+
+
+def test_neighbours_show_like_views_whatever_turn_and_hand():
+    """Clean views: neighbours are near; the turn given is the one between the images."""
+    model = vg.simulate.phantom(24, 5.0, 75.0, seed=3)
+    poses = vg.Poses(vg.geometry.random_orientations(200, seed=1))
+    settings = {"ctf": False, "shift_sd_A": 0.0, "listener": None, "poses": poses}
+    images = vg.simulate.particles(model, 200, 24, 5.0, snr=20.0, seed=1, **settings).images()
+    turned = np.rot90(images[:1], axes=(1, 2))
+    both = np.concatenate([images, np.roll(turned, 1, axis=1)])
+    found = view_neighbours(both, 4, diameter_px=17, diffusion=False, threads=1)
+    assert (angles_to_neighbours(found, np.concatenate([poses.angles_deg, poses.angles_deg[:1]])) < 25).mean() > 0.9
+    assert found.index[200, 0] == 0
+    assert not found.mirrored[200, 0]
+    assert abs((found.psi_deg[200, 0] - 90 + 180) % 360 - 180) < 8
+    assert (np.diff(found.likeness, axis=1) <= 0).all()
+    # over paths, too, the copy is the nearest, and its turn the same
+    by_paths = view_neighbours(both, 4, diameter_px=17, threads=1)
+    assert by_paths.index[200, 0] == 0
+    assert abs((by_paths.psi_deg[200, 0] - 90 + 180) % 360 - 180) < 8
+    again = view_neighbours(both, 4, diameter_px=17, threads=2)
+    np.testing.assert_array_equal(again.index, by_paths.index)
+    with pytest.raises(InputError, match="more than k"):
+        view_neighbours(images[:4], 4)
+    with pytest.raises(InputError, match="no background"):
+        view_neighbours(images, 4, diameter_px=40)

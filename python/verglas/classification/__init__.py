@@ -6,6 +6,7 @@ from verglas.classification.align2d import Alignment2D, align2d, alignment_score
 from verglas.classification.bias import BiasReport, check_bias
 from verglas.classification.class2d import classify2d
 from verglas.classification.classes import Classes2D, Iteration, held_out_evidence
+from verglas.classification.cores import class_cores, with_levels
 from verglas.classification.multivariate import (
     Correspondence,
     Eigenimages,
@@ -18,6 +19,7 @@ from verglas.classification.multivariate import (
     stable_core,
     steerable_eigenimages,
 )
+from verglas.classification.neighbours import ViewNeighbours, view_neighbours
 from verglas.classification.reference_free import (
     MutualAlignment,
     align_pyramid,
@@ -40,11 +42,13 @@ __all__ = [
     "MutualAlignment",
     "SelectionRules",
     "SteerableEigenimages",
+    "ViewNeighbours",
     "align2d",
     "align_pyramid",
     "align_reference_free",
     "alignment_scores",
     "check_bias",
+    "class_cores",
     "classify2d",
     "cluster",
     "core_members",
@@ -57,5 +61,7 @@ __all__ = [
     "select_classes",
     "stable_core",
     "steerable_eigenimages",
+    "view_neighbours",
+    "with_levels",
 ]
 __dir__ = partial(sorted, __all__)

@@ -13,9 +13,10 @@ from verglas import image as image_ops
 from verglas import ops
 from verglas._native import resolve_threads
 from verglas.errors import InputError
-from verglas.types.arrays import Float32Array
+from verglas.types.arrays import Float32Array, FloatArray
 
 _NO_GAIN = 1e-6  # of a score in [-1, 1]: float32 rounding
+_REWEIGHTED = 6  # fits of the grey scale, each without what the one before was far from
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,10 @@ def alignment_scores(
     alignment: Alignment2D,
     *,
     radius_px: float | None = None,
+    measure: Literal["correlation", "correntropy"] = "correlation",
     threads: int | None = None,
 ) -> Float32Array:
-    """Pearson's coefficient of each image, brought onto its reference, with it, inside a disc.
+    """How alike each image, brought onto its reference, is to it inside a disc.
 
     Parameters
     ----------
@@ -114,13 +116,16 @@ def alignment_scores(
         Poses (its scores are not read).
     radius_px : float, optional
         Radius of the disc; half the box by default.
+    measure : {"correlation", "correntropy"}
+        Pearson's coefficient, or the correntropy (:func:`verglas.image.correntropy`) of the image and the reference on
+        its grey scale, both robust, kernel the image's robust deviation: a few wild pixels cannot outvote the others.
     threads : int, optional
         Threads; all by default.
 
     Returns
     -------
     (n,) float32
-        In [-1, 1]; 0 for an image or reference that is constant in the disc.
+        In [-1, 1], and (0, 1] of the correntropy; 0 for an image or reference that is constant in the disc.
 
     Examples
     --------
@@ -142,8 +147,25 @@ def alignment_scores(
     f -= f.mean(axis=1, keepdims=True)
     g -= g.mean(axis=1, keepdims=True)
     norm = np.sqrt((f * f).sum(axis=1) * (g * g).sum(axis=1))
+    if measure == "correntropy":
+        alike = np.zeros(len(f))
+        for i in np.flatnonzero(norm > 0):
+            alike[i] = _robust_likeness(f[i], g[i])
+        return alike.astype(np.float32)
     cross = (f * g).sum(axis=1)
     return np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0).astype(np.float32)
+
+
+def _robust_likeness(image: FloatArray, reference: FloatArray) -> float:
+    """Correntropy with the reference times a gain plus an offset, which pixels fit that are not far off."""
+    sigma = max(image_ops.robust_sigma(image), 1e-12 * float(np.abs(image).max()))
+    design = np.column_stack([reference, np.ones(len(reference))])
+    weight = np.ones(len(image))
+    fitted = np.zeros(len(image))
+    for _ in range(_REWEIGHTED):
+        fitted = design @ np.linalg.lstsq(design * weight[:, None], image * weight, rcond=None)[0]
+        weight = np.exp(-0.25 * ((image - fitted) / sigma) ** 2)  # the root of the kernel
+    return image_ops.correntropy(image, fitted, sigma)
 
 
 def align2d(

@@ -35,7 +35,7 @@ class Class2DSettings:
         Most iterations after the seeding.
     start : {"seeds", "random", "split"}
         ``"seeds"``: over-many single images, spread by their likelihoods, then grouped to K. ``"random"``: averages of
-        random thirds of images, unaligned, as many programs do. ``"split"``: hierarchical, as in CL2D: four such
+        random thirds of images, unaligned, as many programs do. ``"split"``: hierarchical, as in CL2D: two such
         averages, then levels of twice as many classes, the largest split first.
     null_class : bool
         Whether the empty class (a reference of zero) competes for particles.

@@ -28,6 +28,7 @@ def class2d(
     device: str = typer.Option("cpu", "--device", help="cpu or cuda:0."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
     memory: float = typer.Option(None, "--memory", help=f"Most memory to use, GB; 0.45 is the least [{MEMORY_GB:g}]."),
+    core: bool = typer.Option(False, "--core", help="Say who is in the core of its class (verglasCore)."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out; fail if there is none."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     *,
@@ -41,7 +42,7 @@ def class2d(
     """
     refuse_unless_positive({"--memory": memory})
     chosen = Class2DSettings(**settings)
-    summary = class2d_files(Class2DJob(particles, out, chosen, repeats, stack, resume, device, threads, memory))
+    summary = class2d_files(Class2DJob(particles, out, chosen, repeats, stack, resume, device, threads, memory, core))
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), indent=1))
         return

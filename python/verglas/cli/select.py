@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
         regions: Path = typer.Option(
             None, "--regions", help="particles_kept.json of `verglas serve`: particles inside lines drawn round values."
         ),
+        core: bool = typer.Option(False, "--core", help="Those in the core of their class (class2d --core)."),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     ) -> None:
         """Keep the particles of classes: by number, by a selection from a page, or by rules; or those in regions.
@@ -47,19 +48,21 @@ def register(app: typer.Typer) -> None:
                 f"expected a positive number, got {min_resolution:g}", param_hint="--min-resolution"
             )
         numbers = () if classes is None else _numbers(classes)
-        if not (auto or numbers or table or min_resolution or min_size or regions):
+        if not (auto or numbers or table or min_resolution or min_size or regions or core):
             raise typer.BadParameter(
-                "give --auto, --classes, --table, --min-resolution, --min-size or --regions", param_hint="select"
+                "give --auto, --classes, --table, --min-resolution, --min-size, --regions or --core",
+                param_hint="select",
             )
         if auto and numbers:
             raise typer.BadParameter("give --auto or --classes, not both", param_hint="--auto")
         from verglas.run.class2d import SelectJob, select_files
 
-        asked = SelectJob(particles, out, numbers, table, min_resolution, min_size, auto, regions)
+        asked = SelectJob(particles, out, numbers, table, min_resolution, min_size, auto, regions, core)
         kept, chosen, read = select_files(asked)
         if as_json:
             typer.echo(json.dumps({"particles_read": read, "particles_kept": len(kept), "classes": chosen}, indent=2))
             return
         sources = [f"classes {', '.join(map(str, chosen))}"] if chosen else []
+        sources += ["cores"] if core else []
         sources += [f"the regions of {regions}"] if regions else []
         typer.echo(f"{len(kept)} of {read} particles, from {' and '.join(sources)}: {out}")

@@ -3,7 +3,7 @@
 from functools import partial
 
 from verglas.image.combination import linear_combination, mean_image
-from verglas.image.correlation import correlation_coefficient, ncc
+from verglas.image.correlation import correlation_coefficient, correntropy, ncc
 from verglas.image.histogram import equalise, match_histogram
 from verglas.image.normalise import normalise
 from verglas.image.particles import ResampledSource, in_memory, resample_particles
@@ -26,6 +26,7 @@ __all__ = [
     "bin_pixels",
     "check_sampling",
     "correlation_coefficient",
+    "correntropy",
     "crop_or_pad",
     "equalise",
     "find_unusable_images",

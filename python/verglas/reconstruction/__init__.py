@@ -6,6 +6,7 @@ from verglas.reconstruction import operators, priors, solvers
 from verglas.reconstruction.compositions import diffuse, solve_firt, solve_icon, solve_mbir
 from verglas.reconstruction.forward import project
 from verglas.reconstruction.known_poses import Reconstruction, ReconstructSettings, reconstruct, reconstruct_report
+from verglas.reconstruction.misfit import objective
 from verglas.reconstruction.solvers import Solution, solve
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Reconstruction",
     "Solution",
     "diffuse",
+    "objective",
     "operators",
     "priors",
     "project",

@@ -19,11 +19,14 @@ from verglas.classification import (
     Classes2D,
     ClassSelection,
     SelectionRules,
+    class_cores,
     classify2d,
     select_classes,
+    with_levels,
 )
 from verglas.classification.class2d import iteration_sentence
 from verglas.classification.classes import with_stability
+from verglas.classification.cores import CORE, STABLE_CORE
 from verglas.classification.kept import Standing, standing
 from verglas.classification.working_set import MEMORY_GB as MEMORY_GB
 from verglas.errors import InputError
@@ -78,6 +81,8 @@ class Class2DJob:
         Threads; all by default.
     memory_GB : float, optional
         Most that the process may take; 0.45 is the least.
+    core : bool
+        Say in particles.star who is in the core of its class (:func:`verglas.classification.class_cores`).
     """
 
     particles: Path
@@ -89,6 +94,7 @@ class Class2DJob:
     device: str = "cpu"
     threads: int | None = None
     memory_GB: float | None = None
+    core: bool = False
 
 
 @dataclass(frozen=True)
@@ -282,10 +288,21 @@ def _write(result: Classes2D, job: Class2DJob, events: list[str]) -> list[Path]:
         "verglasEmptyClass": result.empty_class or 0,
     }
     write_star(files[1], {_GENERAL: general, _TABLE: class_star(result, files[0].name)})
-    write_particles(files[2], result.particles)
+    write_particles(files[2], _with_columns(result, job))
     write_bytes(files[3], report.montage(result))
     write_text(files[4], report.page(result, _page_settings(job.settings), events, footer_text(job.particles)))
     return files
+
+
+def _with_columns(result: Classes2D, job: Class2DJob) -> Particles:
+    """The particles with their classes at each level of splitting, and their cores where asked."""
+    particles = with_levels(result)
+    if not job.core:
+        return particles
+    settings = job.settings
+    return class_cores(
+        replace(result, particles=particles), diameter_A=settings.diameter_A, ctf=settings.ctf, threads=job.threads
+    )
 
 
 @dataclass(frozen=True)
@@ -310,6 +327,8 @@ class SelectJob:
     regions : Path, optional
         File of regions drawn about values of the particles (``particles_kept.json`` of ``verglas serve``): of the
         classes chosen, or of all particles, those inside.
+    core : bool
+        Of these, those in the core of their class, at all levels where there are levels (``class2d --core``).
     """
 
     particles: Path
@@ -320,12 +339,13 @@ class SelectJob:
     min_size: int | None = None
     auto: bool = False
     regions: Path | None = None
+    core: bool = False
 
     @property
     def by_class(self) -> bool:
         """Whether classes choose."""
         rules = self.min_resolution_A is not None or self.min_size is not None
-        return bool(self.classes) or self.table is not None or self.auto or rules or self.regions is None
+        return bool(self.classes) or self.table is not None or self.auto or rules or not (self.regions or self.core)
 
 
 def select_automatically(
@@ -413,8 +433,22 @@ def select_files(job: SelectJob) -> tuple[Particles, list[int], int]:
         subset = subset[in_regions(subset.table, read_regions(job.regions))]
         if not len(subset):
             raise InputError(f"select: no particle of {job.particles} lies in the regions of {job.regions}")
+    if job.core:
+        subset = _in_cores(subset, job.particles)
     write_particles(job.out, subset)
     return subset, selection, len(particles)
+
+
+def _in_cores(particles: Particles, path: Path) -> Particles:
+    if CORE not in particles.table:
+        raise InputError(f"{path}: no column {CORE}; verglas class2d --core writes it")
+    inside = np.ones(len(particles), bool)
+    for name in (CORE, STABLE_CORE):
+        if name in particles.table:
+            inside &= particles.table[name].to_numpy(np.int64) > 0
+    if not inside.any():
+        raise InputError(f"select: no particle chosen of {path} is in the core of its class")
+    return particles[inside]
 
 
 def read_regions(path: Path) -> list[Region]:
