@@ -12,6 +12,7 @@ from command_line import main
 import verglas as vg
 from verglas.assessment import q_scores
 from verglas.assessment.model_density import frequencies, model_density
+from verglas.assessment.model_tables import ModelTables
 from verglas.io import read_atoms, read_csv
 from verglas.map_geometry.model_fit import fit_atoms
 from verglas.report.map_model import map_model_page
@@ -95,6 +96,8 @@ def test_a_perfect_model_agrees_to_the_cut_of_its_map():
     found = vg.map_model(made.with_data(blurred + noise), atoms)
     assert abs(1 / found.d_model_A - 1 / 4.0) <= 1.01 / 48  # to a shell
     assert found.d99_A >= 4.0
+    assert all(value > 0.98 for value in found.correlations.values()), found.correlations
+    assert list(found.correlations) == ["box", "mask", "volume", "peaks", "vr_mask"]
     assert found.d_fsc_A(0.5, masked=False) == pytest.approx(4.0, rel=0.05)
 
 
@@ -185,7 +188,8 @@ def test_a_chain_outside_the_map_has_no_q_in_json_and_page(tmp_path):
     found = vg.map_model(model_density(atoms, frame()), Atoms(*both))
     assert found.q_mean == pytest.approx(np.nanmean(found.q))
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["chains"][1]["q"] is None
-    assert "Q-scores along the chains" in map_model_page(found)
+    tables = ModelTables.of(found, model_density(atoms, frame()))
+    assert "Q-scores along the chains" in map_model_page(found, tables)
 
 
 def test_a_map_that_cannot_be_fitted_to_is_refused():

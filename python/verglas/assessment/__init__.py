@@ -24,6 +24,7 @@ from verglas.assessment.fsc import (
     threshold_curve,
     threshold_name,
 )
+from verglas.assessment.fsc_q import FscQ, fsc_q
 from verglas.assessment.guinier import (
     Guinier,
     GuinierLine,
@@ -70,8 +71,10 @@ from verglas.assessment.postprocess import Postprocessed, PostprocessSettings, m
 from verglas.assessment.q_score import q_scores
 from verglas.assessment.reslog import ResLog, reslog
 from verglas.assessment.sampling import Sampling, TiltProposal, fourier_sampling, propose_tilt
+from verglas.assessment.single_map import SingleMapResolution, single_map_resolution
 from verglas.assessment.solvent import solvent_level, solvent_mask
 from verglas.assessment.ssnr import SpectralF, spectral_f
+from verglas.assessment.structure_scores import element_z, secondary_structure, side_chain_z
 from verglas.types.verdict import Verdict
 
 __all__ = [
@@ -79,6 +82,7 @@ __all__ = [
     "THRESHOLDS",
     "Alignability",
     "DirectionalFSC",
+    "FscQ",
     "Guinier",
     "GuinierLine",
     "LocalDirections",
@@ -98,6 +102,7 @@ __all__ = [
     "QualityLimits",
     "ResLog",
     "Sampling",
+    "SingleMapResolution",
     "SpectralF",
     "TiltProposal",
     "Verdict",
@@ -113,6 +118,7 @@ __all__ = [
     "directional_fsc",
     "displacement_of_b_factor",
     "effective_counts",
+    "element_z",
     "expected_quality",
     "filter_locally",
     "first_crossing",
@@ -121,6 +127,7 @@ __all__ = [
     "fit_radius_of_gyration",
     "fourier_sampling",
     "fsc",
+    "fsc_q",
     "full_map_fsc",
     "guinier",
     "held_out_evidence",
@@ -148,6 +155,9 @@ __all__ = [
     "reslog",
     "scale_locally",
     "score_particles",
+    "secondary_structure",
+    "side_chain_z",
+    "single_map_resolution",
     "solvent_level",
     "solvent_mask",
     "spectral_f",

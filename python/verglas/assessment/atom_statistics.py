@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.distance import cdist
 
 from verglas.assessment.guinier import GuinierLine, fit_guinier
 from verglas.errors import InputError
@@ -84,8 +85,7 @@ def debye_power(
     step = max(1, _PAIRS // len(xyz))
     for start in range(0, len(xyz), step):
         rows = slice(start, start + step)
-        distance = np.sqrt(((xyz[rows, None] - xyz[None]) ** 2).sum(axis=-1))
-        bins = np.rint(distance / _PAIR_BIN_A).astype(np.int64)
+        bins = (cdist(xyz[rows], xyz) / _PAIR_BIN_A + 0.5).astype(np.int64)
         pairs += np.bincount(bins.ravel(), (w[rows, None] * w).ravel(), minlength=len(pairs))
     known = np.flatnonzero(pairs)
     return np.asarray(np.sinc(2 * s[:, None] * known * _PAIR_BIN_A) @ pairs[known])

@@ -26,6 +26,7 @@ _LEAST_INSIDE = 0.9  # of the atoms; fewer: the model belongs elsewhere
 _LEAST_DENSITY = 0.3  # mean density at atoms above the map's mean, in standard deviations
 _SOFT_EDGE_A = 6.0
 _D99 = 0.99
+_B_SHAPE_A2 = 10.0  # of a carbon's own potential
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class MapModel(Shown):
         Map against the model's density, over the box and within a soft mask about the atoms.
     correlations : mapping of str -> float
         ``box``, ``mask`` (within a radius of the atoms), ``volume`` (as many of the highest voxels of the model's
-        density), ``peaks`` (the highest of either).
+        density), ``peaks`` (the highest of either), ``vr_mask`` (within radii that follow resolution and B-factor).
     d_model_A : float
         Where the model's density has to end to agree best with the map.
     d99_A : float
@@ -220,6 +221,7 @@ def map_model(
     sums = shells.sums(volume.data, model.data, threads)
     d_model, d99 = best_cut(shells.frequency, sums), _sufficient_cut(shells.frequency, sums[0])
     resolution = max(chosen.resolution_A or d_model, 2 * volume.pixel_size_A)
+    own_radii = _visible_radius_A(atoms.b_factors_A2, resolution)
     return MapModel(
         atoms,
         q_scores(volume, atoms, sigma_A=chosen.sigma_A, threads=threads),
@@ -227,7 +229,7 @@ def map_model(
         shells.frequency,
         _curve(sums),
         _curve(shells.sums(volume.data * soft, model.data * soft, threads)),
-        _correlations(volume, _cut(model, resolution, threads), around),
+        _correlations(volume, _cut(model, resolution, threads), around, near_atoms(atoms, volume, own_radii)),
         d_model,
         d99,
         resolution,
@@ -311,10 +313,23 @@ def _cut(model: Map, resolution_A: float, threads: int | None) -> Map:
     return model.with_data(fourier.inverse(spectrum * keep, model.data.shape, threads=threads))
 
 
-def _correlations(volume: Map, model: Map, around: npt.NDArray[np.bool_]) -> dict[str, float]:
+def _visible_radius_A(b_factors_A2: FloatArray, resolution_A: float) -> FloatArray:
+    r"""Where an atom's density has fallen to a tenth: a Gaussian of its B-factor and of the map's resolution.
+
+    .. math:: \rho(r) \propto e^{-4 \pi^2 r^2 / B}, \qquad B = B_{atom} + B_{shape} + 4 d^2
+
+    with 4 d^2 the blur under which exp(-B k^2 / 4) is 1/e at the resolution d.
+    """
+    total = np.clip(b_factors_A2, 0, None) + _B_SHAPE_A2 + 4 * resolution_A**2
+    return np.sqrt(total * np.log(10)) / (2 * np.pi)
+
+
+def _correlations(
+    volume: Map, model: Map, around: npt.NDArray[np.bool_], visible: npt.NDArray[np.bool_]
+) -> dict[str, float]:
     n = int(around.sum())
     own, other = (_highest(v.data, n) for v in (model, volume))
-    regions = {"box": np.ones_like(around), "mask": around, "volume": own, "peaks": own | other}
+    regions = {"box": np.ones_like(around), "mask": around, "volume": own, "peaks": own | other, "vr_mask": visible}
     return {
         name: float(np.corrcoef(volume.data[where], model.data[where])[0, 1]) if where.sum() > 2 else float("nan")
         for name, where in regions.items()

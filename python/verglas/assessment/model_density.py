@@ -83,17 +83,18 @@ def inside_map(atoms: Atoms, like: Map) -> npt.NDArray[np.bool_]:
     return np.asarray(((voxels >= 0) & (voxels <= last)).all(axis=1))
 
 
-def near_atoms(atoms: Atoms, like: Map, radius_A: float) -> npt.NDArray[np.bool_]:
-    """Voxels within a radius of any atom, (z, y, x)."""
-    pixel, shape = like.pixel_size_A, like.data.shape
-    voxels = ((atoms.xyz_A - np.asarray(like.origin_A)) / pixel)[inside_map(atoms, like)][:, ::-1]
-    reach = int(np.ceil(radius_A / pixel))
+def near_atoms(atoms: Atoms, like: Map, radius_A: float | FloatArray) -> npt.NDArray[np.bool_]:
+    """Voxels within a radius of any atom, one for all or each its own, (z, y, x)."""
+    pixel, shape, inside = like.pixel_size_A, like.data.shape, inside_map(atoms, like)
+    voxels = ((atoms.xyz_A - np.asarray(like.origin_A)) / pixel)[inside][:, ::-1]
+    radius = np.broadcast_to(np.asarray(radius_A, np.float64), len(atoms))[inside] / pixel
+    reach = int(np.ceil(radius.max(initial=0)))
     offsets = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     near = np.rint(voxels).astype(np.int64)
     mask = np.zeros(shape, bool)
     for offset in offsets:
         at = near + offset
-        close = (((at - voxels) ** 2).sum(axis=1) <= (radius_A / pixel) ** 2) & (at >= 0).all(axis=1)
+        close = (((at - voxels) ** 2).sum(axis=1) <= radius**2) & (at >= 0).all(axis=1)
         at = at[close & (at < np.asarray(shape)).all(axis=1)]
         mask[at[:, 0], at[:, 1], at[:, 2]] = True
     return mask

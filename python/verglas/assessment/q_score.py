@@ -159,6 +159,11 @@ def _correlations(volume: Map, centres: FloatArray, around: _Neighbourhood, sigm
     return np.divide(uv - u * v / weight, scale, out=np.full(n, np.nan), where=scale > 0)
 
 
+def sample(volume: Map, xyz_A: FloatArray) -> FloatArray:
+    """Trilinear values of a map at positions in its frame, (n, 3); NaN outside."""
+    return _at(volume, (xyz_A - np.asarray(volume.origin_A)) / volume.pixel_size_A)
+
+
 def _at(volume: Map, voxels: FloatArray) -> FloatArray:
     """Trilinear values at positions x, y, z in voxels; NaN outside the map."""
     return np.asarray(map_coordinates(volume.data, voxels[:, ::-1].T, order=1, cval=np.nan, output=np.float64))

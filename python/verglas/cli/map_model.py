@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def map_model(
     model: Path = typer.Argument(..., help="Model, mmCIF or PDB, in the map's frame."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder to write."),
     fit: bool = typer.Option(False, "--fit", help="Place the model in the map first, as one rigid body."),
-    half1: Path = typer.Option(None, "--half1", help="Half map: the map's own resolution, for what goes together."),
+    half1: Path = typer.Option(None, "--half1", help="Half map: the map's own resolution, and FSC-Q of each atom."),
     half2: Path = typer.Option(None, "--half2", help="The other half map."),
     pixel_size: float = typer.Option(None, "--pixel-size", help="In place of the headers', A."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
@@ -33,9 +34,10 @@ def map_model(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Map-model FSC, correlations, d_model, d99, and a Q-score for every atom, residue and chain.
+    """Map-model FSC, correlations, d_model, d99, Q-scores, Z-scores of side chains and secondary structure, FSC-Q.
 
-    Writes fsc.csv, atoms.csv, residues.csv, chains.csv, map_model.json, report.html; with --fit model_fitted.cif.
+    Writes fsc.csv, atoms.csv, residues.csv, chains.csv, elements.csv, map_model.json, report.html; with --fit
+    model_fitted.cif. FSC-Q, what the half maps know of each atom's place against what the model says, needs both.
     """
     refuse_unless_positive({"--pixel-size": pixel_size}, "A", finite=True)
     if (half1 is None) != (half2 is None):
@@ -58,6 +60,22 @@ def map_model(
         f"d_model {support.d_model_A:.2f} A, d99 {support.d99_A:.2f} A, FSC 0.5 at {support.d_fsc_A(0.5):.2f} A, "
         f"0.143 at {support.d_fsc_A(0.143):.2f} A"
     )
+    for line in _features(record):
+        typer.echo(line)
     for line in record["consistency"]:
         typer.echo(line)
     typer.echo(f"{out / 'report.html'}, {record['seconds']:.1f} s")
+
+
+def _features(record: dict[str, Any]) -> Iterator[str]:
+    """What side chains, secondary structure and half maps say, a line each where there is something to say."""
+    for key, name in (("side_chains", "side chains"), ("elements", "helices and strands")):
+        score = record[key]
+        if score["scored"]:
+            yield (
+                f"{name}: {100 * score['above_zero']:.0f} % of {score['scored']} stand out of displaced copies, "
+                f"median Z {score['median_z']:.2f}"
+            )
+    if record["fsc_q"] and record["fsc_q"]["median_A"] is not None:
+        q = record["fsc_q"]
+        yield f"FSC-Q: median {q['median_A']:+.2f} A, nine tenths of the atoms {q['q05_A']:+.2f} to {q['q95_A']:+.2f} A"

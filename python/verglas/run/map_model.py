@@ -13,11 +13,14 @@ import numpy as np
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.assessment.fsc import fsc
+from verglas.assessment.fsc_q import fsc_q
 from verglas.assessment.map_model import MapModel, MapModelSettings, consistency, map_model
+from verglas.assessment.model_tables import ModelTables
 from verglas.errors import InputError
 from verglas.io import read_atoms, read_map, write_csv, write_json, write_moved_model, write_text
 from verglas.map_geometry.model_fit import fit_atoms
 from verglas.report.map_model import map_model_page
+from verglas.types import Map
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class MapModelJob:
     fit : bool
         Place the model in the map first, as one rigid body.
     half_maps : (Path, Path), optional
-        Tell the map's own resolution, which goes into the rules of consistency.
+        Tell the map's own resolution, which goes into the rules of consistency, and FSC-Q of every atom.
     pixel_size_A : float, optional
         In place of the header's.
     settings : MapModelSettings
@@ -55,7 +58,7 @@ class MapModelJob:
 def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") -> tuple[MapModel, dict[str, Any]]:
     """Judge a model by a map.
 
-    Writes fsc.csv, atoms.csv, residues.csv, chains.csv, map_model.json and report.html; with ``fit`` also
+    Writes fsc.csv, atoms.csv, residues.csv, chains.csv, elements.csv, map_model.json and report.html; with ``fit`` also
     model_fitted.cif.
 
     Parameters
@@ -76,7 +79,8 @@ def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") ->
     """
     started = time.perf_counter()
     volume, atoms = read_map(job.map, job.pixel_size_A), read_atoms(job.model)
-    own_A = None if job.half_maps is None else _own_resolution(job, volume.data.shape)
+    halves = None if job.half_maps is None else _halves(job, volume)
+    own_A = None if halves is None else round(fsc(*halves, threads=job.threads).resolution_A(0.143), 3)
     placed: dict[str, Any] = {}
     if job.fit:
         with shown_to(listener) as heard:
@@ -89,11 +93,13 @@ def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") ->
             "runner_up_sd": round(put.runner_up, 3) if np.isfinite(put.runner_up) else None,
         }
     fit = map_model(volume, atoms, job.settings, threads=job.threads)
+    local = None if halves is None else fsc_q(*halves, fit.atoms, volume, threads=job.threads, listener=listener)
+    tables = ModelTables.of(fit, volume, local)
     job.out.mkdir(parents=True, exist_ok=True)
     if job.fit:
         write_moved_model(job.model, job.out / "model_fitted.cif", placed["matrix"], placed["shift_A"])
-    tables = {"atoms": fit.by_atom(), "residues": fit.residues(), "chains": fit.chains()}
-    for name, table in tables.items():
+    for name in ("atoms", "residues", "chains", "elements"):
+        table = getattr(tables, name)
         write_csv(job.out / f"{name}.csv", {str(column): table[column].to_numpy() for column in table})
     curves = {"map_model": fit.fsc, "map_model_masked": fit.fsc_masked}
     write_csv(job.out / "fsc.csv", {"frequency_per_A": fit.frequency_per_A, **curves})
@@ -102,6 +108,7 @@ def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") ->
         "verglas": __version__,
         "map": str(job.map),
         **fit.as_dict(),
+        **tables.as_dict(),
         "half_map_resolution_A": own_A,
         "consistency": said,
         "fit": placed or None,
@@ -110,14 +117,16 @@ def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") ->
     }
     write_json(job.out / "map_model.json", record)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    write_text(job.out / "report.html", map_model_page(fit, said, f"verglas {__version__}, {now}", volume=volume))
+    page = map_model_page(fit, tables, said, f"verglas {__version__}, {now}", volume=volume)
+    write_text(job.out / "report.html", page)
     return fit, record
 
 
-def _own_resolution(job: MapModelJob, shape: tuple[int, ...]) -> float:
+def _halves(job: MapModelJob, volume: Map) -> tuple[Map, Map]:
     assert job.half_maps is not None
-    halves = [read_map(path, job.pixel_size_A) for path in job.half_maps]
-    for path, half in zip(job.half_maps, halves, strict=True):
-        if half.data.shape != shape:
-            raise InputError(f"{path} has shape {half.data.shape} and {job.map} {shape} (z, y, x): resample one")
-    return round(fsc(*halves, threads=job.threads).resolution_A(0.143), 3)
+    first, second = (read_map(path, job.pixel_size_A) for path in job.half_maps)
+    for path, half in zip(job.half_maps, (first, second), strict=True):
+        if half.data.shape != volume.data.shape:
+            shapes = f"{half.data.shape} and {job.map} {volume.data.shape}"
+            raise InputError(f"{path} has shape {shapes} (z, y, x): resample one")
+    return first, second

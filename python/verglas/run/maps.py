@@ -13,6 +13,7 @@ from verglas import filters, image, masks
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.fsc import FSC, fsc
 from verglas.assessment.independence import refuse_one_map_twice
+from verglas.assessment.single_map import SingleMapResolution, single_map_resolution
 from verglas.errors import InputError
 from verglas.geometry import symmetry_order
 from verglas.io import StackWriter, read_header, read_map, read_particles, read_stack, write_map, write_particles
@@ -79,6 +80,29 @@ def _fsc_of_files(
     result = fsc(a, b, window, symmetry_order=symmetry_order(symmetry))
     heard.progress("fsc", 3, 3)
     return result
+
+
+def single_map_resolution_of_file(
+    path: Path, mask: Path | None = None, pixel_size_A: float | None = None
+) -> SingleMapResolution:
+    """What a map without half maps says of its resolution.
+
+    Parameters
+    ----------
+    path : Path
+        Map.
+    mask : Path, optional
+        Where the molecule is.
+    pixel_size_A : float, optional
+        In place of the header's.
+
+    Raises
+    ------
+    InputError
+        As :func:`verglas.assessment.single_map_resolution`.
+    """
+    volume = read_map(path, pixel_size_A)
+    return single_map_resolution(volume, None if mask is None else read_mask(mask, volume))
 
 
 def read_half_maps(first: Path, second: Path, pixel_size_A: float | None = None) -> tuple[Map, Map]:
