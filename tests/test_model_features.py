@@ -79,9 +79,7 @@ def test_helices_are_those_of_the_deposited_model(haemoglobin, data_dir):
         found[row.start : row.end + 1] = True
     assert (found & annotated).sum() / annotated.sum() > 0.85
     assert (found & annotated).sum() / found.sum() > 0.9
-    assert table.loc[table["kind"] == "strand", "residues"].sum() < 0.04 * len(
-        annotated
-    )  # all helical; a loop is straight
+    assert table.loc[table["kind"] == "strand", "residues"].sum() < 0.04 * len(annotated)  # all helical
     scores = element_z(volume, atoms, table)["z"]
     assert (scores > 2).all()
     shifted = element_z(volume, atoms.moved(np.eye(3), [4.0, 3.0, 2.0]), table)["z"]
