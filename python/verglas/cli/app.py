@@ -48,6 +48,7 @@ _COMMANDS = (
     "class3d",
     "variability",
     "multibody",
+    "deform",
     "subtract",
     "expand",
     "sieve",

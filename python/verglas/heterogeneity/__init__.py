@@ -12,7 +12,13 @@ from verglas.heterogeneity.motions import Motions, motions_of
 from verglas.heterogeneity.posed import PosedImages, posed_images
 from verglas.heterogeneity.regions import Region, in_regions
 from verglas.heterogeneity.resampled import BootstrapVariance, SubsetLandscape, bootstrap_variance, subset_landscape
-from verglas.heterogeneity.settings import ClassSettings, MultibodySettings, TestSettings, VariabilitySettings
+from verglas.heterogeneity.settings import (
+    ClassSettings,
+    DeformSettings,
+    MultibodySettings,
+    TestSettings,
+    VariabilitySettings,
+)
 from verglas.heterogeneity.subtract import SubtractedSource, subtract
 from verglas.heterogeneity.variability import Variability, variability
 
@@ -21,6 +27,7 @@ __all__ = [
     "BootstrapVariance",
     "ClassSettings",
     "ClassTrial",
+    "DeformSettings",
     "HeterogeneityTest",
     "Landscape",
     "Mixture",

@@ -217,3 +217,62 @@ class MultibodySettings:
     def __post_init__(self) -> None:
         """Say at once what cannot be."""
         check_settings("multibody", self)
+
+
+@dataclass(frozen=True)
+class DeformSettings:
+    """Choices of work on what bends; every number has the unit in its name.
+
+    Attributes
+    ----------
+    degree : int
+        Of the Zernike functions.
+    resolution_A : float
+        Finest data in use: of maps, after a first fit at twice it, or of images.
+    diameter_A : float, optional
+        Of the ball in which maps are deformed; the box by default.
+    dimensions : int
+        Of the places of three maps or more.
+    basis : str
+        Of particles: normal modes of an elastic network, or Zernike functions.
+    modes : int
+        Normal modes in use; motions that are shown.
+    atoms : int
+        Pseudo-atoms that stand for the map.
+    cutoff_A : float, optional
+        Of the elastic network; two and a half spacings of the atoms by default.
+    prior_A : float, optional
+        Width of the normal prior of the atoms' root mean square way along each mode; 3 with Zernike functions, none
+        with normal modes by default.
+    poses : bool
+        Correct the particles' poses, too.
+    seed : int
+        Of the pseudo-atoms.
+    """
+
+    degree: int = setting(3, "Degree of the Zernike functions", at_least=1)
+    resolution_A: float = setting(15.0, "Finest data used", more_than=0)
+    diameter_A: float | None = setting(
+        None, "Diameter of the ball in which maps are deformed", more_than=0, default_words="the box"
+    )
+    dimensions: int = setting(2, "Dimensions in which three maps or more are laid out", at_least=1)
+    basis: Literal["modes", "zernike"] = setting(
+        "modes", "Of particles: normal modes of an elastic network, or Zernike functions"
+    )
+    modes: int = setting(3, "Normal modes used, motions shown", at_least=1)
+    atoms: int = setting(300, "Pseudo-atoms that stand for the map", at_least=20)
+    cutoff_A: float | None = setting(
+        None, "Cutoff of the elastic network", more_than=0, default_words="2.5 spacings of the atoms"
+    )
+    prior_A: float | None = setting(
+        None,
+        "Prior of the atoms' root mean square way along each mode",
+        more_than=0,
+        default_words="3 A for zernike, else none",
+    )
+    poses: bool = setting(True, "Correct the poses of the particles, too")
+    seed: int = setting(0, "Seed of the pseudo-atoms", at_least=0)
+
+    def __post_init__(self) -> None:
+        """Say at once what cannot be."""
+        check_settings("deform", self)

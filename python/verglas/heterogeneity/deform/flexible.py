@@ -58,7 +58,7 @@ class FlexibleAlignment:
 
 
 @dataclass
-class _Batch:
+class ImageBatch:
     """Some images at the pixels in use, and where their models stand."""
 
     images: Complex64Array  # (m, pixels)
@@ -101,6 +101,7 @@ def align_modes(
     resolution_A: float = 10.0,
     n_modes: int = 3,
     refine_poses: bool = True,
+    prior_A: float | None = None,
     threads: int | None = None,
 ) -> FlexibleAlignment:
     r"""Amplitudes of every particle along the softest modes of a model, together with corrections of its pose.
@@ -121,6 +122,9 @@ def align_modes(
         Modes in use, the softest first.
     refine_poses : bool
         Angles and shifts too, from the ones given; else they stay.
+    prior_A : float, optional
+        Width of a normal prior of every amplitude, beside which the noise of each image counts as what is left of it by
+        the model at rest. Many modes in a noisy image need one.
     threads : int, optional
 
     Returns
@@ -153,7 +157,10 @@ def align_modes(
     if weight.shape != (len(modes.xyz_A),) or not np.isfinite(weight).all():
         raise InputError(f"align_modes: expected {len(modes.xyz_A)} finite weights, got shape {weight.shape}")
     work = for_job(given, "align_modes")
-    fit = _Fit(work, modes, weight, width_A, resolution_A, n_modes, refine_poses, threads)
+    if prior_A is not None and not prior_A > 0:
+        raise InputError(f"align_modes: expected a positive prior_A, got {prior_A}")
+    fit = ImageFit(work, modes, weight, width_A, resolution_A, n_modes, refine_poses, threads)
+    fit.prior_A = np.inf if prior_A is None else prior_A
     step = max(1, _BATCH_VALUES // (len(weight) * len(fit.waves.ky)))
     parts = [fit.run(np.arange(b, min(b + step, len(work)))) for b in range(0, len(work), step)]
     joined = [np.concatenate(values) for values in zip(*(p[:5] for p in parts), strict=True)]
@@ -161,7 +168,7 @@ def align_modes(
     return FlexibleAlignment(amplitudes, errors, Poses(angles, shifts), scale, max(p[5] for p in parts))
 
 
-class _Fit:
+class ImageFit:
     """Levenberg-Marquardt of many images side by side."""
 
     def __init__(
@@ -181,16 +188,21 @@ class _Fit:
         self.n_modes, self.refine_poses = n_modes, refine_poses
         self.waves = _Waves(box, pixel_size_A, radius)
         k2 = self.waves.kx_used**2 + self.waves.ky_used**2
+        self.prior_A = np.inf
         self.envelope = np.exp(-2 * np.pi**2 * width_A**2 * k2)
         # A turn of 1 / reach moves the atoms by about an angstrom: all parameters are then lengths.
         self.reach_A = float(np.sqrt(np.mean(np.square(modes.xyz_A).sum(axis=1))))
 
     def run(self, rows: IntArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, int]:
         """Amplitudes, errors, angles, shifts, scale of these particles, and iterations made."""
-        at = self._open(rows)
+        at = self.open(rows)
         m, q = len(rows), self.n_modes
         damping = np.full(m, 1e-3)
-        cost, scale, jacobian, residual = self._evaluate(at)
+        cost, scale, jacobian, residual = self.evaluate(at)
+        # Of the negative log posterior times the noise variance of a real or imaginary part.
+        stiff = np.zeros((m, jacobian.shape[1]))
+        stiff[:, :q] = (cost / residual.shape[1])[:, None] / self.prior_A**2
+        penalty = np.zeros(m)
         # A unit mode moves the atoms by 1 / sqrt(n), root mean square.
         unit = np.where(np.arange(jacobian.shape[1]) < q, np.sqrt(len(self.weight)), 1.0)
         made = 0
@@ -198,12 +210,16 @@ class _Fit:
             made += 1
             normal = np.einsum("iap,ibp->iab", jacobian.conj(), jacobian).real
             gradient = np.einsum("iap,ip->ia", jacobian.conj(), residual).real
+            gradient[:, :q] -= stiff[:, :q] * at.amplitudes
             diagonal = np.einsum("iaa->ia", normal)
-            system = normal + np.eye(normal.shape[1]) * (damping[:, None] * diagonal + 1e-12 * diagonal.max())[:, None]
+            added = damping[:, None] * diagonal + 1e-12 * diagonal.max() + stiff
+            system = normal + np.eye(normal.shape[1]) * added[:, None]
             step = np.linalg.solve(system, gradient[:, :, None])[:, :, 0]
             trial = self._step(at, step)
-            new_cost, new_scale, new_jacobian, new_residual = self._evaluate(trial)
-            better = new_cost < cost
+            new_cost, new_scale, new_jacobian, new_residual = self.evaluate(trial)
+            new_penalty = 0.5 * (stiff[:, :q] * np.square(trial.amplitudes)).sum(axis=1)
+            better = new_cost + new_penalty < cost + penalty
+            penalty = np.where(better, new_penalty, penalty)
             damping = np.where(better, damping / 5, damping * 8)
             for name in ("matrices", "displacement_A", "amplitudes"):
                 getattr(at, name)[better] = getattr(trial, name)[better]
@@ -213,17 +229,19 @@ class _Fit:
                 break
         normal = np.einsum("iap,ibp->iab", jacobian.conj(), jacobian).real
         noise = 2 * cost / (2 * residual.shape[1] - normal.shape[1])  # variance of a real or imaginary part
-        covariance = np.linalg.pinv(normal, hermitian=True) * noise[:, None, None]
+        prior = np.eye(normal.shape[1]) * stiff[:, None]
+        covariance = np.linalg.pinv(normal + prior, hermitian=True) * noise[:, None, None]
         errors = np.sqrt(np.maximum(np.einsum("iaa->ia", covariance)[:, :q], 0))
         return at.amplitudes, errors, matrix_to_euler(at.matrices), -at.displacement_A, scale, made
 
-    def _open(self, rows: IntArray) -> _Batch:
+    def open(self, rows: IntArray) -> ImageBatch:
+        """These particles' pixels, and their models at rest."""
         work, poses = self.work, self.work.poses
         assert poses is not None
         spectra = fourier.forward(work.images(rows), 2, threads=self.threads)
         ctf = ops.ctf(work.optics.as_params()[rows], work.box, work.pixel_size_A, threads=self.threads)
         y, x = self.waves.at
-        return _Batch(
+        return ImageBatch(
             spectra[:, y, x],
             ctf[:, y, x].astype(np.float64) * self.envelope,
             euler_to_matrix(poses.angles_deg[rows]),
@@ -231,8 +249,8 @@ class _Fit:
             np.zeros((len(rows), self.n_modes)),
         )
 
-    def _evaluate(
-        self, at: _Batch
+    def evaluate(
+        self, at: ImageBatch
     ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.complex128], npt.NDArray[np.complex128]]:
         """Half the squared residual, scale, derivatives of the model (m, parameters, pixels), residual."""
         waves, turned = self.waves, self.modes.moved(at.amplitudes) @ np.swapaxes(at.matrices, 1, 2)
@@ -253,7 +271,7 @@ class _Fit:
         residual = at.images - scale[:, None] * model
         return 0.5 * np.square(np.abs(residual)).sum(axis=1), scale, jacobian, residual
 
-    def _ways(self, at: _Batch, turned: FloatArray) -> FloatArray:
+    def _ways(self, at: ImageBatch, turned: FloatArray) -> FloatArray:
         """Where each parameter moves the atoms in the image: modes, then turns about x, y, z, and shifts."""
         modes = np.einsum("ikc,qnc->iqnk", at.matrices[:, :2], self.modes.vectors[: self.n_modes])
         if not self.refine_poses:
@@ -266,11 +284,11 @@ class _Fit:
         rigid[:, 3, :, 0] = rigid[:, 4, :, 1] = 1
         return np.concatenate([modes, rigid], axis=1)
 
-    def _step(self, at: _Batch, step: FloatArray) -> _Batch:
+    def _step(self, at: ImageBatch, step: FloatArray) -> ImageBatch:
         q = self.n_modes
         matrices, displacement = at.matrices.copy(), at.displacement_A.copy()
         if self.refine_poses:
             turn = Rotation.from_rotvec(step[:, q : q + 3] / self.reach_A).as_matrix()
             matrices = turn @ at.matrices
             displacement = at.displacement_A + step[:, q + 3 :]
-        return _Batch(at.images, at.factor, matrices, displacement, at.amplitudes + step[:, :q])
+        return ImageBatch(at.images, at.factor, matrices, displacement, at.amplitudes + step[:, :q])
