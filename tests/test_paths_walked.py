@@ -96,6 +96,40 @@ def test_every_reader_of_images_finds_them_and_checks_them(command, project, tmp
     assert "--any-pixel-size" in error
 
 
+# The commands that read particles for their rows alone.
+ROWS: dict[str, list[str]] = {
+    "expand": [SET, "--symmetry", "D2", "--out", "e.star"],
+    "orientations": [SET, "--out", "w"],
+    "merge": [SET, "--out", "all.star"],
+    "select": [SET, "--classes", "1", "--out", "sel.star"],
+    "flip-hand": [SET, "--out", "flipped"],
+    "check-conventions": [SET],
+    "project": ["map.mrc", "--particles", SET, "--out", "pr.mrcs"],
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "label", "value", "words"),
+    [
+        ("particles", "rlnOriginXAngst", np.nan, "rlnOriginXAngst, row 7 (from 0): expected a finite number, got nan"),
+        ("particles", "rlnAngleTilt", np.nan, "rlnAngleTilt, row 7 (from 0): expected a finite number, got nan"),
+        ("optics", "rlnImagePixelSize", 1e29, "rlnImagePixelSize: expected 0.01 to 1000 A, got 1e+29"),
+        ("optics", "rlnVoltage", -1.0, "rlnVoltage: expected 10 to 3000 kV, got -1"),
+        ("optics", "rlnImageSize", 0, "rlnImageSize: expected at least 1 pixel, got 0"),
+    ],
+)
+def test_impossible_values_are_refused_by_every_command(table, label, value, words, project, run):
+    """Also by those that make no use of them: they would hand them on. They are refused in one place: a few will do."""
+    star = read_star(SET)
+    values = star[table][label].to_numpy(np.float64).copy()
+    values[7 if table == "particles" else slice(None)] = value
+    write_star(SET, {**star, table: star[table].assign(**{label: values})})
+    every = {**READERS, **ROWS}
+    for command, arguments in (every if label == "rlnOriginXAngst" else {"merge": every["merge"]}).items():
+        status, _, error = run(command, *arguments)
+        assert (status, words in error) == (1, True), (command, error)
+
+
 def test_a_project_is_read_from_elsewhere(project, tmp_path, run, monkeypatch):
     """The folders above the STAR file are tried until the stack is there."""
     monkeypatch.chdir(tmp_path)

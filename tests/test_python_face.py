@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,17 @@ from verglas.errors import RowError
 from verglas.types.convert import map_of
 
 BOX, PIXEL_A = 16, 5.0
-PACKAGES = [*vg._SUBMODULES, "errors"]
+# Every package that lists names; run and window have modules only.
+PACKAGES = [
+    *vg._SUBMODULES,
+    "errors",
+    "cluster",
+    "optics.fit",
+    "reconstruction.operators",
+    "reconstruction.priors",
+    "reconstruction.solvers",
+    "refinement.prior",
+]
 
 
 @pytest.fixture(scope="module")
@@ -282,12 +294,36 @@ def test_a_map_is_an_array_for_numpy(truth):
     assert np.mean(truth) == truth.data.mean()
 
 
+def write_nothing(images):
+    """A stack of complex numbers, which is refused before a file is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            vg.io.write_stack(f"{folder}/c.mrcs", images, 1.0)
+        finally:
+            assert list(Path(folder).iterdir()) == []
+
+
+def test_poses_are_those_of_particles_or_their_file(files, particles, truth):
+    plain = vg.project(truth, particles.poses)
+    assert np.array_equal(vg.project(truth, particles), plain)
+    assert np.allclose(vg.project(files / "map.mrc", files / "p.star"), plain, atol=1e-3)
+    with pytest.raises(vg.InputError, match=r"project: poses: expected Poses, .*got an array"):
+        vg.project(truth, particles.poses.angles_deg)
+    bare = vg.Particles.from_images(np.ones((2, BOX, BOX)), PIXEL_A)
+    with pytest.raises(vg.InputError, match="has no poses"):
+        vg.project(truth, bare)
+
+
 def test_complex_values_and_nan_poses_are_refused(truth):
     for make in (lambda: vg.Map(truth.data * 1j, 1.0), lambda: truth.with_data(truth.data * 1j)):
         with pytest.raises(vg.InputError, match="complex"):
             make()
     with pytest.raises(vg.InputError, match="complex"):
         vg.fsc(truth.data * 1j, truth.data)
+    images = np.ones((2, 8, 8)) * 1j
+    for refused in (vg.types.ArraySource, lambda data: vg.Micrograph(data[0]), write_nothing):
+        with pytest.raises(vg.InputError, match="complex"):
+            refused(images)
     with pytest.raises(vg.InputError, match=r"angles_deg: particle 1 has \[0.0, nan, 0.0\]"):
         vg.Poses([[0, 0, 0], [0, np.nan, 0]])
     with pytest.raises(vg.InputError, match="shifts_A: particle 0"):

@@ -289,6 +289,8 @@ def as_stored(data: npt.NDArray[Any], dtype: str, what: str) -> npt.NDArray[Any]
     """Cast, refusing what would change integers or overflow."""
     if dtype not in _DTYPES:
         raise InputError(f"{what}: cannot store {dtype!r}; expected one of {', '.join(_DTYPES)}")
+    if np.iscomplexobj(data):
+        raise InputError(f"{what}: the data are complex; images and maps are real: take .real, or the modulus")
     kind = _DTYPES[dtype]
     if data.dtype == kind and dtype != "uint4":
         return data

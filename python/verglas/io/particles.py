@@ -22,6 +22,7 @@ from verglas.io.tomography import refuse_tomography
 from verglas.types import Particles
 from verglas.types import _columns as col
 from verglas.types.arrays import IntArray
+from verglas.types.ctf_ranges import refuse_outside
 from verglas.types.images import ChangedSource, GridSource
 from verglas.types.particles import SIGN_COLUMN
 
@@ -92,7 +93,9 @@ def read_particles(
     stacks = Where(stack, path_map, stack_root, any_pixel_size)
     columns: StarColumns | None = None
     if path.suffix.lower() == ".cs":
-        return cs.read_cs(path, stacks, passthrough)
+        found = cs.read_cs(path, stacks, passthrough)
+        _refuse_impossible(col.Tables(found.table, found.optics_table, found.where))
+        return found
     if passthrough is not None:
         raise InputError(f"{path}: passthrough is for cryoSPARC's .cs files")
     if path.suffix.lower() == ".par":
@@ -108,6 +111,7 @@ def read_particles(
     where = str(path)
     parts = col.Tables(table, optics, where)
     pixel = col.pixel_sizes_A(parts)
+    _refuse_impossible(parts)
     if optics is None and "rlnOpticsGroup" in table:
         lost = "" if pixel is not None else "; pixel size, voltage and Cs are unknown unless that table has them"
         warnings.warn(
@@ -119,6 +123,25 @@ def read_particles(
     if source.joined:
         table = table.assign(**{IMAGE: [f"{i + 1:06d}@{source.names[0]}" for i in source.frame]})
     return Particles(table, source, optics_table=optics, tables=tables, table_name=name, where=where)
+
+
+def _refuse_impossible(parts: col.Tables) -> None:
+    """Poses that are no numbers, voltages and boxes that no image has: for all jobs, whether or not they use them.
+
+    Here and not where they are used: a job that passes rows on would hand them to the next program.
+    """
+    for label in (*col.ANGLES, *col.SHIFTS_A, *col.SHIFTS_PX):
+        if label in parts.particles:
+            col.number_column(parts.particles[label], label, parts.where)
+    for table, where in ((parts.optics, f"{parts.where}, optics table"), (parts.particles, parts.where)):
+        for label, name in (("rlnVoltage", "voltage_kV"), ("rlnImageSize", "")):
+            if table is None or label not in table:
+                continue
+            values = col.number_column(table[label], label, where, missing=True)
+            if name:
+                refuse_outside({name: values}, where, {name: label})
+            elif (values < 1).any():
+                raise InputError(f"{where}: {label}: expected at least 1 pixel, got {np.nanmin(values):g}")
 
 
 def _star_of(path: Path) -> tuple[StarColumns | None, dict[str, Any]]:

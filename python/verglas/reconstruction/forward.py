@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,15 @@ from verglas import fourier, gridding, ops
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix
 from verglas.reconstruction.ewald import SideBands, Sign, project_bands
-from verglas.types import Optics, Poses
-from verglas.types.convert import MapLike, map_of
+from verglas.types import Optics, Particles, Poses
+from verglas.types.convert import MapLike, map_of, poses_of
 
 _BATCH_PIXELS = 1 << 24  # pixels per batch of transforms: 128 MB of complex64 half transforms at most
 
 
 def project(
     map: MapLike,
-    poses: Poses,
+    poses: Poses | Particles | str | Path,
     optics: Optics | None = None,
     shift: bool = True,
     *,
@@ -35,8 +36,8 @@ def project(
     ----------
     map : Map or path
         A cubic map.
-    poses : Poses
-        Orientations and shifts of n projections.
+    poses : Poses, Particles or path
+        Orientations and shifts of n projections; of particles, theirs.
     optics : Optics, optional
         Contrast-transfer parameters of the n projections, or of one for all.
     shift : bool
@@ -67,6 +68,7 @@ def project(
     (1, 16, 16)
     """
     map = map_of(map, "project: map")
+    poses = poses_of(poses, "project: poses")
     n, box = len(poses), map.box
     if optics is not None and len(optics) not in (1, n):
         raise InputError(f"project: {n} poses but {len(optics)} optics; give one for all or one for each")

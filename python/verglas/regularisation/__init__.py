@@ -1,6 +1,7 @@
 """Priors of the maximisation step: what is told of both half sets, and what is done to the maps of each."""
 
 from collections.abc import Callable
+from functools import partial
 
 from verglas.regularisation.given import DenoisedBy, prior_of
 from verglas.regularisation.local import LocalWiener
@@ -30,3 +31,4 @@ __all__ = [
     "Wiener",
     "prior_of",
 ]
+__dir__ = partial(sorted, __all__)

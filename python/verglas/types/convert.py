@@ -17,6 +17,7 @@ from verglas.types.map import Map
 if TYPE_CHECKING:
     from verglas.types.micrograph import Micrograph
     from verglas.types.particles import Particles
+    from verglas.types.poses import Poses
 
 MapLike = Map | str | Path
 ParticlesLike: TypeAlias = "Particles | str | Path"
@@ -78,6 +79,26 @@ def particles_of(value: Any, name: str) -> Particles:
     hint = "; for an array of images, give vg.Particles.from_images(images, pixel_size_A)"
     said = hint if is_array(value) else ""
     raise InputError(f"{name}: expected Particles or the path of a STAR or CS file, got {_kind_of(value)}{said}")
+
+
+def poses_of(value: Any, name: str) -> Poses:
+    """The poses that are meant: themselves, or those of particles or of a path to particles.
+
+    Raises
+    ------
+    InputError
+        Anything else; particles without poses.
+    """
+    from verglas.types.poses import Poses
+
+    if isinstance(value, Poses):
+        return value
+    if is_array(value) or value is None:
+        raise InputError(f"{name}: expected Poses, or particles that have them, got {_kind_of(value)}; see vg.Poses")
+    particles = particles_of(value, name)
+    if particles.poses is None:
+        raise InputError(f"{name}: {particles.where} has no poses: no columns of angles")
+    return particles.poses
 
 
 def micrograph_of(value: Any, name: str) -> Micrograph:

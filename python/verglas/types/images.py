@@ -66,6 +66,8 @@ class ArraySource:
     def __post_init__(self) -> None:
         """Check the shape once."""
         data = host_array(self.data)
+        if data.dtype.kind == "c":
+            raise InputError("images: the data are complex; images are real: take .real, or the modulus")
         if data.ndim != 3 or data.shape[1] != data.shape[2]:
             raise InputError(f"images: expected (n, box, box), got shape {data.shape}")
         if not data.shape[1]:

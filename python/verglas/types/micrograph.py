@@ -47,7 +47,10 @@ class Micrograph(Shown):
 
     def __post_init__(self) -> None:
         """Check once, here."""
-        data = np.ascontiguousarray(host_array(self.data), dtype=np.float32)
+        given = host_array(self.data)
+        if given.dtype.kind == "c":
+            raise InputError(f"Micrograph {self.name}: the data are complex; grey values are real: take .real")
+        data = np.ascontiguousarray(given, dtype=np.float32)
         if data.ndim != 2:
             raise InputError(f"Micrograph {self.name}: expected a (y, x) array, got shape {data.shape}")
         if self.pixel_size_A <= 0 or np.isinf(self.pixel_size_A):

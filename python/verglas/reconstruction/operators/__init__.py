@@ -1,5 +1,7 @@
 """Linear operators of images, SciPy's kind: their solvers, and ours, run on them unchanged."""
 
+from functools import partial
+
 from verglas.reconstruction.operators.particles import ParticleOperator, particles
 from verglas.reconstruction.operators.tilt_series import (
     TiltSeries,
@@ -18,3 +20,4 @@ __all__ = [
     "tilt_series",
     "weighted_back_projection",
 ]
+__dir__ = partial(sorted, __all__)

@@ -1,5 +1,7 @@
 """Penalties and sets with their proximal operators; they know arrays, and nothing of images or microscopes."""
 
+from functools import partial
+
 from verglas.reconstruction.priors.differences import TotalVariation, divergence, gradient
 from verglas.reconstruction.priors.potentials import L1, Huber, NonNegative, Prior, Quadratic, Student, soft
 from verglas.reconstruction.priors.transforms import FourierGaussian, Shaped, Support, Symmetric, WaveletL0, WaveletL1
@@ -22,3 +24,4 @@ __all__ = [
     "gradient",
     "soft",
 ]
+__dir__ = partial(sorted, __all__)

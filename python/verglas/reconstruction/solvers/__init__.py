@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from verglas.errors import InputError
@@ -149,3 +150,4 @@ __all__ = [
     "spectral_radius",
     "unmatched_pair",
 ]
+__dir__ = partial(sorted, __all__)
