@@ -121,7 +121,9 @@ def perturbed(particles: vg.Particles, seed: int) -> vg.Particles:
     return particles.with_poses(Poses(matrix_to_euler(off @ euler_to_matrix(given.angles_deg)), shifts))
 
 
-def refinement_trial(prior: str, seed: int, belt: bool, n: int, snr: float) -> dict[str, Any]:
+def refinement_trial(candidate: str, seed: int, belt: bool, n: int, snr: float) -> dict[str, Any]:
+    """A prior, perhaps with what of the references is scored: ``local``, ``local+auto``."""
+    prior, _, score_mask = candidate.partition("+")
     shape = SHAPES[seed % len(SHAPES)]
     core = vg.simulate.phantom(BOX, PIXEL_A, CORE_A, seed=seed, shape=shape)
     models = [core + belt_of(BELTS * seed + k, core) for k in range(BELTS)] if belt else core
@@ -139,6 +141,7 @@ def refinement_trial(prior: str, seed: int, belt: bool, n: int, snr: float) -> d
         shift_range_A=8.0,
         iterations=ITERATIONS,
         regularisation=prior,
+        score_mask=score_mask or "off",
         seed=seed,
     )
     found = survey(particles)
@@ -165,6 +168,10 @@ def refinement_trial(prior: str, seed: int, belt: bool, n: int, snr: float) -> d
         "gain_nats": last.regularisation_gain,
         "gain_error_nats": last.regularisation_gain_error,
         "taken": last.regularisation,
+        "score_mask": last.score_mask,
+        "score_mask_taken": sum(one.score_mask != "off" for one in state.figures),
+        "score_mask_gain_nats": last.score_mask_gain,
+        "score_mask_gain_error_nats": last.score_mask_gain_error,
     }
 
 

@@ -265,3 +265,16 @@ def test_the_page_says_what_maps_were_regularised_by_and_what_it_gained(folders,
     text = (folder / "report.html").read_text()
     assert "regularised by the local prior. Half maps, FSC curves and resolutions on this page are those before" in text
     assert "explain held-out particles better: +0.123 +- 0.020 nats a particle" in text
+
+
+def test_the_page_says_what_was_scored_and_what_poses_gained(folders, tmp_path, blank_figures):
+    folder = shutil.copytree(folders("finished", drawn=True), tmp_path / "run", ignore=shutil.ignore_patterns("*.mrc"))
+    assert "What is scored" not in (folder / "report.html").read_text()
+    table = pd.read_csv(folder / "iterations.csv")
+    table["score_mask"] = ["off"] * (len(table) - 1) + ["local"]
+    table["score_mask_gain"] = [np.nan] * (len(table) - 1) + [0.1234]
+    table["score_mask_gain_error"] = [np.nan] * (len(table) - 1) + [0.011]
+    table.to_csv(folder / "iterations.csv", index=False)
+    write_refine_page(folder)
+    text = (folder / "report.html").read_text()
+    assert "poses are better so: the finer shells of held-out particles gain +0.123 +- 0.011 nats a particle" in text

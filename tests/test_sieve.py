@@ -230,6 +230,11 @@ def test_gain_is_the_likelihood_of_the_map_over_nothing_pixel_by_pixel(setting):
     power = (np.abs(model) ** 2 / sigma2).sum(axis=1)
     # |X|^2 - |X - M|^2 = 2 Re(X M*) - |M|^2
     assert np.allclose(scores.gain[rows], likelihood + power * (1 - s2), rtol=1e-3, atol=1e-3)
+    of_nothing = np.abs(image - model) ** 2 / sigma2
+    # the amplitude that fits best leaves less than any other
+    best = scores.grey_scale[rows][:, None]
+    assert np.all((np.abs(image - best * model) ** 2 / sigma2).sum(axis=1) <= of_nothing.sum(axis=1) * (1 + 1e-5))
+    assert np.allclose(best[:, 0], (image * model.conj() / sigma2).real.sum(axis=1) / power, rtol=1e-3, atol=1e-3)
     high = pixels.shell >= 4
     power_high = (np.abs(model) ** 2 / sigma2)[:, high].sum(axis=1)
     assert np.allclose(scores.power_high[rows], power_high, rtol=1e-4, atol=1e-5)

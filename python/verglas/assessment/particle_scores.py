@@ -17,6 +17,7 @@ from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.listener import Listener
 
 _ROUNDS = 20  # of expectation and maximisation
+_NO_POWER = 1e-9  # nats: nothing is expected of such an image
 _LEAST_IN_BIN = 20  # particles that a percentile is told among
 
 
@@ -59,6 +60,14 @@ class ParticleScores:
         = 1 it is log p(X | map) - log p(X | nothing), the score of CryoSieve.
         """
         return 2 * self.cross - self.noise_ratio * self.power
+
+    @property
+    def grey_scale(self) -> FloatArray:
+        """Amplitude c / p: of the slice that fits the image best, on that of the set; NaN where no signal is expected.
+
+        Of one particle it is known to s / sqrt(p) only.
+        """
+        return np.divide(self.cross, self.power, out=np.full_like(self.cross, np.nan), where=self.power > _NO_POWER)
 
     @property
     def gain_high(self) -> FloatArray:
@@ -105,7 +114,7 @@ def expected_quality(cross: FloatArray, power: FloatArray, noise_ratio: FloatArr
     >>> expected_quality(np.array([9.0, 11.0]), np.full(2, 10.0), np.ones(2)).tolist()  # differ by chance
     [1.0, 1.0]
     """
-    known = power > 1e-9
+    known = power > _NO_POWER
     if not known.any():
         return np.zeros_like(cross)
     p = np.where(known, power, 1.0)

@@ -195,7 +195,8 @@ class Passes:
             name, made = f"{uuid.uuid4().hex[:8]}_{task.half}", []
             for i, rows in enumerate(blocks):
                 part = task.problem.part(rows)
-                particles = part.particles if self.particles is None else self.particles[rows]
+                # by their numbers in the whole set: the problem may be a part of it
+                particles = part.particles if self.particles is None else self.particles[part.numbers]
                 path = self.folder / f"block_{name}_{i}.pickle"
                 made.append(worker.SpoolFile.written(path, replace(part, particles=_to_send(particles))))
             known[task.half] = made

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from verglas.refinement.curvature import on_the_sphere
 from verglas.refinement.figures import Figures
 from verglas.refinement.prior_choice import HeldOutPoses
 from verglas.refinement.problem import RefineProblem
+from verglas.refinement.score_mask import LOCAL, HeldOutShells, ScoreMask
 from verglas.refinement.state import State
 from verglas.refinement.update import ClassMaps, Judge, class_maps, learn, mask_from_map, resolution_shell
 from verglas.regularisation import PRIORS, LocalWiener, Prior, Wiener
@@ -30,7 +31,7 @@ from verglas.search.half_pass import HalfTask, Runner, run_here
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Map
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import Float32Array, FloatArray
 from verglas.types.listener import Progress
 from verglas.types.verdict import Finding
 
@@ -128,11 +129,16 @@ def initial_state(
     return State(0, poses, halves, np.zeros((classes, shells)), float(step.radius), mask), notes
 
 
+def _mask_of(problem: RefineProblem, state: State) -> Float32Array:
+    """The solvent mask, or the sphere as long as there is none."""
+    return problem.sphere if state.mask is None else state.mask
+
+
 def _pass(
     problem: RefineProblem, state: State, step: Step, progress: Progress | None, notes: list[Finding], runner: Runner
 ) -> list[HalfSums]:
-    """Expectation and sums of both halves, each with its own references."""
-    mask = problem.sphere if state.mask is None else state.mask
+    """Expectation and sums of both halves, each with its own references; poses of the state are replaced."""
+    mask = _mask_of(problem, state) if state.score_mask is None else state.score_mask
     done, one_at_a_time = [0], threading.Lock()
 
     def tick(count: int) -> None:
@@ -143,6 +149,21 @@ def _pass(
 
     tasks = [HalfTask(problem, state.halves[half - 1], mask, step, half, notes) for half in (1, 2)]
     return runner(tasks, state.poses, tick)
+
+
+def _expectation(
+    problem: RefineProblem, state: State, step: Step, progress: Progress | None, notes: list[Finding], runner: Runner
+) -> list[HalfSums]:
+    """A pass over the particles of the step, and what it teaches of noise, scales and classes (in the state)."""
+    rows = schedule.rows_of_step(problem, step)
+    part = problem if rows is None else problem.part(rows)
+    some = state if rows is None else replace(state, poses=state.poses.of(rows))
+    matched = _pass(part, some, step, progress, notes, runner)
+    for half in (1, 2):
+        learn(part, state.halves[half - 1], matched[half - 1].totals, some.poses, part.rows_of_half(half))
+    if rows is not None:
+        state.poses.put(rows, some.poses)
+    return matched
 
 
 def iterate(
@@ -185,15 +206,14 @@ def iterate(
         state.unimproved,
         False,
         list(state.figures),
+        state.score_mask,
     )
     notes: list[Finding] = []
     before_pass = time.perf_counter()
     if settings.ewald and step.phase == "local":
         problem = on_the_sphere(problem, before, step, notes)
-    matched = _pass(problem, new, step, progress, notes, runner)
+    matched = _expectation(problem, new, step, progress, notes, runner)
     between = time.perf_counter()
-    for half in (1, 2):
-        learn(problem, halves[half - 1], matched[half - 1].totals, new.poses, problem.rows_of_half(half))
     maps: list[ClassMaps] = []
     for _ in range(len(halves[0].volumes)):
         sums = [half.grids.pop(0) for half in matched]  # class_maps frees them one by one
@@ -221,9 +241,11 @@ def iterate(
     new.resolution_shell = shells[largest]
     if not problem.mask_given:
         new.mask = mask_from_map(problem, maps[largest].halves, shells[largest]) if len(maps) == 1 else None
+    scored = _score_mask(problem, new, step, maps[largest])
+    new.score_mask = scored.weight
     notes += [] if step.final or step.split else reseed_empty_classes(problem, new)
     timing = _Timing(begun, between - before_pass, between)
-    new.figures.append(_figures(problem, new, before, step, maps[largest], timing))
+    new.figures.append(_figures(problem, new, before, step, maps[largest], timing, scored))
     new.unimproved = 0 if _has_improved(state, new) else state.unimproved + 1
     new.finished = state.finished or _has_converged(new, step)
     return new, Iteration(step, maps, notes)
@@ -239,9 +261,22 @@ def _priors(problem: RefineProblem, state: State, step: Step, class_number: int)
     # Poses of a grid are too coarse to tell what is gained at high resolution.
     if step.phase == "grid":
         return [Wiener()], None
-    mask = problem.sphere if state.mask is None else state.mask
-    held_out = HeldOutPoses(problem, state.halves, state.poses, mask, step.insert_radius)
+    held_out = HeldOutPoses(problem, state.halves, state.poses, _mask_of(problem, state), step.insert_radius)
     return [Wiener(), LocalWiener()], partial(held_out.choose, class_number=class_number)
+
+
+def _score_mask(problem: RefineProblem, state: State, step: Step, maps: ClassMaps) -> ScoreMask:
+    """What of the references of this state is scored, as the settings ask for."""
+    asked = problem.settings.score_mask
+    # Poses of a grid are too coarse to tell what poses gain at high resolution.
+    if asked == "off" or maps.weight is None or (asked == "auto" and step.phase == "grid"):
+        return ScoreMask()
+    mask = _mask_of(problem, state)
+    weight = mask * maps.weight
+    if asked == "local":
+        return ScoreMask(LOCAL, weight)
+    radius = min(int(state.resolution_shell), step.insert_radius)
+    return HeldOutShells(problem, state.halves, state.poses, radius).compare(mask, weight)
 
 
 def may_end(problem: RefineProblem, step: Step) -> bool:
@@ -288,13 +323,19 @@ class _Timing:
 
 
 def _figures(
-    problem: RefineProblem, state: State, before: PoseTable, step: Step, maps: ClassMaps, timing: _Timing
+    problem: RefineProblem,
+    state: State,
+    before: PoseTable,
+    step: Step,
+    maps: ClassMaps,
+    timing: _Timing,
+    scored: ScoreMask,
 ) -> Figures:
     """Of an iteration; ``maps`` are those of the largest class."""
     poses = state.poses
     angle = angular_distance(poses.angles_deg, before.angles_deg, problem.symmetry)
     shift = np.hypot(*(poses.origin_px - before.origin_px).T)
-    known = np.isfinite(before.log_evidence)
+    known, reached = np.isfinite(before.log_evidence), np.isfinite(poses.log_evidence)
     populations = (state.halves[0].class_weight + state.halves[1].class_weight) / 2
     sharp, finite = np.isfinite(poses.max_probability), np.isfinite(poses.angle_error_deg)
     now = time.perf_counter()
@@ -306,9 +347,9 @@ def _figures(
         step_deg=step.step_deg,
         shift_step_A=step.shift_step_px * problem.pixel_size_A,
         shift_range_A=step.shift_range_px * problem.pixel_size_A,
-        log_likelihood=float(np.mean(poses.log_evidence)),
+        log_likelihood=float(np.mean(poses.log_evidence[reached])),
         max_probability=float(np.nanmean(poses.max_probability)) if sharp.any() else 1.0,
-        effective_poses=float(np.mean(poses.effective_poses)),
+        effective_poses=float(np.mean(poses.effective_poses[reached])),
         angle_change_deg=_median(angle[known]),
         shift_change_A=_median(shift[known]) * problem.pixel_size_A,
         shift_change_px=float(np.sqrt(np.mean(shift[known] ** 2))) if known.any() else float("nan"),
@@ -326,6 +367,10 @@ def _figures(
         regularisation=maps.choice.name,
         regularisation_gain=maps.choice.gain,
         regularisation_gain_error=maps.choice.error,
+        particles=2 * step.particles or len(problem),
+        score_mask=scored.name,
+        score_mask_gain=scored.gain,
+        score_mask_gain_error=scored.error,
     )
 
 

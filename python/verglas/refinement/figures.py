@@ -48,6 +48,13 @@ class Figures:
     regularisation_gain, regularisation_gain_error : float
         Log-likelihood of held-out particles over that under the global prior, nats per particle, and its standard
         error; NaN where nothing was compared.
+    particles : int
+        Scored in this iteration; 0 in runs of versions that did not say so.
+    score_mask : {"off", "local"}
+        What of the references the next iteration scores.
+    score_mask_gain, score_mask_gain_error : float
+        Of held-out shells at poses found by it (:class:`verglas.refinement.score_mask.HeldOutShells`), nats per
+        particle; NaN where nothing was compared.
     """
 
     iteration: int
@@ -77,6 +84,10 @@ class Figures:
     regularisation: str = "global"
     regularisation_gain: float = float("nan")
     regularisation_gain_error: float = float("nan")
+    particles: int = 0
+    score_mask: str = "off"
+    score_mask_gain: float = float("nan")
+    score_mask_gain_error: float = float("nan")
 
     def as_row(self) -> dict[str, Any]:
         """As in ``iterations.csv``: the shares of the classes in one cell, separated by semicolons."""

@@ -115,8 +115,8 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
     first = schedule.first_step(problem)
     images = 4.0 * len(problem) * box**2 if cached else 0.0
     batch = min(batch, max(1, len(problem) // 2))
-    # References, their next version, raw half maps, two masks.
-    models = 4 * voxels * (2 * classes * 3 + 3)
+    # References, their next version, raw half maps, two masks; two weights of what is scored.
+    models = 4 * voxels * (2 * classes * 3 + 3 + (2 if problem.settings.score_mask != "off" else 0))
     per_batch = float(_PIXEL_BYTES * batch * box**2)
     pixels = len(unit_pixels(first.order, problem.symmetry))
     wide = ops.PolarGrid(box, first.insert_radius, diameter_px=wide_diameter_px(problem, first))

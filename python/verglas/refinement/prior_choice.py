@@ -19,8 +19,8 @@ from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
 PLAIN = "global"  # what another prior has to beat
 MOST_HELD_OUT = 500  # particles of each half
-_LEAST_HELD_OUT = 20  # of both
-_SIGMAS = 2.0  # standard errors by which another prior must be better
+LEAST_HELD_OUT = 20  # of both
+SIGMAS = 2.0  # standard errors by which another prior must be better
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,19 @@ class Choice:
     name: str
     gain: float = float("nan")
     error: float = float("nan")
+
+
+def held_out_rows(problem: RefineProblem, poses: PoseTable, half: int, class_number: int = 0) -> IntArray:
+    """Particles of a half and a class that are asked, 500 at most."""
+    rows = problem.rows_of_half(half)
+    rows = rows[poses.class_number[rows] == class_number]
+    # Spread over the half: its beginning may be a single square of the grid.
+    return rows[:: max(1, len(rows) // MOST_HELD_OUT)][:MOST_HELD_OUT]
+
+
+def joined_shell(problem: RefineProblem) -> int:
+    """Last shell at which both halves have one map: it holds the particles that are asked."""
+    return int(np.ceil(problem.shell_of(problem.settings.join_resolution_A)))
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class HeldOutPoses:
             Only its particles are asked.
         """
         scores = {name: self.scores(halves, class_number) for name, halves in made.items()}
-        if len(scores) < 2 or len(scores[PLAIN]) < _LEAST_HELD_OUT:
+        if len(scores) < 2 or len(scores[PLAIN]) < LEAST_HELD_OUT:
             return Choice(PLAIN)
         choices = []
         for name in scores:
@@ -84,18 +97,12 @@ class HeldOutPoses:
                 more = scores[name] - scores[PLAIN]
                 choices.append(Choice(name, float(more.mean()), float(more.std(ddof=1) / np.sqrt(len(more)))))
         best = max(choices, key=lambda choice: choice.gain)
-        return best if best.gain > _SIGMAS * best.error else replace(best, name=PLAIN)
+        return best if best.gain > SIGMAS * best.error else replace(best, name=PLAIN)
 
     def scores(self, halves: Float32Array, class_number: int = 0) -> FloatArray:
         """Log-likelihood of each particle under the map of the half that it is not in, over that of no map; nats."""
-        parts = [self._score(half, halves[2 - half], self._rows(half, class_number)) for half in (1, 2)]
-        return np.concatenate(parts)
-
-    def _rows(self, half: int, class_number: int) -> IntArray:
-        rows = self.problem.rows_of_half(half)
-        rows = rows[self.poses.class_number[rows] == class_number]
-        # Spread over the half: its beginning may be a single square of the grid.
-        return rows[:: max(1, len(rows) // MOST_HELD_OUT)][:MOST_HELD_OUT]
+        rows = [held_out_rows(self.problem, self.poses, half, class_number) for half in (1, 2)]
+        return np.concatenate([self._score(half, halves[2 - half], rows[half - 1]) for half in (1, 2)])
 
     def _score(self, half: int, volume: Float32Array, rows: IntArray) -> FloatArray:
         """Particles of a half under a map of the other."""
@@ -103,7 +110,7 @@ class HeldOutPoses:
         if not len(rows):
             return np.empty(0)
         (spectrum,), grid = spectra_of(problem, replace(model, volumes=volume[None]), self.mask, self.radius)
-        joined = int(np.ceil(problem.shell_of(problem.settings.join_resolution_A)))
+        joined = joined_shell(problem)
         scores = []
         for batch in image_batches(problem, rows, model, self.poses):
             weight = batch.inv_sigma2[:, : self.radius + 1].astype(np.float32)

@@ -11,6 +11,7 @@ from verglas.refinement.problem import RefineProblem
 from verglas.refinement.state import State
 from verglas.search.pose_step import coarse_radius
 from verglas.search.step import Step
+from verglas.types.arrays import IntArray
 
 _FIRST_ORDER = 3  # 7.3 degrees
 _GRID_ORDER = 4  # 3.7 degrees: finest grid whose whole posterior is summed
@@ -20,6 +21,7 @@ _BEYOND = 2
 _MOVING = 0.05
 _MOST_HELD = 12
 _STANDING_DEG = 3.0  # median turn below which most poses stand, and fewer alternatives are looked at
+_GROWING = 10  # marks the random numbers that draw parts of the half sets
 # Median turn, and share of particles that jump to another peak of the search, below which a search is of no use.
 _STILL_DEG, _STILL_FAR = 1.0, 0.1
 
@@ -65,11 +67,35 @@ def first_step(problem: RefineProblem, *, split: bool = False) -> Step:
     if settings.poses == "local":
         phase = "local"
     step = make_step(problem, phase, radius, _FIRST_ORDER, settings.shift_range_A / problem.pixel_size_A)
-    return replace(step, split=split)
+    return replace(step, split=split, particles=_growing(problem, settings.first_particles or 0))
 
 
 def next_step(problem: RefineProblem, state: State, last: Step) -> Step:
     """What follows from the FSC and the poses of the iteration before."""
+    step = _next_step(problem, state, last)
+    # Only the grid takes a part: later phases start from poses, which all particles must have by then.
+    return replace(step, particles=_growing(problem, 2 * last.particles)) if step.phase == "grid" else step
+
+
+def _growing(problem: RefineProblem, count: int) -> int:
+    """A part of each half set; 0, all, once the part is no smaller than a half set."""
+    return count if count < min(len(problem.rows_of_half(half)) for half in (1, 2)) else 0
+
+
+def rows_of_step(problem: RefineProblem, step: Step) -> IntArray | None:
+    """Particles that a step works on, in order; None for all.
+
+    Drawn once for a seed and its half sets, and each part holds those before it: poses that are known stay in use, and
+    a run that goes on draws the same.
+    """
+    if not step.particles:
+        return None
+    rng = np.random.default_rng([problem.settings.seed, _GROWING])
+    drawn = [rng.permutation(problem.rows_of_half(half))[: step.particles] for half in (1, 2)]
+    return np.sort(np.concatenate(drawn))
+
+
+def _next_step(problem: RefineProblem, state: State, last: Step) -> Step:
     radius = min(problem.last_radius, max(3, int(state.resolution_shell) + _BEYOND))
     shift_range = _shift_range(state, last)
     if last.phase == "grid" and _classes_move(problem, state):
@@ -93,13 +119,17 @@ def _classes_move(problem: RefineProblem, state: State) -> bool:
 
 def final_step(problem: RefineProblem, last: Step) -> Step:
     """The last pass: the poses once more, maps to the last shell."""
+    if last.particles:  # most have no pose yet to start from
+        whole = make_step(problem, "global", last.radius, _FIRST_ORDER, last.shift_range_px)
+        return replace(whole, insert_radius=problem.last_radius, final=True)
     return replace(last, phase="local", insert_radius=problem.last_radius, final=True)
 
 
 def _shift_range(state: State, last: Step) -> float:
     """Three times the rms shift change, once that is small."""
     change = state.figures[-1].shift_change_px if state.figures else np.nan
-    if not np.isfinite(change):
+    # Particles that come in next were never centred.
+    if last.particles or not np.isfinite(change):
         return last.shift_range_px
     return float(min(last.shift_range_px, max(2.0, 3 * change)))
 
@@ -107,7 +137,7 @@ def _shift_range(state: State, last: Step) -> float:
 def _is_sharp_enough(problem: RefineProblem, state: State, radius: int) -> bool:
     """Whether the grid is what limits: the posterior of most particles sits in a few cells of a grid of 7 degrees."""
     serves = coarse_radius(problem, healpix_spacing_deg(_FIRST_ORDER))
-    return radius > serves or bool(np.median(state.poses.effective_poses) < 4)
+    return radius > serves or bool(np.nanmedian(state.poses.effective_poses) < 4)
 
 
 def _has_settled(state: State) -> bool:

@@ -45,6 +45,12 @@ class RefineSettings:
         :mod:`verglas.regularisation`, and a program.
     external_reconstruct : str, optional
         That program, called with a STAR file as by ``relion_refine --external_reconstruct``.
+    score_mask : {"off", "local", "auto"}
+        What of the references is scored: all inside the solvent mask; places by the agreement of the half maps there,
+        so that a disordered belt does not pull at poses; or the latter where held-out data say that poses gain by it.
+    first_particles : int, optional
+        Particles of each half set in the first iteration over a grid of poses, twice as many in each that follows until
+        all are in; later phases work on all. All from the beginning by default.
     prior_factor : float, optional
         T: factor of the prior's variance tau^2; 1, with several classes 4.
     wiener_k : float
@@ -98,6 +104,17 @@ class RefineSettings:
     external_reconstruct: str | None = setting(
         None, "With external: a command that is given a STAR file as by relion_refine --external_reconstruct"
     )
+    score_mask: Literal["off", "local", "auto"] = setting(
+        "off",
+        "What of the references is scored: all inside the mask (off), places by how far the half maps agree there "
+        "(local), or that where held-out data say that poses gain (auto)",
+    )
+    first_particles: int | None = setting(
+        None,
+        "Particles of each half set in the first iteration; twice as many in each that follows",
+        at_least=50,
+        default_words="all",
+    )
     prior_factor: float | None = setting(
         None,
         "Factor T of the prior's variance tau^2",
@@ -143,6 +160,10 @@ class RefineSettings:
             yield "regularisation", "max-cc has a constant of its own (wiener_k): expected global"
         if (self.regularisation == "external") != (self.external_reconstruct is not None):
             yield "external_reconstruct", 'a command goes with regularisation = "external", and that needs one'
+        if self.score_mask != "off" and (self.classes > 1 or self.mode == "max-cc"):
+            yield "score_mask", 'expected one class and mode = "likelihood"'
+        if self.first_particles is not None and (self.poses == "local" or self.mode == "max-cc"):
+            yield "first_particles", 'it is the search over a grid that grows: poses = "global", mode = "likelihood"'
         if self.ewald and (self.classes > 1 or self.mode == "max-cc"):
             yield "ewald", 'expected one class and mode = "likelihood"'
         for name in ("prior_deg", "prior_A"):

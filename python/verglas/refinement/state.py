@@ -35,6 +35,8 @@ class State:
         Converged.
     figures : list of Figures
         One per iteration.
+    score_mask : (N, N, N) float32 or None
+        What of the references is scored, in place of the mask (:mod:`verglas.refinement.score_mask`).
     """
 
     iteration: int
@@ -46,3 +48,4 @@ class State:
     unimproved: int = 0
     finished: bool = False
     figures: list[Figures] = field(default_factory=list)
+    score_mask: npt.NDArray[np.float32] | None = None

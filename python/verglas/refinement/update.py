@@ -27,6 +27,7 @@ from verglas.reconstruction.sums import finish
 from verglas.reconstruction.sums import solve as sums_to_map
 from verglas.refinement.prior_choice import PLAIN, Choice
 from verglas.refinement.problem import RefineProblem
+from verglas.refinement.score_mask import local_weight
 from verglas.regularisation.protocol import HalfMaps, MapSource, Prior, Wiener
 from verglas.search.grid_step import Totals
 from verglas.search.state import HalfModel, PoseTable
@@ -57,6 +58,9 @@ class ClassMaps:
         FSC of the raw half maps inside the largest ball; in the mask in use, corrected by phase randomisation.
     choice : Choice
         The prior that halves and joint were made with.
+    weight : (N, N, N) float32 or None
+        Of places by their local gain (:func:`verglas.refinement.score_mask.local_weight`), where the settings ask for
+        it.
     """
 
     halves: Float32Array
@@ -65,6 +69,7 @@ class ClassMaps:
     unmasked: FloatArray
     masked: FloatArray
     choice: Choice = Choice(PLAIN)  # noqa: RUF009 (frozen)
+    weight: Float32Array | None = None
 
 
 def solve(
@@ -131,6 +136,7 @@ def class_maps(
     pixel_A = problem.pixel_size_A
     given = HalfMaps(raw, masked[: radius + 1], radius, T, where, problem.threads, pixel_A, iteration, class_number)
     fitted = {prior.name: prior.fit(given) for prior in priors}
+    weight = local_weight(given) if problem.settings.score_mask != "off" else None
 
     def source(number: int, name: str, half_sets: int = 1) -> MapSource:
         of_both = half_sets > 1
@@ -156,7 +162,7 @@ def class_maps(
         means[0] = _shell_means(done[0])
         both = _limit_band(problem, fitted[choice.name](source(0, "both", 2)), radius)
         raw = np.stack([_limit_band(problem, v, radius) for v in raw])
-    return ClassMaps(join_halves(problem, halves), raw, both, unmasked, masked, choice)
+    return ClassMaps(join_halves(problem, halves), raw, both, unmasked, masked, choice, weight)
 
 
 def _shell_means(sums: ops.GridSums) -> FloatArray:

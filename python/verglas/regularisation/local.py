@@ -18,6 +18,7 @@ and in all coarser ones; all other places of the molecule share one F, and place
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +83,44 @@ class LocalSSNR:
         return filter_by_bands(volume, self.bands, gains, threads=self.threads)
 
 
+@dataclass(frozen=True, eq=False)
+class BandField:
+    """The windowed FSC of a band, at the points of its window's grid.
+
+    Attributes
+    ----------
+    band : Band
+    correlation : (c, c, c) float64
+    averages : list of (c, c, c) float32
+        What it is made of: the product of both halves and their powers, under the window.
+    own : (c, c, c) bool
+        Where it is beyond chance, in this band and in all coarser ones.
+    inside : (c, c, c) bool
+        In the mask.
+    """
+
+    band: Band
+    correlation: FloatArray
+    averages: list[Float32Array]
+    own: npt.NDArray[np.bool_]
+    inside: npt.NDArray[np.bool_]
+
+
+def band_fields(given: HalfMaps, bands: list[Band], false_discovery: float = _FALSE_DISCOVERY) -> Iterator[BandField]:
+    """The windowed FSC of the half maps, band by band, coarse to fine."""
+    settings = LocalResolutionSettings(method="significance", false_discovery=false_discovery)
+    values = SignificanceValues(given.spectra, given.box, given.mask >= 0.5, settings, given.threads)
+    before: npt.NDArray[np.bool_] | None = None
+    for band in bands:
+        averages = values.averages(band, Windowed(band, given.box, given.threads))
+        correlation = values.of(averages).astype(np.float64)
+        own = correlation > values.threshold(band, averages)
+        if before is not None:
+            own &= nearest_points(before, len(own))
+        before = own
+        yield BandField(band, correlation, averages, own, values.coarse_inside(len(own)))
+
+
 @dataclass(frozen=True)
 class LocalWiener:
     """The prior: signal to noise ratio by band and place, from the windowed FSC of the half maps.
@@ -100,22 +139,12 @@ class LocalWiener:
         bands = prior_bands(given)
         if len(bands) < 2:
             return Wiener().fit(given)
-        settings = LocalResolutionSettings(method="significance", false_discovery=self.false_discovery)
-        inside = given.mask >= 0.5
-        values = SignificanceValues(given.spectra, given.box, inside, settings, given.threads)
         # Windows of this size that the whole box holds: a pool counts as many voxels as its share of them.
         windows = given.box**3 / float(bands[0].window(given.box).sum(dtype=np.float64))
-        fields: list[FloatArray] = []
-        before: npt.NDArray[np.bool_] | None = None
-        for band in bands:
-            averages = values.averages(band, Windowed(band, given.box, given.threads))
-            correlation = values.of(averages).astype(np.float64)
-            own = correlation > values.threshold(band, averages)
-            if before is not None:
-                own &= nearest_points(before, len(own))
-            before = own
-            independent = windows * band.independent(given.box)
-            fields.append(_pool(correlation, averages, own, values.coarse_inside(len(own)), independent))
+        fields = [
+            _pool(one.correlation, one.averages, one.own, one.inside, windows * one.band.independent(given.box))
+            for one in band_fields(given, bands, self.false_discovery)
+        ]
         ssnr = [given.T * f / (1 - f) for f in fields]
         return LocalSSNR(bands, ssnr, given.ssnr, given.threads)
 

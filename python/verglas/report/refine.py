@@ -26,6 +26,7 @@ from verglas.types.verdict import notes_of
 
 _MOST_ROWS = 50
 _GAINS = ("regularisation_gain", "regularisation_gain_error")
+_MASK_GAINS = ("score_mask_gain", "score_mask_gain_error")
 
 
 def write_refine_page(folder: str | Path, *, at_most_every_s: float = 0.0) -> Path:
@@ -71,6 +72,7 @@ def refine_page(run: RunFolder) -> Page:
         guinier_section(run.assessed) if run.assessed else None,
         _course(run),
         _regularisation(run),
+        _score_mask(run),
         _classes(run),
         _slices(run),
         _shells(run),
@@ -255,6 +257,29 @@ def _regularisation(run: RunFolder) -> Section | None:
         for i, name, gain, error in zip(run.column("iteration"), names, gains, errors, strict=True)
     ]
     return Section("Regularisation", text, [Table(("iteration", "prior", "gain of held-out particles, nats"), rows)])
+
+
+def _score_mask(run: RunFolder) -> Section | None:
+    """What of the references was scored, where that is not all inside the mask."""
+    table = run.iterations
+    if "score_mask" not in table.columns or not len(table):
+        return None
+    names, gains, errors = (table["score_mask"].astype(str), *map(run.column, _MASK_GAINS))
+    if set(names) <= {"off", "nan"} and not np.isfinite(gains).any():
+        return None
+    text = "Weighed by the local gain: places of the references where the half maps do not agree are left out of the "
+    text += "search for poses. Maps, FSC curves and the solvent mask are those of the whole."
+    if np.isfinite(gains[-1]):
+        found = "better" if names.iloc[-1] == "local" else "not surely better"
+        text += (
+            f" By the last comparison poses are {found} so: the finer shells of held-out particles gain "
+            f"{gains[-1]:+.3f} +- {errors[-1]:.3f} nats a particle."
+        )
+    rows = [
+        (int(i), name, f"{gain:+.3f} +- {error:.3f}" if np.isfinite(gain) else "–")
+        for i, name, gain, error in zip(run.column("iteration"), names, gains, errors, strict=True)
+    ]
+    return Section("What is scored", text, [Table(("iteration", "mask of the next iteration", "gain, nats"), rows)])
 
 
 def _classes(run: RunFolder) -> Section | None:

@@ -68,6 +68,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     arrays |= {"fsc": state.fsc, "half": checkpoint.half}
     if state.mask is not None:
         arrays["mask"] = state.mask
+    if state.score_mask is not None:
+        arrays["score_mask"] = state.score_mask
     record = {
         "iteration": state.iteration,
         "resolution_shell": state.resolution_shell,
@@ -107,6 +109,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             record["unimproved"],
             record["finished"],
             [Figures.from_record(row) for row in record["figures"]],
+            arrays.get("score_mask"),
         )
         step = None if record["step"] is None else Step(**record["step"])
         # JSON has text alone for keys.

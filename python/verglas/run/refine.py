@@ -283,10 +283,12 @@ def iteration_sentence(figures: Mapping[str, Any]) -> str:
     change = f"  median change of angles {change_deg:.2f} deg" if np.isfinite(change_deg) else ""
     gain, error = figures["regularisation_gain"], figures["regularisation_gain_error"]
     prior = f", {figures['regularisation']} prior (local: {gain:+.3f} +- {error:.3f} nats)" if np.isfinite(gain) else ""
+    gain, error, taken = (figures[name] for name in ("score_mask_gain", "score_mask_gain_error", "score_mask"))
+    scored = f", score mask {taken} (local: {gain:+.3f} +- {error:.3f} nats)" if np.isfinite(gain) else ""
     return (
         f"iteration {figures['iteration']:2d}, {figures['phase']}: data to {figures['search_resolution_A']:.2f} A, "
         f"resolution {figures['resolution_A']:.2f} A, mean probability of the best pose "
-        f"{figures['max_probability']:.2f}{change}{classes}{prior}, {figures['seconds']:.1f} s"
+        f"{figures['max_probability']:.2f}{change}{classes}{prior}{scored}, {figures['seconds']:.1f} s"
     )
 
 
@@ -332,6 +334,7 @@ def summary(result: Refinement) -> dict[str, Any]:
         "excluded": len(result.excluded),
         "iterations": len(rows),
         "regularisation": _regularisation_summary(rows),
+        "score_mask": _score_mask_summary(rows),
         "populations": [round(p, 4) for p in result.populations],
         "median_credible_radius_deg": _median_radius_deg(result.particles),
         "seconds": round(float(rows["seconds"].sum()), 2),
@@ -342,14 +345,18 @@ def summary(result: Refinement) -> dict[str, Any]:
 
 def _regularisation_summary(rows: pd.DataFrame) -> dict[str, Any]:
     """The last iteration's prior, and what auto found it to gain."""
-    last = rows.iloc[-1]
-    gain, error = float(last["regularisation_gain"]), float(last["regularisation_gain_error"])
+    return {"prior": str(rows.iloc[-1]["regularisation"]), **_gain_summary(rows, "regularisation")}
+
+
+def _score_mask_summary(rows: pd.DataFrame) -> dict[str, Any]:
+    """What of the references was scored, and what auto found that to gain."""
+    return {"mask": str(rows.iloc[-1]["score_mask"]), **_gain_summary(rows, "score_mask")}
+
+
+def _gain_summary(rows: pd.DataFrame, what: str) -> dict[str, float | None]:
+    gain, error = (float(rows.iloc[-1][f"{what}_{name}"]) for name in ("gain", "gain_error"))
     known = bool(np.isfinite(gain))
-    return {
-        "prior": str(last["regularisation"]),
-        "gain_nats": round(gain, 4) if known else None,
-        "gain_error_nats": round(error, 4) if known else None,
-    }
+    return {"gain_nats": round(gain, 4) if known else None, "gain_error_nats": round(error, 4) if known else None}
 
 
 def _median_radius_deg(particles: Particles) -> float | None:

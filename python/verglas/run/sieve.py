@@ -340,6 +340,7 @@ class _Work:
             "verglasQuality": scores.quality,
             "verglasCorrelation": scores.correlation,
             "verglasCorrelationPercentile": percentile_by_defocus(scores.correlation, defocus),
+            "verglasGreyScale": scores.grey_scale,
             "verglasResidualZ": scores.residual_z,
             "verglasNoiseRatio": scores.noise_ratio,
         }

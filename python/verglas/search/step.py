@@ -51,6 +51,8 @@ class Step:
         drawn for it.
     candidates : int
         Distinct orientations of each particle that a global search hands on.
+    particles : int
+        Of each half set; 0 for all.
     """
 
     phase: Literal["grid", "global", "local"]
@@ -63,6 +65,7 @@ class Step:
     final: bool = False
     split: bool = False
     candidates: int = 6
+    particles: int = 0
 
     @property
     def step_deg(self) -> float:
