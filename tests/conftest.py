@@ -36,10 +36,27 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RepeatedFigures())
 
 
+# Examples of docstrings that are whole jobs: a test of each job runs the same lines among the fast ones.
+SLOW_EXAMPLES = {
+    "verglas.heterogeneity.evidence.heterogeneity_test",
+    "verglas.initial_model.find.find_initial_model",
+    "verglas.pipeline.job.process",
+    "verglas.run.abinitio.abinitio",
+    "verglas.run.class3d.classify3d",
+    "verglas.run.ctf_refine.refine_ctf",
+    "verglas.run.demo.demo",
+    "verglas.run.multibody.multibody",
+    "verglas.run.refine.refine",
+    "verglas.run.sieve.sieve",
+}
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m "not slow" looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Statistics that the CPU gathers quickly are gathered again by the kernels on the host in the slow suite."""
     for item in items:
+        if isinstance(item, pytest.DoctestItem) and item.name in SLOW_EXAMPLES:
+            item.add_marker(pytest.mark.slow)
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         if item.get_closest_marker("slow_emulated") and parameters.get("device") == "emulated":
             item.add_marker(pytest.mark.slow)

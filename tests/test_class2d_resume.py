@@ -93,7 +93,7 @@ def same(one, two):
 @pytest.mark.parametrize(
     ("settings", "iteration", "cost"),
     [
-        (SETTINGS, 0, 0),
+        pytest.param(SETTINGS, 0, 0, marks=pytest.mark.slow),
         (SETTINGS, 3, 0),
         pytest.param(SETTINGS, 3, 50, marks=pytest.mark.slow),
         pytest.param(SETTINGS, SEEDING, 0, marks=pytest.mark.slow),

@@ -52,9 +52,10 @@ def white_page(folder, **how):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, watched):
-    """The refinement's own page is looked at in test_refine_page.py: white here."""
+    """The refinement's own page and the montage of images are looked at in their own tests: white here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("verglas.run.refine_folder.write_refine_page", white_page)
+        patch.setattr("verglas.run.simulate._write_picture", lambda *_, **__: None)
         return demo(tmp_path_factory.mktemp("demo") / "new" / "folder", SMALL, listener=watched)
 
 

@@ -17,6 +17,7 @@ check_layers = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(check_layers)
 
 
+@pytest.mark.slow  # .ci/run layers asks the same of every change
 def test_the_tree_obeys():
     assert check_layers.check_includes(ROOT) == []
     assert check_layers.check_imports(ROOT) == []

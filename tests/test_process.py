@@ -344,6 +344,28 @@ def test_a_stop_verdict_stops_and_force_goes_on(copy):
         run_stages(project, [first], redo=["three"])
 
 
+def test_too_little_to_see_stops_before_a_model_is_made(copy, monkeypatch):
+    """Where neither half of some 75 particles explains the other, the classification's verdict ends it."""
+    monkeypatch.setattr("verglas.classification.class2d.held_out_gain", lambda *_: 0.0)
+    done = vg.process(copy, to="map", classes=2, set={"class2d.iterations": 2}, threads=1)
+    assert "class2d stopped" in done.stopped
+    assert "noise" in done.stopped
+    assert "--force" in done.stopped
+    assert [(r.name, r.done_before) for r in done.records] == [
+        *((name, True) for name in ("ctf", "pick", "extract", "centre")),
+        ("class2d", False),
+    ]
+    assert done.records[-1].verdict.state == "stop"
+    verdict = json.loads((copy / "class2d/verdict.json").read_text())
+    assert verdict["numbers"]["particles"] == 0
+    assert "class2d/classes.html" in (copy / "report.html").read_text()
+    again = vg.process(copy, threads=1)  # it still holds, and is not done again
+    assert again.stopped == done.stopped
+    assert again.records[-1].done_before
+    with pytest.raises(InputError, match="symmetry auto is found by the stage abinitio"):
+        vg.process(copy, symmetry="auto", reference=str(copy / "m0.mrc"), force=True, threads=1)
+
+
 def test_the_stage_of_contributing_runs(copy, monkeypatch):
     """CONTRIBUTING.md shows how to add a stage: its code, as it stands there, in the table."""
     text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()

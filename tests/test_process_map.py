@@ -10,11 +10,10 @@ import time
 from dataclasses import replace
 
 import pytest
-from process_set import DIAMETER_A, GIVEN, OPTIONS, PIXEL_A, command, environment, scene, write_set
+from process_set import DIAMETER_A, GIVEN, OPTIONS, PIXEL_A, command, environment, scene
 
 import verglas as vg
 from verglas import simulate
-from verglas.errors import InputError
 from verglas.map_geometry.hand import flip_hand
 from verglas.map_geometry.map_alignment import align_maps
 
@@ -22,34 +21,6 @@ pytestmark = pytest.mark.drawn
 
 QUICK = {"class2d.iterations": 8, "abinitio.starts": 2, "abinitio.iterations": 15, "refine.iterations": 5}
 STAGES = ["ctf", "pick", "extract", "centre", "class2d", "abinitio", "refine", "postprocess"]
-
-
-def test_too_little_to_see_stops_before_a_model_is_made(tmp_path, monkeypatch, blank_figures):
-    """Where neither half of some 75 particles explains the other, the classification's verdict ends it."""
-    monkeypatch.setattr("verglas.classification.class2d.held_out_gain", lambda *_: 0.0)
-    write_set(tmp_path, 3)
-    done = vg.process(
-        tmp_path / "p",
-        micrographs=[f"{tmp_path}/*.mrc"],
-        to="map",
-        classes=2,
-        set={"class2d.iterations": 2, "extract.edge": "fill"},
-        **GIVEN,
-    )
-    assert "class2d stopped" in done.stopped
-    assert "noise" in done.stopped
-    assert "--force" in done.stopped
-    assert [r.name for r in done.records] == STAGES[:5]
-    assert done.records[-1].verdict.state == "stop"
-    verdict = json.loads((tmp_path / "p/class2d/verdict.json").read_text())
-    assert verdict["numbers"]["particles"] == 0
-    page = (tmp_path / "p/report.html").read_text()
-    assert "class2d/classes.html" in page
-    again = vg.process(tmp_path / "p", threads=1)  # it still holds, and is not done again
-    assert again.stopped == done.stopped
-    assert again.records[-1].done_before
-    with pytest.raises(InputError, match="symmetry auto is found by the stage abinitio"):
-        vg.process(tmp_path / "p", symmetry="auto", reference=str(tmp_path / "m0.mrc"), force=True, threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_page_of_a_finished_run(folders):
 
 
 def test_page_of_a_running_one_refreshes_and_shows_what_there_is(folders):
-    text = (folders("live", drawn=True) / "report.html").read_text()
+    text = (folders("live") / "report.html").read_text()
     assert 'http-equiv="refresh" content="15"' in text
     assert "Running: 3 iterations done (global search)" in text
     assert "Final maps" not in titles(text)
@@ -219,7 +219,7 @@ def test_missing_numbers_do_not_stop_the_page(folders, tmp_path, blank_figures):
     assert "0.0 %" in text
 
 
-@pytest.mark.parametrize("kind", ["finished", "live", pytest.param("classes", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["finished", *(pytest.param(k, marks=pytest.mark.slow) for k in ("live", "classes"))])
 def test_page_in_a_browser(folders, tmp_path, kind):
     """Chromium opens it: every figure is decoded and fits, nothing sticks out, the console stays empty."""
     page = folders(kind, drawn=True) / "report.html"
@@ -254,7 +254,7 @@ def test_the_probe_finds_a_broken_page(tmp_path):
 
 
 def test_the_page_says_what_maps_were_regularised_by_and_what_it_gained(folders, tmp_path, blank_figures):
-    folder = shutil.copytree(folders("finished", drawn=True), tmp_path / "run", ignore=shutil.ignore_patterns("*.mrc"))
+    folder = shutil.copytree(folders("finished"), tmp_path / "run", ignore=shutil.ignore_patterns("*.mrc"))
     assert "Regularisation" not in (folder / "report.html").read_text()  # nothing to say of the FSC of the whole map
     table = pd.read_csv(folder / "iterations.csv")
     table["regularisation"] = ["global"] * (len(table) - 1) + ["local"]

@@ -114,7 +114,8 @@ def test_after_sigkill_status_says_dead(inputs, tmp_path, capsys):
     assert vg.status(out).details["iterations"] == 1
 
 
-@pytest.mark.parametrize("moment", ["before", pytest.param("after", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_around_the_first_checkpoint_a_folder_can_start_or_resume(inputs, whole, tmp_path, moment):
     out = tmp_path / "run"
     kill = f"""

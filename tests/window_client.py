@@ -170,3 +170,8 @@ def pick_folder(folder: Path) -> Path:
     pd.DataFrame(table).to_csv(folder / "picks.csv", index=False)
     vg.io.write_json(folder / "verdict.json", {"state": "go on", "reasons": [], "numbers": {}})
     return folder
+
+
+def key_of(client, name):
+    """The key of the job whose folder has this name."""
+    return next(key for key, job in client.window.folders.jobs().items() if job.name == name)
