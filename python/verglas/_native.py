@@ -7,9 +7,11 @@ The best that the processor runs is taken; ``VERGLAS_ISA`` (v2, v3, v4, generic,
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from verglas.errors import DeviceError
@@ -54,8 +56,27 @@ def _load_core() -> Any:
     return importlib.import_module(f"verglas._core_{usable[-1]}")
 
 
+@contextlib.contextmanager
+def _patient_threads() -> Iterator[None]:
+    """OpenMP, loaded meanwhile, lets threads that wait sleep, unless the environment says otherwise.
+
+    By default they spin for some milliseconds after every parallel loop, and at its end for as long as another one has
+    no processor: on a machine that does anything else besides, most of a job of many short loops is spinning.
+    """
+    name = "OMP_WAIT_POLICY"
+    if name in os.environ or "GOMP_SPINCOUNT" in os.environ:
+        yield
+        return
+    os.environ[name] = "passive"
+    try:
+        yield
+    finally:
+        del os.environ[name]  # read once, by the library as it is loaded; programs that we start have their own
+
+
 # Any: compiled modules carry no types; ops gives each kernel its typed face.
-core: Any = _load_core()
+with _patient_threads():
+    core: Any = _load_core()
 
 
 def default_threads() -> int:

@@ -24,6 +24,7 @@ from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
 from verglas.report.refine import write_refine_page
 from verglas.run.checkpoint import checkpoint_path
+from verglas.run.page_process import PageProcess
 from verglas.run.postprocess import write_postprocessed
 from verglas.run.tenure import Tenure, end_of, now_text, tenure
 from verglas.types import Map, Particles
@@ -32,7 +33,7 @@ from verglas.types.run_state import RunState, read_run_state
 from verglas.types.settings import setting_of
 from verglas.types.verdict import Finding, Verdict, notes_of
 
-_PAGE_EVERY_S = 20.0  # a page takes two seconds to draw; a run that has lasted no longer than this has none yet
+_PAGE_EVERY_S = 20.0  # a page takes seconds of processor; a run that has lasted no longer than this has none yet
 
 
 def settings_record(settings: RefineSettings, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,6 +131,7 @@ class RefineFolder:
     def __init__(self, folder: Path, settings: Mapping[str, Any], hold: Tenure) -> None:
         self.folder, self.settings, self.held = folder, dict(settings), hold
         self.started, self.before = time.perf_counter(), 0.0
+        self.pages, self._paged = PageProcess(folder, hold.say), self.started
         self.notes: list[Finding] = []
         self.record: dict[str, Any] = {}
 
@@ -219,8 +221,10 @@ class RefineFolder:
                 frequency_per_A=np.arange(problem.box // 2 + 1) / (problem.box * problem.pixel_size_A),
             )
         self._write(RunState.RUNNING, "running")
-        if time.perf_counter() - self.started >= _PAGE_EVERY_S:
-            write_refine_page(self.folder, at_most_every_s=_PAGE_EVERY_S)
+        now = time.perf_counter()
+        if now - self._paged >= _PAGE_EVERY_S:
+            self._paged = now
+            self.pages.ask()
 
     def finish(
         self,
@@ -244,6 +248,7 @@ class RefineFolder:
         write_particles(self.folder / "particles.star", particles)
         count = problem.settings.iterations
         sentence = "converged" if converged else f"stopped after {count} iterations"
+        self.pages.stop()
         # After all files: a folder that says that it has finished holds its results.
         self._write(RunState.FINISHED, sentence, converged=converged, verdict=verdict.as_dict())
         write_refine_page(self.folder)
@@ -251,6 +256,7 @@ class RefineFolder:
     def ended(self, error: BaseException) -> None:
         """The run ends without a result; the checkpoint stays, and the page says so."""
         end = end_of(error)
+        self.pages.stop()
         self._write(end.run_state, end.sentence, reason=end.reason)
         # What ended the run is what matters, and a signal may have left the drawing library half imported: a page that
         # cannot be written must not hide it.
