@@ -1,4 +1,4 @@
-"""Pages of a running refinement: drawn beside it, one at a time; given up when the last one is written; failures told."""
+"""Pages of a running refinement: drawn beside it, one at a time; given up when the last is written; failures told."""
 
 from __future__ import annotations
 

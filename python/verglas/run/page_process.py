@@ -1,4 +1,4 @@
-"""The page of a running refinement, drawn beside it: ``python -m verglas.run.page_process FOLDER``, a process of its own.
+"""The page of a running refinement, drawn beside it by a process: ``python -m verglas.run.page_process FOLDER``.
 
 Figures take seconds of processor. In the job they would stand between its iterations; here they take what it leaves.
 """
