@@ -155,6 +155,10 @@ def test_classes_through_the_command(run, fields, truth, tmp_path):
     assert status == 0, error
     told = json.loads(out)
     assert sum(one["pairs"] for one in told["classes"]) == told["particle_pairs"]
+    merged = told["merged"]
+    assert merged["classes"] == [1, 2], merged
+    assert merged["pairs"] == told["particle_pairs"] == len(vg.read_particles(tmp_path / "k" / "merged_tilted.star"))
+    assert vg.read_map(merged["map"]).box == vg.read_map(told["classes"][0]["map"]).box
     mirrored = truth.with_data(np.roll(truth.data[::-1], 1, axis=0))
     for one in told["classes"]:
         made = vg.read_map(one["map"])

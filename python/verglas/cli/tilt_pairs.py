@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer
 
@@ -46,6 +46,12 @@ def tilt_pairs(
     invert: bool = typer.Option(True, "--invert/--no-invert", help="Micrographs have dark particles."),
     untilted_ctf: Path = typer.Option(None, "--untilted-ctf", help="CTFs: STAR, or table with defocus_A."),
     tilted_ctf: Path = typer.Option(None, "--tilted-ctf", help="CTFs of the tilted micrographs."),
+    merge: bool = typer.Option(True, "--merge/--no-merge", help="Also one map of all classes that agree."),
+    defocus_gradient: str = typer.Option(
+        "auto",
+        "--defocus-gradient",
+        help="Underfocus with height across tilted micrographs: positive, negative, none, or auto (asks the halves).",
+    ),
     test_map: Path = typer.Option(None, "--map", help="Test this map by the pairs (polar plot); needs CTFs."),
     seed: int = typer.Option(0, "--seed", min=0, help="Seed of everything random."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
@@ -55,6 +61,8 @@ def tilt_pairs(
     microscope: dict[str, Any],
 ) -> None:
     """Match the particles of tilt pairs, find tilt and axes, and reconstruct each class (random conical tilt)."""
+    if defocus_gradient not in ("auto", "positive", "negative", "none"):
+        raise typer.BadParameter("expected auto, positive, negative or none", param_hint="--defocus-gradient")
     refuse_unless_positive({"--pixel-size": pixel_size, "--new-pixel-size": new_pixel_size}, "A")
     job = TiltPairsJob(
         untilted,
@@ -75,6 +83,8 @@ def tilt_pairs(
         tilted_ctf,
         settings_from("tilt_pairs", Microscope, **microscope),
         test_map,
+        merge,
+        cast("Any", defocus_gradient),
         settings_from("conical_tilt", ConicalSettings, **settings),
         seed,
         threads,
@@ -87,6 +97,11 @@ def tilt_pairs(
     for one in summary.get("classes", ()):
         made = one["map"] or "too few for a map"
         typer.echo(f"class {one['class']}: {one['pairs']} pairs: {made}")
+    if summary.get("merged", {}).get("map"):
+        merged = summary["merged"]
+        typer.echo(
+            f"classes {', '.join(map(str, merged['classes']))} together: {merged['pairs']} pairs: {merged['map']}"
+        )
     if "validation" in summary:
         typer.echo(summary["validation"]["verdict"])
     typer.echo(f"{out}/report.html")

@@ -53,6 +53,8 @@ def tilt_page(pairs: FoundPairs, classes: Sequence[ClassOfPairs], summary: dict[
     Page
     """
     sections = [_fields(pairs), *map(_class, classes)]
+    if summary.get("merged"):
+        sections.append(Section("Classes together", _merged_sentence(summary["merged"])))
     if "validation" in summary:
         tested = summary["validation"]
         text = f"{tested['verdict']} The polar plot is in tilt_pair_plot.svg."
@@ -76,6 +78,18 @@ def _maps_sentence(classes: Sequence[ClassOfPairs]) -> str:
         for r in (one.record for one in classes)
     ]
     return "Maps without a starting model. " + "; ".join(parts) + "."
+
+
+def _merged_sentence(merged: dict[str, Any]) -> str:
+    alike = ", ".join(f"{number}: {value:.2f}" for number, value in merged["correlation"].items())
+    if merged["map"] is None:
+        return f"No class agrees with another (correlations where both saw something: {alike}); no map of several."
+    together, outside = (", ".join(map(str, merged[which])) for which in ("classes", "left_out"))
+    left = f" Classes {outside} do not agree and stay out." if outside else ""
+    return (
+        f"Classes {together} in one map, merged.mrc: {merged['pairs']} pairs, {100 * merged['missing_share']:.1f} % of "
+        f"Fourier space missing. Correlation of each with the others where both saw something: {alike}.{left}"
+    )
 
 
 def _fields(pairs: FoundPairs) -> Section:

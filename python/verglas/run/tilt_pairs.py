@@ -7,14 +7,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
-from verglas.assessment.fsc import fsc
-from verglas.classification import classify2d
 from verglas.errors import InputError, VerglasError, VerglasWarning
 from verglas.io import (
     find_micrographs,
@@ -22,9 +20,6 @@ from verglas.io import (
     read_tilt_parameters,
     write_csv,
     write_json,
-    write_map,
-    write_particles,
-    write_stack,
 )
 from verglas.io.atomic import write_text
 from verglas.io.coordinates import MICROGRAPH, match_names
@@ -34,13 +29,16 @@ from verglas.report.tilt_pairs import write_polar_plot
 from verglas.run.extract import ExtractOptions, extract_files
 from verglas.run.extract_inputs import Microscope
 from verglas.run.reasons import commonest_kind
-from verglas.tilting import ConicalSettings, TiltGeometry, TiltPairs, conical_tilt, fsc_outside_cone, tilt_pairs
-from verglas.tilting.projections import reconstruct_tilted
+from verglas.run.tilt_classes import PAIR, class_maps
+from verglas.tilting import (
+    ConicalSettings,
+    TiltGeometry,
+    TiltPairs,
+    tilt_pairs,
+)
 from verglas.tilting.validation import validate_with_pairs
 from verglas.types import Particles, Picks
 from verglas.types.listener import Listener
-
-PAIR = "verglasTiltPair"  # number of the particle among the pairs of the field: joins both images
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,11 @@ class TiltPairsJob:
         CTFs of the micrographs (:func:`verglas.io.read_ctf_table`), where their STAR files do not hold them.
     microscope : Microscope
         Voltage, spherical aberration and amplitude contrast, where no file says them.
+    merge : bool
+        Also one map of all classes that agree (:func:`verglas.tilting.merge_classes`).
+    defocus_gradient : {"auto", "positive", "negative", "none"}
+        Whether underfocus grows or falls with the height of a tilted particle, where the CTFs do not say it: which the
+        half sets say, or as told; "none" gives each micrograph one defocus.
     map : Path, optional
         A map to test by the pairs instead of making maps; needs CTFs.
     settings : ConicalSettings
@@ -101,6 +104,8 @@ class TiltPairsJob:
     tilted_ctf: Path | None = None
     microscope: Microscope = field(default_factory=Microscope)
     map: Path | None = None
+    merge: bool = True
+    defocus_gradient: Literal["auto", "positive", "negative", "none"] = "auto"
     settings: ConicalSettings = field(default_factory=ConicalSettings)
     seed: int = 0
     threads: int | None = None
@@ -144,7 +149,7 @@ def tilt_pairs_files(job: TiltPairsJob, *, listener: ListenerChoice = "screen") 
             summary = _validate(job, untilted, tilted, geometries, heard)
             classes: list[ClassOfPairs] = []
         else:
-            classes, summary = _maps(job, untilted, tilted, geometries, heard)
+            classes, summary = class_maps(job, untilted, tilted, geometries, heard)
     everything = {
         "micrograph_pairs": [_pair_record(pair) for pair in pairs],
         "set_aside": [{"micrograph": name, "reason": reason} for name, reason in set_aside],
@@ -359,76 +364,6 @@ def _check_ctfs(job: TiltPairsJob, side: str, particles: Particles) -> None:
             VerglasWarning,
             stacklevel=4,
         )
-
-
-# ---- maps
-
-
-def _maps(
-    job: TiltPairsJob, untilted: Particles, tilted: Particles, geometries: Sequence[TiltGeometry], heard: Listener
-) -> tuple[list[ClassOfPairs], dict[str, Any]]:
-    numbered = untilted.with_columns(**{PAIR: np.arange(len(untilted))})
-    if job.classes > 1:
-        classes = classify2d(
-            numbered,
-            classes=job.classes,
-            ctf=job.settings.ctf,
-            diameter_A=job.settings.diameter_A,
-            seed=job.seed,
-            threads=job.threads,
-            listener=heard,
-        )
-        labels, placed = classes.labels, classes.particles
-    else:
-        labels, placed = np.zeros(len(numbered), np.int64), numbered
-    made, records = [], []
-    for label in range(job.classes):
-        members = placed[labels == label]
-        rows = members.table[PAIR].to_numpy(np.int64) if len(members) else np.zeros(0, np.int64)
-        if len(rows) < job.least:
-            records.append({"class": label + 1, "pairs": len(rows), "map": None})
-            continue
-        one = _one_class(job, label, members, tilted[rows], [geometries[int(i)] for i in rows], heard)
-        made.append(one)
-        records.append(one.record)
-    if not made:
-        raise InputError(f"tilt-pairs: no class has {job.least} pairs or more of the {len(untilted)} there are")
-    write_stack(job.out / "averages.mrcs", np.stack([one.average for one in made]), untilted.pixel_size_A)
-    return made, {"classes": records}
-
-
-def _one_class(
-    job: TiltPairsJob,
-    label: int,
-    untilted: Particles,
-    tilted: Particles,
-    geometries: Sequence[TiltGeometry],
-    heard: Listener,
-) -> ClassOfPairs:
-    done = conical_tilt(untilted, tilted, geometries, job.settings, threads=job.threads, listener=heard)
-    name = f"class_{label + 1:02d}"
-    write_map(job.out / f"{name}.mrc", done.map)
-    write_particles(job.out / f"{name}_tilted.star", done.tilted)
-    halves = [reconstruct_tilted(done.tilted[start::2], job.settings, threads=job.threads) for start in (0, 1)]
-    outside = fsc_outside_cone(halves[0], halves[1], done.missing.half_angle_deg)
-    resolution = outside.resolution_A(0.143)
-    record = {
-        "class": label + 1,
-        "pairs": len(untilted),
-        "on_faces": int(done.mirrored.sum()),
-        "map": str(job.out / f"{name}.mrc"),
-        "missing_cone_deg": round(done.missing.half_angle_deg, 2),
-        "missing_share": round(done.missing.share, 4),
-        "largest_gap_deg": round(done.missing.largest_gap_deg, 2),
-        "half_set_resolution_A": round(resolution, 2) if np.isfinite(resolution) else None,
-        "shift_rms_A": round(float(np.sqrt((_shifts(done.tilted) ** 2).mean())), 2),
-    }
-    return ClassOfPairs(done.map, done.average, record, fsc(halves[0], halves[1]))
-
-
-def _shifts(particles: Particles) -> np.ndarray:
-    assert particles.poses is not None
-    return particles.poses.shifts_A
 
 
 def _validate(
