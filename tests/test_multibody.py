@@ -16,7 +16,7 @@ import verglas as vg
 from verglas import filters, fourier, gridding, ops
 from verglas.geometry import euler_to_matrix
 from verglas.heterogeneity.bodies import make_bodies, move_map
-from verglas.heterogeneity.motions import motions_of
+from verglas.heterogeneity.motions import lay_in_place, motions_of
 from verglas.heterogeneity.multibody import Part, WithoutOthers, keep_multibody, refine_bodies, start_multibody
 from verglas.heterogeneity.settings import MultibodySettings
 from verglas.masks import soft_edge
@@ -93,6 +93,38 @@ def test_poses_of_a_body_make_it_in_place(hinged, refined):
     mask = made.bodies[1].mask
     for one in (volume, made.bodies[1].map):
         assert vg.fsc(one, truth, mask.data).curve[3:9].min() > 0.8
+
+
+def test_bodies_are_where_the_whole_has_them_on_average(refined):
+    made = refined.components
+    assert np.abs(made.mean_turn_deg).max() < 0.1
+    assert np.abs(made.mean_move_A).max() < 0.1
+
+
+def test_map_that_turned_with_its_poses_is_laid_back(hinged):
+    """Turned by 5 degrees and moved: poses and map are those of before, the images of body and poses unchanged."""
+    _, particles, volume, masks, _ = hinged
+    few = particles[:30]
+    bodies, power = make_bodies(volume, masks)[0], survey(few).power
+    made = start_multibody(few, power, volume, bodies, MultibodySettings(**HOW))
+    one = made.bodies[1]
+    before, poses = one.state.halves[0].volumes[0].copy(), one.state.poses.copy()
+    turn, shift_px = Rotation.from_rotvec(np.deg2rad([3.0, -2.0, 4.0])).as_matrix(), np.array([0.6, -0.4, 0.8])
+    one.state.halves = [
+        replace(half, volumes=move_map(half.volumes[0], turn, shift_px)[None]) for half in one.state.halves
+    ]
+    orientation = one.matrices @ turn.T
+    one.state.poses.angles_deg = vg.matrix_to_euler(orientation)
+    one.state.poses.origin_px = poses.origin_px + (orientation @ shift_px)[:, :2]
+    lay_in_place(made)
+    assert turn_errors_deg(one.state.poses.angles_deg, euler_to_matrix(poses.angles_deg)).max() < 1e-3
+    np.testing.assert_allclose(one.state.poses.origin_px, poses.origin_px, atol=1e-4)
+    after = one.state.halves[0].volumes[0]
+    assert vg.fsc(vg.Map(after, PIXEL_A), vg.Map(before, PIXEL_A)).curve[1:8].min() > 0.99
+    still = made.bodies[0].state.poses
+    np.testing.assert_allclose(
+        still.origin_px, bodies[0].origins_px(few.poses.shifts_A / PIXEL_A, made.bodies[0].matrices), atol=1e-6
+    )
 
 
 @pytest.mark.slow

@@ -17,12 +17,13 @@ the half that it is not in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from verglas.geometry import euler_to_matrix
+from verglas.geometry import euler_to_matrix, matrix_to_euler
 from verglas.heterogeneity.bodies import Body, move_map
 from verglas.heterogeneity.multibody import Multibodies
 from verglas.search.state import PoseTable
@@ -43,7 +44,7 @@ class Motions:
     ----------
     mean_turn_deg, mean_move_A : (B, 3) float64
         Where every body lies on average, from where its map has it, less what all share: rotation vector, move of its
-        centre (x, y, z of the map). A body's map and poses may turn and move together while they are refined.
+        centre (x, y, z of the map); about 0 after :func:`lay_in_place`.
     turns_deg : (n, B, 3) float64
         Rotation vector of every body from its mean, in the frame of the particle, the common motion taken off.
     moves_A : (n, B, 3) float64
@@ -105,6 +106,44 @@ def principal_motions(made: Multibodies, looks: Sequence[tuple[PoseTable, PoseTa
     first, second = (_ways(made, [look[k] for look in looks], whole) for k in (0, 1))
     bodies = [one.body for one in made.bodies]
     return motions_of(ways, (first, second), whole[:, 2], bodies, made.particles.pixel_size_A)
+
+
+def lay_in_place(made: Multibodies) -> None:
+    """Turn and move every body's maps and poses, in place, so that its poses are those of the whole on average.
+
+    A body's maps and poses may turn and move together while they are refined: the images stay as well explained, and
+    both half maps agree, but the body no longer lies where it does in the particle.
+
+    Parameters
+    ----------
+    made : Multibodies
+        Refined (:func:`verglas.heterogeneity.multibody.refine_bodies`).
+    """
+    given = made.particles.poses
+    assert given is not None
+    whole = euler_to_matrix(given.angles_deg)
+    across = np.eye(3) - whole[:, 2, :, None] * whole[:, 2, None, :]
+    turns, moves = _ways(made, [one.state.poses for one in made.bodies], whole)
+    # Of a move each image shows what lies across its view.
+    mean_moves = moves.sum(axis=0) @ np.linalg.pinv(across.sum(axis=0), rcond=_SINGULAR, hermitian=True)
+    for one, turn, move_A in zip(made.bodies, turns.mean(axis=0), mean_moves, strict=True):
+        matrix, shift_px = Rotation.from_rotvec(turn).as_matrix(), move_A / made.particles.pixel_size_A
+        threads = one.problem.threads
+        moved = partial(_moved, matrix=matrix, shift_px=shift_px, threads=threads)
+        one.state.halves = [replace(half, volumes=moved(half.volumes)) for half in one.state.halves]
+        if one.made is not None:
+            first = one.made.maps[0]
+            joint = None if first.joint is None else moved(first.joint[None])[0]
+            one.made = replace(one.made, maps=[replace(first, raw=moved(first.raw), joint=joint)])
+        # With V'(A r + s) = V(r), the same image is that of V' at R A^T, whose origin moves by (R A^T s)_xy.
+        orientation = one.matrices @ matrix.T
+        poses = one.state.poses
+        poses.angles_deg = matrix_to_euler(orientation)
+        poses.origin_px = poses.origin_px + (orientation @ shift_px)[:, :2]
+
+
+def _moved(volumes: Float32Array, *, matrix: FloatArray, shift_px: FloatArray, threads: int | None) -> Float32Array:
+    return np.stack([move_map(v, matrix, shift_px, threads=threads) for v in volumes])
 
 
 def _ways(made: Multibodies, tables: Sequence[PoseTable], whole: FloatArray) -> Ways:

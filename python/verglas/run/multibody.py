@@ -15,7 +15,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.heterogeneity.bodies import Body, make_bodies
-from verglas.heterogeneity.motions import Motions, map_along, principal_motions
+from verglas.heterogeneity.motions import Motions, lay_in_place, map_along, principal_motions
 from verglas.heterogeneity.multibody import Multibodies, refine_bodies, start_multibody, subtraction_bytes
 from verglas.heterogeneity.settings import MultibodySettings
 from verglas.image import in_memory
@@ -282,6 +282,7 @@ class _Job:
         made, excluded = self._start(work, volume, bodies, listener)
         self._plan(made, limit_GB, cached, listener)
         refine_bodies(made, listener=listener, keeper=keeper)
+        lay_in_place(made)
         whole = halves_of_whole(made, listener)
         results = [body_result(made, index, whole) for index in range(len(bodies))]
         doubts = doubts_of(results)
