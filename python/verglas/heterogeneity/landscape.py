@@ -29,7 +29,7 @@ _STILL = 1e-5  # nats per particle that an iteration must gain
 _STARTS = 3
 _FIRST_PASSES = 8  # of every start; the best goes on
 _FLOOR = 1e-3  # least variance of a Gaussian, of that of all coordinates
-_SURE = 2.0  # standard errors by which more Gaussians must be better
+_SURE = 1.0  # standard error by which more Gaussians must be better (Breiman et al. 1984)
 _FIT_MOST = 20_000  # particles that a mixture is fitted to
 _FEWEST = 20
 _GRID = {1: 400, 2: 80, 3: 30}  # points along each coordinate on which a path is looked for
@@ -325,7 +325,7 @@ def landscape(
     half : (n,) int64
         Half sets, 1 and 2.
     clusters : int, optional
-        Gaussians; by default the fewest that particles of the other half do not refute, by two standard errors.
+        Gaussians; by default the fewest that particles of the other half do not refute, by one standard error.
     most_clusters : int
         Where that ends.
     seed : int
@@ -384,7 +384,7 @@ def landscape(
 
 
 def _fewest(held_out: FloatArray) -> int:
-    """Number of the first trial that is not worse than the best by two standard errors of their difference."""
+    """Number of the first trial that is not worse than the best by a standard error of their difference."""
     best = held_out[int(held_out.sum(axis=1).argmax())]
     for number, one in enumerate(held_out):
         lost = best - one

@@ -14,7 +14,7 @@ _MOST_KT = 6.0
 _MOST_POINTS = 3000
 _WORDS = (
     "The density of the coordinates, freed of every particle's own uncertainty, as a mixture of Gaussians whose number "
-    "is the smallest that particles of the other half set do not refute by two standard errors. Free energy is -ln of "
+    "is the smallest that particles of the other half set do not refute by one standard error. Free energy is -ln of "
     "it, in kT, 0 where it is largest; its error is half the difference between the half sets, of chance alone. "
     "Clusters are the Gaussians: one long valley may take several."
 )
