@@ -21,6 +21,7 @@ from verglas._version import __version__
 from verglas.cli.files import taken_file_rules
 from verglas.cli.options import option_name
 from verglas.cli.renamed import with_present_names
+from verglas.cli.sampling import sampled, taken_profile
 from verglas.errors import SettingError, VerglasError, VerglasWarning
 
 _COMMANDS = (
@@ -120,6 +121,9 @@ def _options(
         "--any-pixel-size",
         help="Read stacks whose header gives a pixel size over 1 % off the metadata's.",
     ),
+    profile: str = typer.Option(
+        None, "--profile", help="Draw where the time goes: flame chart (.svg), speedscope (.json), text; needs py-spy."
+    ),
 ) -> None:
     pass
 
@@ -184,7 +188,7 @@ def _stop(error: Exception) -> NoReturn:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; never returns normally.
 
-    ``--debug``, which re-raises what failed, and the options about files may stand anywhere.
+    ``--debug``, which re-raises what failed, ``--profile`` and the options about files may stand anywhere.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -192,8 +196,8 @@ def main(argv: list[str] | None = None) -> None:
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         arguments, rules = taken_file_rules(arguments)
-        arguments = with_present_names(arguments)
-        with rules:
+        arguments, profile = taken_profile(with_present_names(arguments))
+        with rules, sampled(profile):
             status = _program(arguments).main(args=arguments, prog_name="verglas", standalone_mode=False)
     except Exception as error:
         if debug and not isinstance(error, (typer.Abort, _ClickException)):

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from verglas import fourier
 from verglas.errors import InputError
@@ -269,6 +270,11 @@ def symmetry_scores(
     'C3'
     """
     own = SelfCorrelation(volume, reliability, threads=threads)
+    with threadpool_limits(1, user_api="blas"):  # of hundreds of small products; threads would wait for each other
+        return _scores_of(own, candidates, seed)
+
+
+def _scores_of(own: SelfCorrelation, candidates: Sequence[str], seed: int) -> list[SymmetryScore]:
     random = euler_to_matrix(random_orientations(_NULL, seed))
     axes: dict[int, FloatArray] = {}
     results = []

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import affine_transform, map_coordinates, spline_filter
+from threadpoolctl import threadpool_limits
 
 from verglas.errors import InputError
 from verglas.types import Map
@@ -64,7 +65,8 @@ def shade_surface(
     def density(px: npt.NDArray, py: npt.NDArray, depth: npt.NDArray) -> npt.NDArray:
         return map_coordinates(coefficients, [depth, py, px], order=3, prefilter=False, mode="constant")
 
-    depth, hit = _first_crossing(coefficients, plane, level)
+    with threadpool_limits(1, user_api="blas"):  # of hundreds of small products; threads would wait for each other
+        depth, hit = _first_crossing(coefficients, plane, level)
     normal = np.stack([_slope(density, x[hit], y[hit], depth[hit], axis) for axis in range(3)])
     # Density falls outwards: the surface's normal is against the gradient.
     normal = -normal / np.maximum(np.linalg.norm(normal, axis=0), 1e-12)
