@@ -12,7 +12,7 @@ from planted_classes import planted
 
 import verglas as vg
 from verglas.classification import SelectionRules, select_classes
-from verglas.run.class2d import select_automatically
+from verglas.run.select import select_automatically
 
 
 def table(**columns):

@@ -62,10 +62,10 @@ ALLOWED: dict[str, set[str]] = {
     # regularisation < refinement < initial_model: the M-step is a reconstruction, what it is regularised by comes from
     # the FSC, and a first map is made by the steps of a refinement
     "search": FOR_STAGES | {"reconstruction"},
-    "classification": FOR_STAGES | {"search"},
+    "classification": FOR_STAGES | {"search", "learned"},
     "picking": FOR_STAGES | {"learned"},
     # a model is judged by a map through the density that it would have
-    "assessment": FOR_STAGES | {"simulate"},
+    "assessment": FOR_STAGES | {"simulate", "learned"},
     "regularisation": FOR_STAGES | {"reconstruction", "assessment"},
     "refinement": FOR_STAGES | {"search", "reconstruction", "assessment", "regularisation"},
     "initial_model": FOR_STAGES | {"search", "refinement", "map_geometry", "reconstruction", "assessment"},

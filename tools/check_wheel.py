@@ -18,6 +18,7 @@ MODULE = re.compile(r"verglas/(_cpu|_cuda|_core_[a-z0-9]+)\.[A-Za-z0-9_.-]*so")
 DATA = (
     *("py.typed", "report/page.css", "report/templates/*.html", "report/templates/*.js"),
     *("learned/packaged/*.safetensors", "learned/packaged/*.json", "picking/screening_weights.json"),
+    "picking/square_weights.json",
     *("window/templates/*.html", "window/static/*.js", "window/static/*.css"),
 )
 DIST_INFO = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}

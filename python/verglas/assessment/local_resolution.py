@@ -14,6 +14,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.fsc import fsc
 from verglas.assessment.independence import refuse_one_map_twice
 from verglas.assessment.local_bands import BAND_OF_WINDOW, Band, linear_bands
+from verglas.assessment.local_network import NetworkValues
 from verglas.assessment.local_scan import (
     CorrelationValues,
     LocalValues,
@@ -39,6 +40,7 @@ _METHODS: dict[str, type[LocalValues]] = {
     "significance": SignificanceValues,
     "monogenic": MonogenicValues,
     "steerable": SteerableValues,
+    "network": NetworkValues,
 }
 # Methods that give more than a map of a cube.
 _ELSEWHERE = {
@@ -51,11 +53,11 @@ _ELSEWHERE = {
 class LocalResolutionSettings:
     """How the resolution of a voxel is judged."""
 
-    method: Literal["fsc", "significance", "monogenic", "steerable", "directional", "tomogram"] = setting(
+    method: Literal["fsc", "significance", "monogenic", "steerable", "network", "directional", "tomogram"] = setting(
         "fsc",
         "Windowed FSC against a fixed threshold, or against what noise reaches by chance; amplitudes above noise "
-        "(monogenic signal; steerable filters, as ResMap); in every direction (MonoDir); of a tomogram of any shape "
-        "(MonoTomo)",
+        "(monogenic signal; steerable filters, as ResMap); by a network trained on phantoms; in every direction "
+        "(MonoDir); of a tomogram of any shape (MonoTomo)",
     )
     threshold: float = setting(0.143, "Of the windowed FSC, for the method fsc", more_than=0, at_most=0.95)
     window_radius_A: float | None = setting(

@@ -20,13 +20,14 @@ from verglas.classification.multivariate import (
     steerable_eigenimages,
 )
 from verglas.classification.neighbours import ViewNeighbours, view_neighbours
+from verglas.classification.ranking import class_descriptors, rank_classes
 from verglas.classification.reference_free import (
     MutualAlignment,
     align_pyramid,
     align_reference_free,
     einstein_from_noise,
 )
-from verglas.classification.selection import ClassSelection, SelectionRules, select_classes
+from verglas.classification.selection import ClassSelection, SelectionRules, select_classes, select_ranked
 from verglas.classification.settings import BiasSettings, Class2DSettings
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "alignment_scores",
     "check_bias",
     "class_cores",
+    "class_descriptors",
     "classify2d",
     "cluster",
     "core_members",
@@ -58,7 +60,9 @@ __all__ = [
     "einstein_from_noise",
     "held_out_evidence",
     "in_reference_frame",
+    "rank_classes",
     "select_classes",
+    "select_ranked",
     "stable_core",
     "steerable_eigenimages",
     "view_neighbours",

@@ -12,6 +12,7 @@ from verglas.errors import InputError
 from verglas.types.arrays import FloatArray
 
 _COLUMNS = ("class", "particles", "resolution_A")
+_EMPTY = "noise explains these as well as any average"
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,57 @@ def select_classes(
     if missing:
         raise InputError(f"select_classes: the table has no column {missing[0]}")
     limits = rules or SelectionRules()
-    number, size = table["class"].to_numpy(np.int64), table["particles"].to_numpy(np.int64)
     reason = _reasons(table, empty_class, limits)
+    return _chosen(table, reason, signal, limits)
+
+
+def select_ranked(
+    table: pd.DataFrame,
+    chance: pd.Series[float],
+    threshold: float,
+    *,
+    signal: bool = True,
+    empty_class: int | None = None,
+    rules: SelectionRules | None = None,
+) -> ClassSelection:
+    """Choose the classes that a ranker (:func:`verglas.classification.rank_classes`) is sure enough of.
+
+    Parameters
+    ----------
+    table : DataFrame
+        class and particles.
+    chance : Series
+        Probability of showing the particle, by class.
+    threshold : float
+        Least probability of a class that is kept.
+    signal, empty_class
+        As for :func:`select_classes`.
+    rules : SelectionRules, optional
+        Its ``few_left``.
+
+    Returns
+    -------
+    ClassSelection
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from verglas.classification import select_ranked
+    >>> table = pd.DataFrame({"class": [1, 2], "particles": [400, 90]})
+    >>> select_ranked(table, pd.Series({1: 0.98, 2: 0.07}), 0.5).left_out
+    {2: 'shows the particle with a probability of 0.07 (at least 0.5)'}
+    """
+    reason = []
+    for number in table["class"].to_numpy(np.int64):
+        low = not chance.get(number, 0.0) >= threshold
+        said = f"shows the particle with a probability of {chance.get(number, 0.0):.2f} (at least {threshold:g})"
+        reason.append(_EMPTY if number == empty_class else said if low else "")
+    return _chosen(table, reason, signal, rules or SelectionRules())
+
+
+def _chosen(table: pd.DataFrame, reason: list[str], signal: bool, limits: SelectionRules) -> ClassSelection:
+    """The selection that these reasons leave."""
+    number, size = table["class"].to_numpy(np.int64), table["particles"].to_numpy(np.int64)
     if not signal:
         reason = [r or "the classification found nothing but noise" for r in reason]
     passes = np.array([not r for r in reason], bool)
@@ -148,7 +198,7 @@ def _reasons(table: pd.DataFrame, empty_class: int | None, limits: SelectionRule
     # Against the mean of the real classes: the empty class may hold most of a poor set.
     least = max(limits.min_particles, int(np.ceil(limits.min_share_of_mean * size[real].sum() / max(real.sum(), 1))))
     rules = (
-        (~real, lambda i: "noise explains these as well as any average"),
+        (~real, lambda i: _EMPTY),
         (size < least, lambda i: f"{size[i]} particles (at least {least})"),
         (
             offset > limits.max_offset,

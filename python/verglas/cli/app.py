@@ -78,6 +78,7 @@ _COMMANDS = (
     "ctf",
     "ctf_refine",
     "polish",
+    "denoise",
     "screen",
     "pick",
     "extract",

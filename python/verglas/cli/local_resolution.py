@@ -38,7 +38,7 @@ def local_resolution(
 
     Writes local_resolution.mrc, mask.mrc, map.mrc, histogram.csv, bands.csv, colour.cxc, local_resolution.json and
     report.html; with --method directional also the resolution along each voxel's best and worst axis, towards the
-    middle and across.
+    middle and across; with --method network local_resolution_over_fsc.mrc, its ratio to what the windowed FSC says.
     """
     refuse_unless_positive({"--pixel-size": pixel_size}, "A", finite=True)
     chosen = settings_from("local_resolution", LocalResolutionSettings, **settings)
@@ -51,6 +51,13 @@ def local_resolution(
     typer.echo(f"median {middle:.2f} A, quartiles {first:.2f} to {third:.2f} A, 5 to 95 %: {low:.2f} to {high:.2f} A")
     if local.unresolved > 0:
         typer.echo(f"{100 * local.unresolved:.1f} % of the voxels are not resolved to {local.coarsest_A:.1f} A")
+    if "against_fsc" in record:
+        told = record["against_fsc"]
+        typer.echo(
+            f"the windowed FSC says otherwise by more than a quarter at {100 * told['share_apart']:.1f} % of the "
+            f"voxels: the network is coarser at {100 * told['share_coarser']:.1f} % and finer at "
+            f"{100 * told['share_finer']:.1f} %"
+        )
     if "directional" in record:
         told = record["directional"]
         axis, median_A = ", ".join(f"{v:.2f}" for v in told["coarsest_axis"]), told["median_A"]

@@ -24,6 +24,9 @@ def register(app: typer.Typer) -> None:
 def screen(
     micrographs: list[str] = typer.Argument(..., help="Patterns, folders, files, or a STAR file that names them."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder to write: micrographs.star, screen.json, report.html."),
+    squares: bool = typer.Option(
+        False, "--squares", help="The images are of grid squares at low magnification (at least three holes across)."
+    ),
     threads: int = typer.Option(None, "--threads", min=1, help="Micrographs at a time [all processors]."),
     as_json: bool = typer.Option(False, "--json", help="Print the judgements as JSON."),
     *,
@@ -32,15 +35,18 @@ def screen(
     """Judge micrographs before anything is picked: crystalline ice, contamination, carbon, drift, defocus, broken film.
 
     Grey values and spectrum are compared with simulated good and bad micrographs (pixels of at most 2.2 A).
-    micrographs.star lists those that nothing is said against.
+    micrographs.star lists those that nothing is said against. With --squares: thick ice, a broken foil,
+    contamination and uneven ice, told from the lattice of holes; no pixel size is needed, and screen.json has a
+    probability for every square to rank them by.
     """
-    job = ScreenJob(micrographs, out, settings_from("screen", Microscope, **microscope), threads)
+    job = ScreenJob(micrographs, out, settings_from("screen", Microscope, **microscope), threads, squares)
     record = screen_files(job)
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
     kinds = ", ".join(f"{count} {kind}" for kind, count in record["kinds"].items())
-    typer.echo(f"{record['good']} of {record['micrographs']} micrographs are good{': ' + kinds if kinds else ''}")
+    what = "grid squares" if squares else "micrographs"
+    typer.echo(f"{record['good']} of {record['micrographs']} {what} are good{': ' + kinds if kinds else ''}")
     say_set_aside(record["set_aside"], out / "screen.json")
     say_verdict(record["verdict"]["state"], record["verdict"]["reasons"])
     typer.echo(f"{out / 'micrographs.star'}, {out / 'report.html'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -27,6 +28,9 @@ def register(app: typer.Typer) -> None:
         particles: Path = typer.Argument(..., help="Particles with class numbers (particles.star of class2d)."),
         out: Path = typer.Option(..., "--out", "-o", help="STAR or CS file to write."),
         auto: bool = typer.Option(False, "--auto", help="The classes that look like particles."),
+        ranker: str = typer.Option(
+            "rules", "--ranker", help="rules or learned: what --auto chooses by; learned also scores the particles."
+        ),
         classes: str = typer.Option(None, "--classes", help="Class numbers, such as 1,4-6."),
         table: Path = typer.Option(None, "--table", help="classes.star [beside the particles] or selection.star."),
         min_resolution: float = typer.Option(None, "--min-resolution", help="At least this resolution, A."),
@@ -39,9 +43,11 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Keep the particles of classes: by number, by a selection from a page, or by rules; or those in regions.
 
-        --auto keeps classes that are large enough, centred, with more inside the circle than outside, and resolved.
-        Rules narrow what numbers or a selection have chosen; alone they choose among all classes. --regions needs no
-        classes; with them it narrows what they have chosen.
+        --auto keeps classes that are large enough, centred, with more inside the circle than outside, and resolved;
+        with --ranker learned those whose averages a small network takes for particles. That also writes two columns:
+        verglasClassScore, the probability of the class, and verglasParticleScore, 0 to 1, to sort particles by. Rules
+        narrow what numbers or a selection have chosen; alone they choose among all classes. --regions needs no classes;
+        with them it narrows what they have chosen.
         """
         if min_resolution is not None and not min_resolution > 0:
             raise typer.BadParameter(
@@ -55,9 +61,12 @@ def register(app: typer.Typer) -> None:
             )
         if auto and numbers:
             raise typer.BadParameter("give --auto or --classes, not both", param_hint="--auto")
-        from verglas.run.class2d import SelectJob, select_files
+        if ranker not in ("rules", "learned"):
+            raise typer.BadParameter(f"expected rules or learned, got {ranker!r}", param_hint="--ranker")
+        from verglas.run.select import SelectJob, select_files
 
-        asked = SelectJob(particles, out, numbers, table, min_resolution, min_size, auto, regions, core)
+        by: Literal["rules", "learned"] = "learned" if ranker == "learned" else "rules"
+        asked = SelectJob(particles, out, numbers, table, min_resolution, min_size, auto, regions, core, by)
         kept, chosen, read = select_files(asked)
         if as_json:
             typer.echo(json.dumps({"particles_read": read, "particles_kept": len(kept), "classes": chosen}, indent=2))

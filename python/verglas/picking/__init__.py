@@ -5,6 +5,7 @@ from functools import partial
 from verglas.picking.consensus import consensus, remove_duplicates
 from verglas.picking.examples import PickExamples
 from verglas.picking.filaments import FilamentSettings, trace_detailed, trace_filaments
+from verglas.picking.grid_squares import screen_square
 from verglas.picking.image import SmallImage, prepare
 from verglas.picking.mask import BadAreas, bad_areas
 from verglas.picking.merit import PickMerit, RocCurve, compare_picks, inside, match_picks, roc_curve
@@ -33,6 +34,7 @@ __all__ = [
     "remove_duplicates",
     "roc_curve",
     "screen",
+    "screen_square",
     "teach",
     "trace_detailed",
     "trace_filaments",

@@ -41,6 +41,14 @@ KINDS: Mapping[str, str] = {
     "defocus": "out of focus",
     "broken": "a broken film",
 }
+# The same of grid squares (:mod:`.grid_squares`).
+SQUARE_KINDS: Mapping[str, str] = {
+    GOOD: "",
+    "thick": "ice that little comes through",
+    "broken": "a broken foil",
+    "contaminated": "contamination over much of it",
+    "uneven": "ice from too thin to too thick",
+}
 _SIDE = 512  # of the squares whose spectra are averaged, four at most per axis
 _TILES, _SAMPLED = 8, 250_000
 _BANDS_A = (150.0, 80.0, 45.0, 28.0, 18.0, 12.0, 8.0, 6.0, 4.5, 3.4)
@@ -81,8 +89,9 @@ class Screening:
         """Why to look at it before it is used; empty where it is not surely bad."""
         if self.good > _DOUBT:
             return ""
-        sure = f"looks like {KINDS[self.kind]} ({100 * self.probabilities[self.kind]:.0f} %)"
-        return sure if self.familiar else f"{sure}, but unlike any micrograph that screening was trained on"
+        words = KINDS.get(self.kind) or SQUARE_KINDS[self.kind]
+        sure = f"looks like {words} ({100 * self.probabilities[self.kind]:.0f} %)"
+        return sure if self.familiar else f"{sure}, but unlike all that screening was trained on"
 
 
 def descriptors(micrograph: MicrographLike) -> dict[str, float]:
@@ -246,6 +255,12 @@ class ScreeningModel:
         chance = np.exp(logits - logits.max())
         return dict(zip(self.kinds, (chance / chance.sum()).tolist(), strict=True))
 
+    def judge(self, found: Mapping[str, float]) -> Screening:
+        """What descriptors say."""
+        chances = self.probabilities(found)
+        familiar = float((np.abs(self.standardised(found)) > _FAR).mean()) <= _UNFAMILIAR
+        return Screening(max(chances, key=lambda kind: chances[kind]), chances, familiar)
+
 
 @lru_cache(maxsize=1)
 def shipped_model() -> ScreeningModel:
@@ -280,7 +295,4 @@ def screen(micrograph: MicrographLike, model: ScreeningModel | None = None) -> S
     >>> vg.picking.screen(vg.simulate.spoilt_micrograph("carbon", model, seed=3, shape=(512, 512))).kind
     'carbon'
     """
-    used, found = model or shipped_model(), descriptors(micrograph)
-    chances = used.probabilities(found)
-    familiar = float((np.abs(used.standardised(found)) > _FAR).mean()) <= _UNFAMILIAR
-    return Screening(max(chances, key=lambda kind: chances[kind]), chances, familiar)
+    return (model or shipped_model()).judge(descriptors(micrograph))

@@ -22,10 +22,11 @@ from verglas.refinement.settings import RefineSettings
 from verglas.report.refine import duration
 from verglas.run.abinitio import abinitio
 from verglas.run.checkpoint import checkpoint_path
-from verglas.run.class2d import Class2DJob, SelectJob, class2d_files, select_automatically, select_files
+from verglas.run.class2d import Class2DJob, class2d_files
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.postprocess import PostprocessJob, postprocess_files
 from verglas.run.refine import refine, summary
+from verglas.run.select import SelectJob, select_automatically, select_files
 from verglas.types.listener import Listener, Silence
 from verglas.types.settings import former_names
 from verglas.types.verdict import STATES, Finding, Verdict, notes_of

@@ -10,7 +10,7 @@ from verglas.errors import SettingError
 from verglas.search.problem import BLOCK_PARTICLES
 from verglas.types.settings import check_settings, setting
 
-Regularisation = Literal["global", "local", "auto", "sidesplitter", "wavelet", "total-variation", "external"]
+Regularisation = Literal["global", "local", "auto", "sidesplitter", "wavelet", "total-variation", "denoise", "external"]
 _NAMES_PRIOR = "names a prior (global, local, auto, ...); the factor T of its variance is prior_factor"
 
 
@@ -39,7 +39,7 @@ class RefineSettings:
         nothing finer.
     max_resolution_A : float, optional
         No finer data are used in any iteration; Nyquist by default.
-    regularisation : {"global", "local", "auto", "sidesplitter", "wavelet", "total-variation", "external"}
+    regularisation : {"global", "local", "auto", "sidesplitter", "wavelet", "total-variation", "denoise", "external"}
         What the maps are regularised by: one signal to noise ratio for each shell, or one for each place as well; or
         whichever of the two explains held-out particles better. Further priors are those of
         :mod:`verglas.regularisation`, and a program.
@@ -99,7 +99,8 @@ class RefineSettings:
     regularisation: Regularisation = setting(
         "global",
         "What maps are regularised by: the FSC of the whole map, that of every place, or whichever explains held-out "
-        "particles better (auto); sidesplitter; wavelet and total-variation up to FSC 0.143; a program (external)",
+        "particles better (auto); sidesplitter; wavelet and total-variation up to FSC 0.143; that of every place where "
+        "a trained network agrees (denoise); a program (external)",
     )
     external_reconstruct: str | None = setting(
         None, "With external: a command that is given a STAR file as by relion_refine --external_reconstruct"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from verglas.regularisation.denoise import LearnedDenoiser
 from verglas.regularisation.given import DenoisedBy, prior_of
 from verglas.regularisation.local import LocalWiener
 from verglas.regularisation.protocol import HalfMaps, MapSource, Prior, Regulariser, Wiener
@@ -16,11 +17,13 @@ PRIORS: dict[str, Callable[[], Prior]] = {
     "sidesplitter": SideSplitter,
     "wavelet": WaveletShrinkage,
     "total-variation": TotalVariationPrior,
+    "denoise": LearnedDenoiser,
 }
 
 __all__ = [
     "DenoisedBy",
     "HalfMaps",
+    "LearnedDenoiser",
     "LocalWiener",
     "MapSource",
     "Prior",

@@ -18,7 +18,7 @@ and in all coarser ones; all other places of the molecule share one F, and place
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ _SMALLEST_WINDOW_PX = 4.0
 _LARGEST_WINDOW = 1 / 6  # of the box
 _LEAST_SSNR = 1e-3  # as on the grid: a band without signal keeps this much, so that nothing becomes exactly empty
 _FALSE_DISCOVERY = 0.01
+Also = Callable[[SignificanceValues, Band, list[Float32Array]], npt.NDArray[np.bool_]]
 _SURE = 3.0  # standard deviations by which a pool's correlation is beyond chance
 
 
@@ -106,8 +107,10 @@ class BandField:
     inside: npt.NDArray[np.bool_]
 
 
-def band_fields(given: HalfMaps, bands: list[Band], false_discovery: float = _FALSE_DISCOVERY) -> Iterator[BandField]:
-    """The windowed FSC of the half maps, band by band, coarse to fine."""
+def band_fields(
+    given: HalfMaps, bands: list[Band], false_discovery: float = _FALSE_DISCOVERY, also: Also | None = None
+) -> Iterator[BandField]:
+    """The windowed FSC of the half maps, band by band, coarse to fine; ``also`` may leave out places of their own."""
     settings = LocalResolutionSettings(method="significance", false_discovery=false_discovery)
     values = SignificanceValues(given.spectra, given.box, given.mask >= 0.5, settings, given.threads)
     before: npt.NDArray[np.bool_] | None = None
@@ -115,6 +118,8 @@ def band_fields(given: HalfMaps, bands: list[Band], false_discovery: float = _FA
         averages = values.averages(band, Windowed(band, given.box, given.threads))
         correlation = values.of(averages).astype(np.float64)
         own = correlation > values.threshold(band, averages)
+        if also is not None:
+            own &= also(values, band, averages)
         if before is not None:
             own &= nearest_points(before, len(own))
         before = own
@@ -143,10 +148,14 @@ class LocalWiener:
         windows = given.box**3 / float(bands[0].window(given.box).sum(dtype=np.float64))
         fields = [
             _pool(one.correlation, one.averages, one.own, one.inside, windows * one.band.independent(given.box))
-            for one in band_fields(given, bands, self.false_discovery)
+            for one in band_fields(given, bands, self.false_discovery, self._also)
         ]
         ssnr = [given.T * f / (1 - f) for f in fields]
         return LocalSSNR(bands, ssnr, given.ssnr, given.threads)
+
+    def _also(self, values: SignificanceValues, band: Band, averages: list[Float32Array]) -> npt.NDArray[np.bool_]:
+        """Places that may have a gain of their own where their windowed FSC is beyond chance: all."""
+        return np.ones(averages[0].shape, bool)
 
 
 def _pool(

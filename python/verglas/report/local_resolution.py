@@ -25,6 +25,7 @@ _METHODS = {
     "significance": "windowed FSC against what noise reaches by chance",
     "monogenic": "monogenic amplitudes above those of noise",
     "steerable": "steerable filters above what noise reaches by chance",
+    "network": "a network trained on phantoms, beside the windowed FSC",
     "directional": "monogenic amplitudes in cones, mean over the directions",
     "tomogram": "monogenic amplitudes above those of noise, cube by cube",
 }

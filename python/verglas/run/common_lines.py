@@ -19,7 +19,7 @@ from verglas.io.mrc_header import read_header
 from verglas.map_geometry.hand import flip_hand, mirrored_angles
 from verglas.masks import soft_sphere
 from verglas.reconstruction import reconstruct
-from verglas.run.class2d import class_table
+from verglas.run.select import class_table
 from verglas.types import Map, Particles, Poses
 from verglas.types.listener import Listener, phase_progress
 

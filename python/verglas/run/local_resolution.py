@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from verglas._screen import ListenerChoice
 from verglas._version import __version__
 from verglas.assessment.local_directional import local_directions
 from verglas.assessment.local_filter import filter_locally
+from verglas.assessment.local_network import disagreement
 from verglas.assessment.local_resolution import LocalResolution, LocalResolutionSettings, local_resolution
 from verglas.assessment.local_tomogram import local_resolution_of_tomogram
 from verglas.errors import InputError
@@ -65,7 +66,8 @@ def local_resolution_files(
 
     Writes local_resolution.mrc, mask.mrc, map.mrc, histogram.csv, bands.csv, colour.cxc (ChimeraX),
     local_resolution.json and report.html; with ``filtered_map`` also map_filtered.mrc, by the method ``directional``
-    local_resolution_finest.mrc, _coarsest, _radial and _tangential.
+    local_resolution_finest.mrc, _coarsest, _radial and _tangential; by the method ``network``
+    local_resolution_over_fsc.mrc, the ratio to what the windowed FSC says.
 
     Parameters
     ----------
@@ -101,11 +103,18 @@ def local_resolution_files(
         result = local_resolution_of_tomogram(first, second, mask, job.settings, **how)
     else:
         result = local_resolution(first, second, mask, job.settings, **how)
+    # Beside the network stands the method that needs no training, under the same window.
+    against = None
+    if method == "network":
+        plain = replace(job.settings, method="fsc", window_radius_A=result.window_radius_A)
+        against = disagreement(result, local_resolution(first, second, result.mask, plain, **how))
     job.out.mkdir(parents=True, exist_ok=True)
     maps = {"map": shown, "mask": result.mask, "local_resolution": result.map}
     if directions is not None:
         names = ("finest", "coarsest", "radial", "tangential")
         maps |= {f"local_resolution_{name}": getattr(directions, name) for name in names}
+    if against is not None:
+        maps["local_resolution_over_fsc"] = result.map.with_data(against.ratio)
     if job.filtered_map:
         maps["map_filtered"] = filter_locally(shown, result.map, threads=job.threads)
     for name, volume in maps.items():
@@ -119,6 +128,7 @@ def local_resolution_files(
         "verglas": __version__,
         **result.as_dict(),
         **({} if directions is None else {"directional": directions.as_dict()}),
+        **({} if against is None else {"against_fsc": against.as_dict()}),
         "settings": {**sources, **asdict(job.settings)},
         "seconds": round(time.perf_counter() - started, 2),
     }

@@ -17,7 +17,7 @@ from verglas.assessment.micrographs import judge_set
 from verglas.errors import InputError, VerglasError
 from verglas.io import find_micrographs, read_micrograph, write_json, write_micrographs, write_text
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL
-from verglas.picking import Screening, screen
+from verglas.picking import Screening, screen, screen_square
 from verglas.report.html import Page, Section, Table, render
 from verglas.run.extract import Microscope
 from verglas.run.parallel import in_order
@@ -39,12 +39,15 @@ class ScreenJob:
         Pixel size where no file says it.
     threads : int, optional
         Micrographs at a time.
+    squares : bool
+        The images are of grid squares at low magnification, not micrographs.
     """
 
     micrographs: Sequence[str]
     out: Path
     microscope: Microscope
     threads: int | None = None
+    squares: bool = False
 
 
 def screening_reason(micrograph: Micrograph) -> str:
@@ -79,7 +82,9 @@ def screen_files(job: ScreenJob, *, listener: ListenerChoice = "screen") -> dict
     found: list[Screening | str] = []
     with shown_to(listener) as heard:
         work = in_order(
-            lambda row: _one(table.iloc[row]), range(len(table)), min(resolve_threads(job.threads), len(table))
+            lambda row: _one(table.iloc[row], job.squares),
+            range(len(table)),
+            min(resolve_threads(job.threads), len(table)),
         )
         for one in work:
             found.append(one)
@@ -89,7 +94,7 @@ def screen_files(job: ScreenJob, *, listener: ListenerChoice = "screen") -> dict
     if not judged:
         why = most_common_reason(list(set_aside.items()))
         raise InputError(f"screen: none of {len(names)} micrographs could be judged: {why}")
-    record = _record(judged, set_aside)
+    record = {"of": "grid squares" if job.squares else "micrographs"} | _record(judged, set_aside)
     job.out.mkdir(parents=True, exist_ok=True)
     good = [name in judged and not judged[name].reason for name in names]
     write_micrographs(job.out / "micrographs.star", table[good].reset_index(drop=True))
@@ -98,9 +103,11 @@ def screen_files(job: ScreenJob, *, listener: ListenerChoice = "screen") -> dict
     return record
 
 
-def _one(row: pd.Series[Any]) -> Screening | str:
+def _one(row: pd.Series[Any], squares: bool) -> Screening | str:
     name = str(row[MICROGRAPH])
     try:
+        if squares:  # whatever pixel size is said: an atlas' may be beyond all that micrographs have
+            return screen_square(read_micrograph(row[PATH], 1.0))
         return screen(read_micrograph(row[PATH], float(row[PIXEL]) if PIXEL in row and row[PIXEL] > 0 else None))
     # One micrograph must not end a session of thousands: why it failed stands in the account.
     except (VerglasError, OSError, MemoryError) as error:
@@ -134,12 +141,14 @@ def _page(judged: dict[str, Screening], set_aside: dict[str, str], record: dict[
     marked = [number for number, (_, one) in enumerate(ordered) if one.reason]
     sections = [
         Section(
-            "Micrographs", "The least good first.", [Table(("micrograph", "judgement", "good"), rows, True, marked)]
+            record["of"].capitalize(),
+            "The least good first.",
+            [Table(("image", "judgement", "good"), rows, True, marked)],
         )
     ]
     if set_aside:
         sections.append(Section("Set aside", blocks=[Table(("file", "reason"), list(set_aside.items()))]))
-    numbers = {"micrographs": str(record["micrographs"]), "good": str(record["good"])}
+    numbers = {record["of"]: str(record["micrographs"]), "good": str(record["good"])}
     numbers |= {kind: str(count) for kind, count in record["kinds"].items()}
-    summary = f"{record['good']} of {record['micrographs']} micrographs have nothing against them."
+    summary = f"{record['good']} of {record['micrographs']} {record['of']} have nothing against them."
     return Page("verglas screen", summary, numbers, sections, f"verglas {__version__}")

@@ -10,8 +10,10 @@ from typing import Any
 from verglas.simulate import noise, scattering, text
 from verglas.simulate.density import density
 from verglas.simulate.filaments import FilamentTruth, filaments
+from verglas.simulate.grid_squares import SQUARE_KINDS, grid_square
 from verglas.simulate.imaging import Imaging, Simulation, Truth, draw_truth
 from verglas.simulate.micrographs import MicrographTruth, Scene, micrograph
+from verglas.simulate.mixed import BOX_KINDS, mixed_particles
 from verglas.simulate.model import Model
 from verglas.simulate.motion_field import MotionField, Recording
 from verglas.simulate.movies import MovieTruth, movie
@@ -23,7 +25,9 @@ from verglas.simulate.reader import read_model
 from verglas.simulate.spoilt import spoilt_micrograph
 
 __all__ = [
+    "BOX_KINDS",
     "SNR",
+    "SQUARE_KINDS",
     "FilamentTruth",
     "Imaging",
     "MicrographTruth",
@@ -40,11 +44,13 @@ __all__ = [
     "draw_truth",
     "exit_wave",
     "filaments",
+    "grid_square",
     "hinge",
     "image_of_wave",
     "measured_snr",
     "micrograph",
     "mixed_blur",
+    "mixed_particles",
     "movie",
     "noise",
     "phantom",

@@ -20,7 +20,7 @@ from verglas.errors import InputError
 from verglas.io import read_csv, read_json, read_stack, read_star, write_star
 from verglas.report.chart import round_or_none
 from verglas.report.grey import grey_bytes, grey_png
-from verglas.run.class2d import class_table
+from verglas.run.select import class_table
 from verglas.window import classes3d
 from verglas.window.files import file_of
 from verglas.window.job import Job

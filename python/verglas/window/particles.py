@@ -18,7 +18,7 @@ from verglas.heterogeneity.regions import regions_of
 from verglas.io import write_json
 from verglas.io.columns import Columns
 from verglas.report.chart import round_or_none
-from verglas.run.class2d import read_regions
+from verglas.run.select import read_regions
 from verglas.types.arrays import BoolArray
 from verglas.window.columns import BeingRead, ReadColumns
 from verglas.window.job import Job
