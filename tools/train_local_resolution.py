@@ -29,6 +29,7 @@ from verglas.learned.perceptron import fit_perceptron
 from verglas.simulate import mixed_blur, planted_halves
 
 PACKAGED = Path(__file__).parent.parent / "python" / "verglas" / "learned" / "packaged" / "local_resolution.json"
+KEPT = Path(__file__).parent.parent / "build" / "local_resolution"
 BOX, PIXEL_A = 48, 1.5
 HIDDEN, DECAY = 8, 1.0
 PER_BAND = 60
@@ -122,10 +123,21 @@ def examples(seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield numbers[z, y, x], answers[z, y, x]
 
 
+def kept_examples(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same of all bands, from the file that an earlier call left."""
+    path = KEPT / f"{seed}.npz"
+    if not path.exists():
+        KEPT.mkdir(parents=True, exist_ok=True)
+        numbers, answers = (np.concatenate(group) for group in zip(*examples(seed), strict=True))
+        np.savez(path, numbers=numbers, answers=answers)
+    file = np.load(path)
+    return file["numbers"], file["answers"]
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--maps", type=int, default=25)
+    parser.add_argument("--maps", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=200.0, help="no further map after so long")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=PACKAGED)
@@ -134,9 +146,8 @@ def main() -> None:
     for number in range(given.maps):
         if number > 1 and time.monotonic() - began > given.seconds:
             break
-        found.append(list(examples(number)))
-    pairs = [pair for one in found for pair in one]
-    values, answers = (np.concatenate(group) for group in zip(*pairs, strict=True))
+        found.append(kept_examples(number))
+    values, answers = (np.concatenate(group) for group in zip(*found, strict=True))
     network = fit_perceptron(
         list(NAMES), values.astype(float), answers, np.ones(len(values)), hidden=HIDDEN, decay=DECAY, seed=given.seed
     )
