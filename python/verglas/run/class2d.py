@@ -40,7 +40,7 @@ from verglas.run.forecast import class2d_forecast
 from verglas.run.live_page import LivePage, footer_text
 from verglas.run.refine_inputs import close_identity, on_one_grid
 from verglas.run.tenure import Tenure, tenure
-from verglas.types import Snapshot
+from verglas.types import Particles, Snapshot
 from verglas.types.listener import Listener, Silence
 from verglas.types.settings import result_settings
 
