@@ -91,7 +91,8 @@ class Screening:
             return ""
         words = KINDS.get(self.kind) or SQUARE_KINDS[self.kind]
         sure = f"looks like {words} ({100 * self.probabilities[self.kind]:.0f} %)"
-        return sure if self.familiar else f"{sure}, but unlike all that screening was trained on"
+        what = "micrograph" if set(self.probabilities) <= set(KINDS) else "grid square"
+        return sure if self.familiar else f"{sure}, but unlike any {what} that screening was trained on"
 
 
 def descriptors(micrograph: MicrographLike) -> dict[str, float]:
