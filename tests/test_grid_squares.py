@@ -33,6 +33,7 @@ def test_a_lattice_is_found_and_a_torn_foil_has_less_of_it():
     assert found["broken"]["largest bright piece"] > found["good"]["largest bright piece"] + 1
 
 
+@pytest.mark.slow
 def test_unseen_squares_are_told_apart():
     """Seeds that no training saw: good ones have nothing against them, opaque and torn ones have."""
     assert sorted(shipped_square_model().kinds) == sorted(SQUARE_KINDS) == sorted(simulate.SQUARE_KINDS)

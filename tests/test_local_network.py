@@ -41,6 +41,7 @@ def test_of_noise_nothing_is_resolved():
     assert found.unresolved > 0.9
 
 
+@pytest.mark.slow
 def test_the_resolution_falls_with_a_planted_b_factor():
     """The condition on such a network: the same map, blurred more, is resolved less, voxel by voxel."""
     model = vg.simulate.phantom(BOX, PIXEL_A, 0.75 * BOX * PIXEL_A, "C1", 153)
@@ -57,6 +58,7 @@ def test_the_resolution_falls_with_a_planted_b_factor():
     assert medians[1] * 1.1 < medians[2]
 
 
+@pytest.mark.slow
 def test_grey_scale_and_order_of_the_halves_do_not_matter(halves):
     how = {"method": "network", "listener": None}
     first = vg.local_resolution(halves.half1, halves.half2, halves.inside, **how)
