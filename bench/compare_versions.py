@@ -1,7 +1,8 @@
 """Small jobs with two checkouts of verglas, in turn: same bits or not, and seconds of processor.
 
 ``compare_versions.py BEFORE AFTER``: folders with ``python/verglas`` and its compiled modules in it (``dev`` preset).
-Both read the same files, which AFTER simulates; each job runs in a process of its own, one thread, in turn.
+Both read the same files, which AFTER simulates; each job runs in a process of its own, in turn, by default on one
+thread: with ``--threads`` what threads cost that wait for each other counts too, in a file of its own.
 """
 
 from __future__ import annotations
@@ -69,6 +70,14 @@ result = {"map": digest(found.map.data), "poses": digest(*poses(found.particles)
     "refine C1": _REFINE.format(name="C1", reference='folder / "C1.mrc"', group="C1", iterations=4, more=""),
     "refine D2": _REFINE.format(name="D2", reference='folder / "D2.mrc"', group="D2", iterations=4, more=""),
     "refine local": _REFINE.format(name="C1", reference="None", group="C1", iterations=2, more=', poses="local"'),
+    "refine whole": """
+model = vg.simulate.phantom(64, 3.0, 130.0, seed=0)
+made = vg.simulate.particles(model, 200, 64, 3.0, 0.05, out, seed=1, envelope_b_factor_A2=100.0)
+begun = time.process_time()
+found = vg.refine(out / "particles.star", out / "truth.mrc", diameter_A=165.0, initial_resolution_A=30.0,
+                  out=out / "run", listener=None)
+result = {"map": digest(found.map.data), "poses": digest(*poses(found.particles))}
+""",
     "process": """
 done = vg.process(out / "p", micrographs=[f"{folder}/m*.mrc"], diameter_A=120.0, pixel_size_A=3.0, threads=1)
 made = vg.read_particles(done.particles)
@@ -78,11 +87,11 @@ result = {"images": digest(made.images()), "places": digest(places), "defoci": d
 }
 
 
-def run(checkout: Path, code: str, *folders: Path) -> dict[str, Any]:
+def run(checkout: Path, code: str, *folders: Path, threads: int = 1) -> dict[str, Any]:
     """What a piece of code leaves in ``result``, and its seconds of processor; or the last line of its error."""
     tail = "\nprint(json.dumps({'result': result, 'seconds': time.process_time() - begun}))"
     source = f"{_COMMON}\nbegun = time.process_time()\nresult = {{}}\n{code}{tail}"
-    environment = {**os.environ, "PYTHONPATH": str(checkout / "python"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(checkout / "python"), "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(
         [sys.executable, "-c", source, *map(str, folders)], capture_output=True, text=True, env=environment
     )
@@ -91,13 +100,13 @@ def run(checkout: Path, code: str, *folders: Path) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def compare(name: str, checkouts: tuple[Path, Path], files: Path, repeats: int) -> dict[str, Any]:
+def compare(name: str, checkouts: tuple[Path, Path], files: Path, repeats: int, threads: int) -> dict[str, Any]:
     """One row: which results are the same in every run of both, and median seconds."""
     told: list[list[dict[str, Any]]] = [[], []]
     for _ in range(repeats):
         for which, checkout in enumerate(checkouts):
             with tempfile.TemporaryDirectory() as out:
-                told[which].append(run(checkout, JOBS[name], files, Path(out)))
+                told[which].append(run(checkout, JOBS[name], files, Path(out), threads=threads))
     errors = [one["error"] for side in told for one in side if "error" in one]
     hashes = {
         key: [sorted({one["result"].get(key, "") for one in side}) for side in told] for key in told[1][0]["result"]
@@ -125,17 +134,18 @@ def main() -> None:
     parser.add_argument("after", type=Path)
     parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     checkouts = (given.before.resolve(), given.after.resolve())
     commits = [commit(one) or str(one) for one in checkouts]
-    path = RESULTS / "compare_versions.json"
+    path = RESULTS / f"compare_versions{'' if given.threads == 1 else f'_{given.threads}_threads'}.json"
     rows = [row for row in _done(path, commits) if row["job"] not in given.jobs]
     with tempfile.TemporaryDirectory() as folder:
         made = run(checkouts[1], _SIMULATE, Path(folder), Path(folder))
         if "error" in made:
             raise SystemExit(made["error"])
         for name in given.jobs:
-            rows.append(compare(name, checkouts, Path(folder), given.repeats))
+            rows.append(compare(name, checkouts, Path(folder), given.repeats, given.threads))
             print(json.dumps(rows[-1]), flush=True)
             # after every job: what was measured stays when the rest is stopped
             record = {"before": commits[0], "after": commits[1], "machine": machine(), "rows": rows}
