@@ -2,7 +2,7 @@
 
     python bench/bench_growing.py --seeds 3 --minutes 4       goes on where an earlier call stopped
 
-Particles of 32 px, 3 A, SNR 0.05, from the truth at 25 A, poses unknown; no symmetry, C1 refinements throughout. After
+Particles of 24 px, 4 A, SNR 0.15, from the truth at 25 A, poses unknown; no symmetry, C1 refinements throughout. After
 each iteration: seconds of processor so far, and FSC 0.5 of the half maps' mean with the truth. A map is "reached" at
 the first iteration whose resolution is within 1 % of the better of the two final ones; seconds up to there are
 compared.
@@ -31,7 +31,7 @@ from verglas.search.step import Step
 
 from common import collect, experiment_summary
 
-BOX, PIXEL_A, SNR, FIRST_SEED = 32, 3.0, 0.05, 300
+BOX, PIXEL_A, SNR, FIRST_SEED = 24, 4.0, 0.15, 300
 DIAMETER_A = 62.0
 SHAPES = ("globule", "rod", "arch")
 WITHIN = 1.01
