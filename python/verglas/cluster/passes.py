@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import queue
@@ -229,11 +228,15 @@ class Passes:
 
     def _watch(self, look: Callable[[], Any], submitted: _Submitted, tick: Tick) -> Any:
         """What comes of a look that ends after ``_LOOK_S`` seconds, looked again and again."""
+        from asyncio import (
+            TimeoutError as TimeoutOfAsyncio,  # every command would load asyncio and ssl with this module
+        )
+
         idle_looks = 0
         while True:
             try:
                 return look()
-            except (queue.Empty, asyncio.TimeoutError):  # before Python 3.11 asyncio's is not the built-in one
+            except (queue.Empty, TimeoutOfAsyncio):  # before Python 3.11 it is not the built-in one
                 tick(0)  # a sign of life: the job hears signals where it tells how far it is
                 self._say_if_alone()
             idle_looks = idle_looks + 1 if self._is_idle() else 0
