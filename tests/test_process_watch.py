@@ -20,7 +20,7 @@ from verglas.io import micrograph_header
 from verglas.pipeline.project import Project
 from verglas.pipeline.settings import ProcessSettings
 from verglas.pipeline.watch import Watcher, WatchOptions
-from verglas.pipeline.watch_table import WatchTable
+from verglas.pipeline.watch_table import SeenFile, WatchTable
 
 pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
 
@@ -140,8 +140,8 @@ def table(tmp_path):
 
 
 def test_the_table_takes_up_what_a_dead_process_left(table):
-    assert table.look([("/a", 10, 1), ("/b", 10, 1)], now=100.0) == 2
-    assert table.look([("/a", 10, 1), ("/b", 10, 1)], now=101.0) == 0
+    assert table.look([SeenFile("/a", 10, 1), SeenFile("/b", 10, 1)], now=100.0) == 2
+    assert table.look([SeenFile("/a", 10, 1), SeenFile("/b", 10, 1)], now=101.0) == 0
     table.mark(["/a", "/b"], "running")
     table.mark(["/b"], "done")
     for attempt in (1, 2):
@@ -156,15 +156,17 @@ def test_the_table_takes_up_what_a_dead_process_left(table):
 
 
 def test_a_file_that_changes_is_new_again(table):
-    table.look([("/a", 10, 1)], now=1.0)
+    table.look([SeenFile("/a", 10, 1)], now=1.0)
     table.mark(["/a"], "failed", "cut off")
-    assert table.look([("/a", 20, 2)], now=2.0) == 1
+    assert table.look([SeenFile("/a", 20, 2)], now=2.0) == 1
     row = table.rows()[0]
     assert (row.state, row.reason, row.attempts, row.bytes, row.changed) == ("growing", "", 0, 20, 2.0)
     table.mark(["/a"], "running")
-    assert table.look([("/a", 30, 3)], now=3.0) == 0  # not while it is worked on; the next look after it will see
+    assert (
+        table.look([SeenFile("/a", 30, 3)], now=3.0) == 0
+    )  # not while it is worked on; the next look after it will see
     table.mark(["/a"], "done")
-    assert table.look([("/a", 30, 3)], now=4.0) == 1
+    assert table.look([SeenFile("/a", 30, 3)], now=4.0) == 1
 
 
 def test_a_table_that_is_none(tmp_path):

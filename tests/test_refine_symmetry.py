@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import verglas as vg
-from verglas.assessment.judge import judge_symmetry
+from verglas.assessment.judge import GroupLead, GroupResolutions, judge_symmetry
 from verglas.cli import main
 from verglas.errors import InputError
 from verglas.geometry import symmetry_matrices
@@ -105,12 +105,12 @@ def test_cosets_of_a_subgroup_make_the_group(group):
 
 def test_findings_of_a_contest():
     evidence = {"D2": 3.0, "C2 about z": 2.5, "C1": 2.0}
-    kept = judge_symmetry("D2", "D2", evidence, (0.5, 0.1), (8.0, 6.0))
+    kept = judge_symmetry("D2", "D2", evidence, GroupLead(0.5, 0.1), GroupResolutions(8.0, 6.0))
     assert (kept.code, kept.state) == ("symmetry-supported", "go on")
     assert kept.numbers["gain_by_symmetry"] == pytest.approx(4 / 3, abs=1e-3)
     assert kept.numbers["best_subgroup"] == "C2 about z"
-    assert judge_symmetry("D2", None, evidence, (0.1, 0.1), (8.0, 6.0)).state == "warn"
-    refused = judge_symmetry("D2", "C1", evidence, (-0.5, 0.1), (8.0, 6.0))
+    assert judge_symmetry("D2", None, evidence, GroupLead(0.1, 0.1), GroupResolutions(8.0, 6.0)).state == "warn"
+    refused = judge_symmetry("D2", "C1", evidence, GroupLead(-0.5, 0.1), GroupResolutions(8.0, 6.0))
     assert (refused.code, refused.state) == ("symmetry-not-supported", "stop")
     assert "--symmetry C1" in refused.sentence
 

@@ -130,18 +130,26 @@ def alignability(
     group = symmetry_matrices(symmetry)
     precision, accuracy = np.zeros(len(rows)), np.zeros(len(rows))
     for h in (0, 1):
-        slices = _slices(setting.references[h].on(pixels), grid, pixels)
         amplitude = calibration.amplitude[h][: pixels.shells][pixels.shell].astype(np.float32)
+        reference = _GridReference(amplitude, _slices(setting.references[h].on(pixels), grid, pixels))
         mine = np.flatnonzero(setting.half[rows] == h)
         size = max(1, _ENTRIES // (len(grid) * len(group)))
         for begin in range(0, len(mine), size):
             part = mine[begin : begin + size]
-            posterior = _posterior(setting, calibration, rows[part], pixels, (amplitude, slices))
+            posterior = _posterior(setting, calibration, rows[part], pixels, reference)
             assert setting.particles.poses is not None
             own = euler_to_matrix(setting.particles.poses.angles_deg[rows[part]])
             precision[part] = _concentration(posterior, grid, grid[posterior.argmax(axis=1)], group)
             accuracy[part] = _concentration(posterior, grid, own, group)
     return Alignability(precision, accuracy)
+
+
+@dataclass(frozen=True)
+class _GridReference:
+    """A half map on a grid of poses: its amplitude against the images' on each pixel, and its slices."""
+
+    amplitude: Float32Array
+    slices: Float32Array
 
 
 def _coarse(pixels: Pixels, diameter_A: float, step_deg: float) -> Pixels:
@@ -166,10 +174,10 @@ def _posterior(
     calibration: Calibration,
     rows: IntArray,
     pixels: Pixels,
-    reference: tuple[Float32Array, Float32Array],
+    reference: _GridReference,
 ) -> FloatArray:
     """(m, poses): of the orientations, where the particle lies known."""
-    amplitude, slices = reference
+    slices = reference.slices
     some = setting.particles[rows]
     params = some.optics.as_params()
     inverse = (1 / calibration.noise[setting.group[rows]][:, : pixels.shells]).astype(np.float32)[:, pixels.shell]
@@ -177,7 +185,7 @@ def _posterior(
     # to the centre: a particle that lies at d has exp(-2 pi i k d), and d is minus the origin of the file
     turn = np.exp(-2j * np.pi * (some.poses.shifts_A @ np.stack([pixels.kx, pixels.ky])))
     image = gather(image_spectra(some, setting.threads), pixels) * turn
-    contrast = transfer(params, pixels, setting.threads)[0] * amplitude
+    contrast = transfer(params, pixels, setting.threads)[0] * reference.amplitude
     weighted = image * contrast * inverse
     both = np.concatenate([weighted.real, weighted.imag], axis=1).astype(np.float32)
     power = slices[:, : len(pixels)] ** 2 + slices[:, len(pixels) :] ** 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from verglas.assessment.directional import DirectionalFSC
 from verglas.types.arrays import FloatArray
 from verglas.types.verdict import Finding
 
-ResolutionPair = tuple[float, float]
 AREA_RATIO = 0.5  # below it, directions differ (cryoSPARC's cFAR has the same alarm)
 _OF_CHANCE = 0.65  # and below this share of what the voxels' number makes of a map that is alike in all directions
 _SIGMAS = 3.0  # mean gain in its standard errors that is no accident
@@ -164,8 +164,24 @@ def judge_hidden_symmetry(symmetry: str, score: float, gain: FloatArray) -> list
     return [Finding("looks-symmetric", "warn", sentence, numbers)]
 
 
+@dataclass(frozen=True)
+class GroupLead:
+    """What a point group explains held-out particles better by than its best subgroup, nats each."""
+
+    mean: float
+    error: float
+
+
+@dataclass(frozen=True)
+class GroupResolutions:
+    """Of half maps from the same poses, made without a point group and with it, in A."""
+
+    without_A: float
+    with_A: float
+
+
 def judge_symmetry(
-    symmetry: str, winner: str | None, evidence: Mapping[str, float], lead: tuple[float, float], alone: ResolutionPair
+    symmetry: str, winner: str | None, evidence: Mapping[str, float], lead: GroupLead, resolutions: GroupResolutions
 ) -> Finding:
     """What a contest of a point group with its subgroups says.
 
@@ -179,30 +195,29 @@ def judge_symmetry(
         The group that explains held-out particles clearly better; None where none does.
     evidence : mapping of str -> float
         Log evidence per held-out particle of every group, nats.
-    lead : (float, float)
-        Of the group over the best subgroup, and its standard error.
-    alone : (float, float)
-        Resolution of half maps made without the group, and with it, in A.
+    lead : GroupLead
+        Of the group over the best subgroup, with its standard error.
+    resolutions : GroupResolutions
     """
     others = {name: value for name, value in evidence.items() if name != symmetry}
     best = max(others, key=lambda name: others[name])
-    gain = alone[0] / alone[1]
+    gain = resolutions.without_A / resolutions.with_A
     numbers = {
-        "lead_nats": round(lead[0], 4),
-        "lead_error_nats": round(lead[1], 4),
+        "lead_nats": round(lead.mean, 4),
+        "lead_error_nats": round(lead.error, 4),
         "best_subgroup": best,
         "evidence_nats": [f"{name}: {value:.3f}" for name, value in evidence.items()],
-        "resolution_without_symmetry_A": _finite(alone[0]),
-        "resolution_with_symmetry_A": _finite(alone[1]),
+        "resolution_without_symmetry_A": _finite(resolutions.without_A),
+        "resolution_with_symmetry_A": _finite(resolutions.with_A),
         "gain_by_symmetry": _finite(gain),
     }
     measured = (
-        f"particles that made no map are explained {'better' if lead[0] > 0 else 'worse'} by a map under {symmetry} "
-        f"than by one under {best}, the best of {', '.join(others)}: {lead[0]:+.2f} +- {lead[1]:.2f} nats each"
+        f"particles that made no map are explained {'better' if lead.mean > 0 else 'worse'} by a map under {symmetry} "
+        f"than by one under {best}, the best of {', '.join(others)}: {lead.mean:+.2f} +- {lead.error:.2f} nats each"
     )
     halves = (
-        f"half maps from the same poses agree to {_length(alone[0])} without the group and to {_length(alone[1])} with "
-        f"it, in the sphere"
+        f"half maps from the same poses agree to {_length(resolutions.without_A)} without the group and to "
+        f"{_length(resolutions.with_A)} with it, in the sphere"
     )
     if winner == symmetry:
         return Finding("symmetry-supported", "go on", f"Symmetry {symmetry} holds: {measured}; {halves}.", numbers)

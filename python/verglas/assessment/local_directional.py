@@ -185,8 +185,8 @@ def local_directions(
             heard.progress("directions", number, len(directions))
             values = _ConeValues(spectra, box, inside, chosen, threads)
             values.direction = direction
-            found, levels = scan_bands(values, bands, box, lambda *_: None, threads)
-            frequency[number] = found[inside]
+            band_frequency, levels = scan_bands(values, bands, box, lambda *_: None, threads)
+            frequency[number] = band_frequency[inside]
             thresholds.append(levels)
         heard.progress("directions", len(directions), len(directions))
     extent_A = box * first.pixel_size_A

@@ -345,7 +345,7 @@ def scale_locally(
             f"{reference.box} of {reference.pixel_size_A:g} A; resample one"
         )
     shells = Shells(volume)
-    finest_A = chosen.finest_A or best_cut(shells.frequency, shells.sums(volume.data, reference.data, threads))
+    finest_A = chosen.finest_A or best_cut(shells.frequency, shells.products(volume.data, reference.data, threads))
     bands = _scaling_bands(volume, chosen.window_radius_A, finest_A)
     spectra = [fourier.forward(m.data, 3, threads=threads) for m in (volume, reference)]
     # What is coarser than the bands has one factor: without it that would stay on the map's own grey scale.

@@ -121,8 +121,8 @@ def local_resolution_of_tomogram(
                 fourier.forward(np.ascontiguousarray(h.data[tile.index]), 3, threads=threads) for h in (first, second)
             ]
             values = MonogenicValues(spectra, side, everywhere, chosen, threads)
-            found, thresholds = scan_bands(values, bands, side, lambda *_: None, threads)
-            frequency[tile.where] = found[tile.inner]
+            band_frequency, thresholds = scan_bands(values, bands, side, lambda *_: None, threads)
+            frequency[tile.where] = band_frequency[tile.inner]
             levels.append(thresholds)
         heard.progress("cubes", len(tiles), len(tiles))
     resolution = first.with_data(np.float32(side * first.pixel_size_A) / frequency)

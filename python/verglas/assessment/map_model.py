@@ -218,8 +218,8 @@ def map_model(
     around = near_atoms(atoms, volume, chosen.mask_radius_A)
     soft = masks.soft_edge(around, _SOFT_EDGE_A / volume.pixel_size_A)
     shells = Shells(volume)
-    sums = shells.sums(volume.data, model.data, threads)
-    d_model, d99 = best_cut(shells.frequency, sums), _sufficient_cut(shells.frequency, sums[0])
+    products = shells.products(volume.data, model.data, threads)
+    d_model, d99 = best_cut(shells.frequency, products), _sufficient_cut(shells.frequency, products.map_power)
     resolution = max(chosen.resolution_A or d_model, 2 * volume.pixel_size_A)
     own_radii = _visible_radius_A(atoms.b_factors_A2, resolution)
     return MapModel(
@@ -227,8 +227,8 @@ def map_model(
         q_scores(volume, atoms, sigma_A=chosen.sigma_A, threads=threads),
         density,
         shells.frequency,
-        _curve(sums),
-        _curve(shells.sums(volume.data * soft, model.data * soft, threads)),
+        products.correlation,
+        shells.products(volume.data * soft, model.data * soft, threads).correlation,
         _correlations(volume, _cut(model, resolution, threads), around, near_atoms(atoms, volume, own_radii)),
         d_model,
         d99,
@@ -270,6 +270,21 @@ def check_place(volume: Map, atoms: Atoms) -> FloatArray:
     return values
 
 
+@dataclass(frozen=True)
+class ShellProducts:
+    """Sums over each shell: of a map's power, of Re map model*, of the model's power."""
+
+    map_power: FloatArray
+    cross: FloatArray
+    model_power: FloatArray
+
+    @property
+    def correlation(self) -> FloatArray:
+        """Of map and model in each shell; 0 where either is empty."""
+        scale = np.sqrt(self.map_power * self.model_power)
+        return np.divide(self.cross, scale, out=np.zeros_like(scale), where=scale > 1e-12 * scale.max())
+
+
 class Shells:
     """Shells of a box of any shape, as wide as the longest side resolves."""
 
@@ -280,24 +295,19 @@ class Shells:
         self.frequency = step * np.arange(int(0.5 / pixel / step) + 1)
         self.weight = np.broadcast_to(fourier.half_weights(shape), (*shape[:-1], shape[-1] // 2 + 1)).ravel()
 
-    def sums(self, a: npt.NDArray, b: npt.NDArray, threads: int | None) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """|A|^2, Re A B*, |B|^2 per shell; means are taken off, so that shell 0 is empty."""
+    def products(self, a: npt.NDArray, b: npt.NDArray, threads: int | None) -> ShellProducts:
+        """Of a map and a model; means are taken off, so that shell 0 is empty."""
         one, two = (fourier.forward((v - v.mean()).astype(np.float32), 3, threads=threads).ravel() for v in (a, b))
         last = len(self.frequency)
         terms = (np.abs(one) ** 2, (one * two.conj()).real, np.abs(two) ** 2)
         sums = [np.bincount(self.index, self.weight * t, minlength=last)[:last].astype(np.float64) for t in terms]
-        return sums[0], sums[1], sums[2]
+        return ShellProducts(*sums)
 
 
-def _curve(sums: tuple[FloatArray, FloatArray, FloatArray]) -> FloatArray:
-    scale = np.sqrt(sums[0] * sums[2])
-    return np.divide(sums[1], scale, out=np.zeros_like(scale), where=scale > 1e-12 * scale.max())
-
-
-def best_cut(frequency: FloatArray, sums: tuple[FloatArray, FloatArray, FloatArray]) -> float:
+def best_cut(frequency: FloatArray, products: ShellProducts) -> float:
     """d_model: the cut of the model's density that maximises its correlation with the whole map."""
-    scale = np.sqrt(np.cumsum(sums[2]) * sums[0].sum())
-    value = np.divide(np.cumsum(sums[1]), scale, out=np.zeros_like(scale), where=scale > 0)
+    scale = np.sqrt(np.cumsum(products.model_power) * products.map_power.sum())
+    value = np.divide(np.cumsum(products.cross), scale, out=np.zeros_like(scale), where=scale > 0)
     return float(1 / frequency[max(int(np.argmax(value)), 1)])
 
 

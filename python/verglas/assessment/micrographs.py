@@ -92,7 +92,7 @@ class QualityLimits:
 
 
 def judge_micrographs(
-    found: Sequence[MicrographQuality], limits: QualityLimits | None = None
+    qualities: Sequence[MicrographQuality], limits: QualityLimits | None = None
 ) -> dict[str, tuple[str, ...]]:
     """Reasons to look at a micrograph before it is used; none for a good one.
 
@@ -103,10 +103,10 @@ def judge_micrographs(
     {'a': (), 'b': ('particles and background do not separate', '70 % of its area is bad', '3 picks, median 76')}
     """
     limit = limits or QualityLimits()
-    median = float(np.median([one.picks for one in found])) if found else 0.0
-    usual, strongest = _rings_of_set(found, limit)
+    median = float(np.median([one.picks for one in qualities])) if qualities else 0.0
+    usual, strongest = _rings_of_set(qualities, limit)
     judged: dict[str, tuple[str, ...]] = {}
-    for one in found:
+    for one in qualities:
         reasons = [one.screening] if one.screening else []
         if one.ring_contrast > strongest:
             times = one.ring_contrast / usual

@@ -79,7 +79,8 @@ def contest_of_subgroups(
     model: HalfModel,
     poses: PoseTable,
     step: Step,
-    rows: tuple[IntArray, IntArray],
+    teaching: IntArray,
+    deciding: IntArray,
     *,
     seed: int = 0,
     progress: Progress | None = None,
@@ -96,7 +97,7 @@ def contest_of_subgroups(
         As refined under the group.
     step : Step
         Last shell of scores and maps.
-    rows : two of (m,) int64
+    teaching, deciding : (m,) int64
         Particles of half set 1 that teach, and of half set 2 that decide.
     seed : int
         Of the choices that the maps begin with.
@@ -117,13 +118,13 @@ def contest_of_subgroups(
     evidence, maps = {}, {}
     passes = sum(1 + _passes(entrant) for entrant in entrants)
     phase = f"verdict, {problem.symmetry} and its subgroups"
-    tick = count_phase(progress, phase, passes * len(rows[0]) + len(entrants) * len(rows[1]))
+    tick = count_phase(progress, phase, passes * len(teaching) + len(entrants) * len(deciding))
     for number, entrant in enumerate(entrants):
         rng = np.random.default_rng((seed, number))
-        volume = _learn_map(problem, model, poses, step, rows[0], entrant, rng, tick)
+        volume = _learn_map(problem, model, poses, step, teaching, entrant, rng, tick)
         maps[entrant.name] = volume
         judge_step = _CosetStep(problem, replace(model, volumes=volume[None]), step, entrant, entrant.cosets)
-        evidence[entrant.name] = judge_step.sums(rows[1], poses, 2, tick)[1]
+        evidence[entrant.name] = judge_step.sums(deciding, poses, 2, tick)[1]
     own = evidence[whole.name]
     others = {name: e for name, e in evidence.items() if name != whole.name}
     lead = own - others[best_group(others)]

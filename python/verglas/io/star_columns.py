@@ -176,11 +176,11 @@ class StarColumns:
 
     def _column(self, label: str, table: str | None) -> Column:
         name = self.largest if table is None else table
-        found = self.tables[name].get(label) if name in self._loops else None
-        if not isinstance(found, Column):
+        column = self.tables[name].get(label) if name in self._loops else None
+        if not isinstance(column, Column):
             have = ", ".join(self.labels(name)[:6])
             raise FormatError(f"{self.path}: table '{name}' has no column {label}; it has {have}, ...")
-        return found
+        return column
 
     def _run(self, column: Column, number: int) -> npt.NDArray[Any]:
         dtype = np.dtype(_KINDS[column.kind])
@@ -216,8 +216,8 @@ def kept_columns(
     are none: none are made.
     """
     path, mark = Path(path), file_state(path) if mark is None else mark
-    found = (_kept(path, columns_path(path, place), mark) for place in dict.fromkeys((None, folder)))
-    return next((one for one in found if one is not None), None)
+    records = (_kept(path, columns_path(path, place), mark) for place in dict.fromkeys((None, folder)))
+    return next((one for one in records if one is not None), None)
 
 
 def open_columns(path: PathLike, folder: PathLike | None = None) -> StarColumns:
@@ -314,8 +314,8 @@ def write_footer(out: BinaryIO, record: dict[str, Any], magic: bytes) -> None:
 def read_footer(file: BinaryIO, magic: bytes) -> Any:
     """What :func:`write_footer` wrote; OSError, ValueError or struct.error where it is another file, or cut off."""
     file.seek(-16, os.SEEK_END)
-    length, found = struct.unpack("<q8s", file.read(16))
-    if found != magic:
+    length, read_magic = struct.unpack("<q8s", file.read(16))
+    if read_magic != magic:
         raise ValueError(f"no file of {magic.decode()}")
     file.seek(-16 - length, os.SEEK_END)
     return json.loads(file.read(length))
@@ -438,13 +438,13 @@ class _ColumnWriter:
 
     def append(self, out: Any, piece: pd.Series[Any]) -> bool:
         """Write a piece; False if the whole column must be read as another kind, as it would be in one piece."""
-        found = _kind_of(piece)
-        kind = self.kinds.setdefault(self.label, found)
-        if {kind, found} == {"int", "float"}:
+        own_kind = _kind_of(piece)
+        kind = self.kinds.setdefault(self.label, own_kind)
+        if {kind, own_kind} == {"int", "float"}:
             self.kinds[self.label] = "float"
             if kind == "int":
                 return False
-        elif kind != found and kind != "text":
+        elif kind != own_kind and kind != "text":
             self.kinds[self.label] = "text"
             return False
         for number, run in enumerate(self._runs(kind, piece)):
@@ -461,8 +461,8 @@ class _ColumnWriter:
         return [np.ascontiguousarray(piece.to_numpy(), _KINDS[kind])]
 
     def _coded(self, piece: pd.Series[Any]) -> npt.NDArray[np.int32]:
-        codes, found = pd.factorize(piece)
-        ids = [self.values.setdefault(str(value), len(self.values)) for value in found]
+        codes, distinct = pd.factorize(piece)
+        ids = [self.values.setdefault(str(value), len(self.values)) for value in distinct]
         return np.array([*ids, -1], np.int32)[codes]
 
     def _image_parts(self, piece: pd.Series[Any]) -> list[npt.NDArray[Any]]:

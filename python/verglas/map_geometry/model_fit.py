@@ -88,16 +88,30 @@ def fit_atoms(volume: Map, atoms: Atoms, *, threads: int | None = None, progress
     tick = count_phase(progress, "fit, places", len(starts))
     climbed = []
     for start in starts:
-        climbed.append(_climb(coarse, some, *start, step=(6.0, 4.0)))
+        climbed.append(_climb(coarse, some, start, step_deg=6.0, step_A=4.0))
         tick(1)
-    climbed.sort(key=lambda one: -one[2])
+    climbed.sort(key=lambda one: -one.density)
     fine = _Field(volume, max(5.0, 3 * volume.pixel_size_A), threads)
-    climbed = [_climb(fine, some, one[0], one[1], step=(2.0, 1.0)) for one in climbed[:4]]
-    climbed.sort(key=lambda one: -one[2])
-    matrix, place, value = climbed[0]
-    others = [one[2] for one in climbed[1:] if _differ(one, climbed[0])]
-    shift = place - matrix @ centre
-    return Placed(atoms.moved(matrix, shift), matrix, shift, value, max(others, default=float("nan")))
+    climbed = [_climb(fine, some, one, step_deg=2.0, step_A=1.0) for one in climbed[:4]]
+    climbed.sort(key=lambda one: -one.density)
+    best = climbed[0]
+    others = [one.density for one in climbed[1:] if one.differs_from(best)]
+    shift = best.centre_A - best.matrix @ centre
+    return Placed(atoms.moved(best.matrix, shift), best.matrix, shift, best.density, max(others, default=float("nan")))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Of a body in a map: its turn, where its centre lies, and the map's mean at its atoms."""
+
+    matrix: FloatArray
+    centre_A: FloatArray
+    density: float = 0.0
+
+    def differs_from(self, other: _Place) -> bool:
+        """By more than 15 degrees or 8 A."""
+        cosine = (np.trace(self.matrix @ other.matrix.T) - 1) / 2
+        return bool(cosine < np.cos(np.deg2rad(15)) or np.linalg.norm(self.centre_A - other.centre_A) > 8)
 
 
 class _Field:
@@ -130,10 +144,8 @@ class _Field:
         return float(map_coordinates(self.spline, voxels.T, order=3, prefilter=False, cval=0.0).mean())
 
 
-def _search(
-    field: _Field, body: FloatArray, threads: int | None, progress: Progress | None
-) -> list[tuple[FloatArray, FloatArray]]:
-    """Rotations and places of the centre that differ, best first."""
+def _search(field: _Field, body: FloatArray, threads: int | None, progress: Progress | None) -> list[_Place]:
+    """Places that differ, best first."""
     shape = field.data.shape
     spectrum = fourier.forward(field.data, 3, threads=threads)
     directions, psi = orientation_grid(_SEARCH_DEG)
@@ -150,12 +162,11 @@ def _search(
         best[number] = correlation.flat[at]
         where[number] = np.unravel_index(at, shape)
         tick(1)
-    kept: list[tuple[FloatArray, FloatArray]] = []
+    kept: list[_Place] = []
     for number in np.argsort(-best, kind="stable"):
-        place = (field.corner + where[number] * field.voxel)[::-1]
-        one = (rotations[number], place, 0.0)
-        if all(_differ(one, (*other, 0.0)) for other in kept):
-            kept.append((rotations[number], place))
+        one = _Place(rotations[number], (field.corner + where[number] * field.voxel)[::-1])
+        if all(one.differs_from(other) for other in kept):
+            kept.append(one)
         if len(kept) == _STARTS:
             break
     return kept
@@ -170,25 +181,18 @@ def _histogram(body: FloatArray, field: _Field, shape: tuple[int, ...]) -> Compl
     return np.asarray(fourier.forward((counts / len(body)).astype(np.float32), 3))
 
 
-def _climb(
-    field: _Field, body: FloatArray, matrix: FloatArray, place: FloatArray, *, step: tuple[float, float]
-) -> tuple[FloatArray, FloatArray, float]:
-    """Local maximum of the mean density over turns (first steps in degrees) and shifts (in angstrom)."""
+def _climb(field: _Field, body: FloatArray, start: _Place, *, step_deg: float, step_A: float) -> _Place:
+    """Local maximum of the mean density over turns and shifts, from first steps of these sizes."""
 
     def moved(vector: npt.NDArray) -> tuple[FloatArray, FloatArray]:
-        return Rotation.from_rotvec(np.deg2rad(vector[:3])).as_matrix() @ matrix, place + vector[3:]
+        return Rotation.from_rotvec(np.deg2rad(vector[:3])).as_matrix() @ start.matrix, start.centre_A + vector[3:]
 
     def loss(vector: npt.NDArray) -> float:
         turn, at = moved(vector)
         return -field.at(body @ turn.T + at)
 
-    simplex = np.vstack([np.zeros(6), np.diag([step[0]] * 3 + [step[1]] * 3)])
+    simplex = np.vstack([np.zeros(6), np.diag([step_deg] * 3 + [step_A] * 3)])
     options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-5, "maxiter": 400}
     best = minimize(loss, np.zeros(6), method="Nelder-Mead", options=options)
     turn, at = moved(best.x)
-    return turn, at, -float(best.fun)
-
-
-def _differ(one: tuple[FloatArray, FloatArray, float], other: tuple[FloatArray, FloatArray, float]) -> bool:
-    cosine = (np.trace(one[0] @ other[0].T) - 1) / 2
-    return bool(cosine < np.cos(np.deg2rad(15)) or np.linalg.norm(one[1] - other[1]) > 8)
+    return _Place(turn, at, -float(best.fun))

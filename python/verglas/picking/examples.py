@@ -86,47 +86,54 @@ class PickExamples:
         return template
 
 
-def examples_of_peaks(small: SmallImage, found: ScoredPeaks) -> PickExamples:
+def examples_of_peaks(small: SmallImage, peaks: ScoredPeaks) -> PickExamples:
     """Examples that a filter's own peaks make: the particles that it is certain of, and the lower half."""
-    certain = found.certain
+    certain = peaks.certain
     if len(certain) < _FEWEST:
-        certain = found.xy_px[: max(_FEWEST, int(_SHARE * len(found.xy_px)))]
-    others = lower_half(found)
+        certain = peaks.xy_px[: max(_FEWEST, int(_SHARE * len(peaks.xy_px)))]
+    others = lower_half(peaks)
     return PickExamples(windows_at(small, certain[:_MOST]), windows_at(small, others[:_MOST]), small.radius_px)
 
 
-def lower_half(found: ScoredPeaks) -> FloatArray:
+def lower_half(peaks: ScoredPeaks) -> FloatArray:
     """The lower half of the peaks, those first that are nearest to the middle: the hardest."""
-    return found.xy_px[max(1, len(found.xy_px) // 2) :]
+    return peaks.xy_px[max(1, len(peaks.xy_px) // 2) :]
 
 
-def examples_by_hand(
-    clicked: Sequence[tuple[SmallImage, FloatArray, ScoredPeaks]],
-) -> PickExamples:
+@dataclass(frozen=True)
+class ClickedMicrograph:
+    """A micrograph made small for one diameter, (n, 2) clicks in its pixels, and the peaks of its filters."""
+
+    small: SmallImage
+    xy_px: FloatArray
+    peaks: ScoredPeaks
+
+
+def examples_by_hand(clicked: Sequence[ClickedMicrograph]) -> PickExamples:
     """Examples of clicks on one or more micrographs.
 
     Parameters
     ----------
-    clicked : sequence of (SmallImage, (n, 2) float64, ScoredPeaks)
-        Micrographs made small for one diameter, clicks in their pixels, and the peaks of their filters.
+    clicked : sequence of ClickedMicrograph
 
     Raises
     ------
     InputError
         Fewer than five clicks, or micrographs of different pixel sizes that were not binned.
     """
-    clicks = sum(len(xy) for _, xy, _ in clicked)
+    clicks = sum(len(one.xy_px) for one in clicked)
     if clicks < FEWEST_CLICKS:
         raise InputError(f"pick: {clicks} examples; expected at least {FEWEST_CLICKS} particles, better 15 or more")
-    particles = [windows_at(small, xy) for small, xy, _ in clicked]
-    if len({one.shape[1:] for one in particles}) > 1:
+    particles = [windows_at(one.small, one.xy_px) for one in clicked]
+    if len({windows.shape[1:] for windows in particles}) > 1:
         raise InputError("pick: the examples lie on micrographs of different pixel sizes; give those of one pixel size")
     others = []
-    for small, xy, found in clicked:
-        low = lower_half(found)
-        apart = np.hypot(*(low[:, None] - np.reshape(xy, (-1, 2))[None]).transpose(2, 0, 1)).min(axis=1, initial=np.inf)
-        others.append(windows_at(small, low[apart > small.radius_px]))
-    radius = float(np.mean([small.radius_px for small, _, _ in clicked]))
+    for one in clicked:
+        low = lower_half(one.peaks)
+        between = low[:, None] - np.reshape(one.xy_px, (-1, 2))[None]
+        apart = np.hypot(*between.transpose(2, 0, 1)).min(axis=1, initial=np.inf)
+        others.append(windows_at(one.small, low[apart > one.small.radius_px]))
+    radius = float(np.mean([one.small.radius_px for one in clicked]))
     return PickExamples(np.concatenate(particles)[:_MOST], _thinned(np.concatenate(others)), radius, True)
 
 

@@ -51,13 +51,13 @@ _RINGS, _LOST = np.linspace(0.2, 1.0, 5), 0.1
 _COMPARED = 100
 
 
-def feature_peaks(search: Search, found: ScoredPeaks, method: str, examples: PickExamples | None = None) -> ScoredPeaks:
+def feature_peaks(search: Search, peaks: ScoredPeaks, method: str, examples: PickExamples | None = None) -> ScoredPeaks:
     """Peaks of one of :data:`FEATURE_METHODS`.
 
     Parameters
     ----------
     search : Search
-    found : ScoredPeaks
+    peaks : ScoredPeaks
         Of the learned filter: what teaches where there are no examples.
     method : str
     examples : PickExamples, optional
@@ -74,9 +74,9 @@ def feature_peaks(search: Search, found: ScoredPeaks, method: str, examples: Pic
     small = search.small
     if method == "variance":
         return search.peaks(method, local_variance(small))
-    taught = examples or examples_of_peaks(small, found)
+    taught = examples or examples_of_peaks(small, peaks)
     if method == "invariants":
-        return invariant_peaks(search, found, taught)
+        return invariant_peaks(search, peaks, taught)
     average = taught.average()
     bank = template_bank(average[None], small.pixel_size_A, MASK_OVER_PARTICLE * small.radius_px)
     searched = search_disc(small, threads=search.threads)

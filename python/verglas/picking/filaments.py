@@ -173,10 +173,10 @@ def trace_detailed(
     small = prepare(given, 2 * width_A, white=settings.white, threads=threads)
     if left_out is not None:
         small = small.without_discs(left_out)
-    found = filament_tracks(small, width_A, settings, threads=threads)
+    filaments = filament_tracks(small, width_A, settings, threads=threads)
     spacing_px = (settings.spacing_A or width_A / 2) / given.pixel_size_A
     border_px = (width_A / 2 if settings.border_A is None else settings.border_A) / given.pixel_size_A
-    picks = segments_of(found, spacing_px, given.pixel_size_A, border_px, given.shape, given.name)
+    picks = segments_of(filaments, spacing_px, given.pixel_size_A, border_px, given.shape, given.name)
     cut = ScoreCut(0.0, float("nan"), bool(len(picks)), precision=float("nan"))
     return PickResult(picks, picks, cut, bad_areas(small), small, None, "filaments")
 
@@ -314,8 +314,8 @@ def _tracks(
         bin_ = int(scores[:, row, column].argmax())
         if claimed[bin_, row, column]:
             continue
-        ahead = _follow(scores, allowed, claimed, (float(x), float(y), bin_), width_px)
-        behind = _follow(scores, allowed, claimed, (float(x), float(y), bin_ + _ANGLES), width_px)
+        ahead = _follow(scores, allowed, claimed, _Heading(float(x), float(y), bin_), width_px)
+        behind = _follow(scores, allowed, claimed, _Heading(float(x), float(y), bin_ + _ANGLES), width_px)
         track = np.concatenate([behind[:0:-1], ahead])
         _claim(claimed, track, width_px)
         track = _on_ridge(scores, track, width_px)
@@ -324,15 +324,24 @@ def _tracks(
             yield track[:, :2], track[:, 3]
 
 
+@dataclass(frozen=True)
+class _Heading:
+    """A place on a ridge, and which of the orientations of a whole turn it is followed in."""
+
+    x: float
+    y: float
+    orientation: int
+
+
 def _follow(
     scores: Float32Array,
     allowed: npt.NDArray[np.bool_],
     claimed: npt.NDArray[np.bool_],
-    start: tuple[float, float, int],
+    start: _Heading,
     width_px: float,
 ) -> FloatArray:
     """Rows x, y, orientation (of a whole turn), height, from a place one way along its ridge."""
-    x, y, bin_ = start
+    x, y, bin_ = start.x, start.y, start.orientation
     step, height, width = _STEP * width_px, *allowed.shape
     sideways = np.array(_SIDEWAYS)[None] * width_px
     rows = [(x, y, bin_, float(scores[bin_ % _ANGLES, round(y), round(x)]))]
@@ -403,7 +412,7 @@ def _smooth(track: FloatArray, width_px: float) -> FloatArray:
 
 
 def segments_of(
-    found: list[Filament],
+    filaments: list[Filament],
     spacing_px: float,
     pixel_size_A: float,
     border_px: float,
@@ -413,7 +422,7 @@ def segments_of(
     """Segments at equal distances along each filament, with RELION's helical columns."""
     columns: dict[str, list[FloatArray]] = {label: [] for label in HELICAL}
     places = []
-    for number, filament in enumerate(found, 1):
+    for number, filament in enumerate(filaments, 1):
         along = np.r_[0, np.cumsum(np.hypot(*np.diff(filament.xy_px, axis=0).T))]
         at = np.arange(0, along[-1] + 1e-9, spacing_px)
         x, y = (np.interp(at, along, filament.xy_px[:, axis]) for axis in (0, 1))

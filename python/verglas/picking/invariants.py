@@ -170,13 +170,13 @@ def with_share(odds: FloatArray) -> tuple[FloatArray, float]:
     return np.asarray(probability), share
 
 
-def invariant_peaks(search: Search, found: ScoredPeaks, taught: PickExamples) -> ScoredPeaks:
+def invariant_peaks(search: Search, peaks: ScoredPeaks, taught: PickExamples) -> ScoredPeaks:
     """Peaks of a filter with their probability of being particles as heights.
 
     Parameters
     ----------
     search : Search
-    found : ScoredPeaks
+    peaks : ScoredPeaks
         The peaks to judge.
     taught : PickExamples
 
@@ -186,7 +186,7 @@ def invariant_peaks(search: Search, found: ScoredPeaks, taught: PickExamples) ->
         Examples of another sampling.
     """
     small = search.small
-    windows = windows_at(small, found.xy_px)
+    windows = windows_at(small, peaks.xy_px)
     if windows.shape[1:] != taught.particles.shape[1:]:
         raise InputError(
             f"pick: examples of {taught.particles.shape[1]} pixels for a micrograph that needs {windows.shape[1]}; "
@@ -198,11 +198,11 @@ def invariant_peaks(search: Search, found: ScoredPeaks, taught: PickExamples) ->
     picked = probability[order[: best_count(probability[order])]] if len(order) else probability
     cut = ScoreCut(
         float(picked[-1]) if len(picked) else 1.0,
-        found.cut.separation,
-        found.cut.clear,
-        found.cut.gain,
+        peaks.cut.separation,
+        peaks.cut.clear,
+        peaks.cut.gain,
         share * len(probability),
         float(picked.mean()) if len(picked) else 0.0,
         0.9,
     )
-    return ScoredPeaks("invariants", found.score, found.xy_px[order], probability[order], cut, found.null)
+    return ScoredPeaks("invariants", peaks.score, peaks.xy_px[order], probability[order], cut, peaks.null)

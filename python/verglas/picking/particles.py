@@ -15,7 +15,7 @@ from verglas.picking.average import learn
 from verglas.picking.blob import laplacian_score
 from verglas.picking.carbon import ring_contrast
 from verglas.picking.discriminant import Bands, as_correlation, split_bands
-from verglas.picking.examples import PickExamples, examples_by_hand
+from verglas.picking.examples import ClickedMicrograph, PickExamples, examples_by_hand
 from verglas.picking.features import FEATURE_METHODS, feature_peaks
 from verglas.picking.image import SmallImage, prepare
 from verglas.picking.mask import BadAreas, bad_areas
@@ -407,7 +407,7 @@ def teach(
         allowed = ~bad.wide if chosen.exclude else np.ones_like(bad.rough)
         search = Search(small, allowed, distance_px, threads=threads)
         peaks = filter_peaks(search, split_bands(small, threads=threads))
-        clicked.append((small, small.from_micrograph(xy_px), peaks))
+        clicked.append(ClickedMicrograph(small, small.from_micrograph(xy_px), peaks))
     return examples_by_hand(clicked)
 
 
@@ -436,12 +436,12 @@ def _pick_by_network(
     weights = packaged_weights("picker") if weights is None else weights
     distance_A = 0.7 * diameter_A if chosen.distance_A is None else chosen.distance_A
     limits = NetworkLimits(distance_A / small.pixel_size_A, chosen.exclude, chosen.precision)
-    found = pick_by_network(small, weights, bad_areas(small), limits)
-    cut = found.cut if chosen.threshold is None else replace(found.cut, threshold=float(chosen.threshold))
-    candidates = _away_from_border(found.xy_px, found.chance, micrograph, small, diameter_A, chosen)
+    by_network = pick_by_network(small, weights, bad_areas(small), limits)
+    cut = by_network.cut if chosen.threshold is None else replace(by_network.cut, threshold=float(chosen.threshold))
+    candidates = _away_from_border(by_network.xy_px, by_network.chance, micrograph, small, diameter_A, chosen)
     picks = candidates[candidates.columns[MERIT] >= cut.threshold]
     doubts = out_of_depth(weights.card, small, diameter_A)
-    return PickResult(picks, candidates, cut, found.bad, small, None, "learned", doubts=doubts)
+    return PickResult(picks, candidates, cut, by_network.bad, small, None, "learned", doubts=doubts)
 
 
 def _agreement(

@@ -117,12 +117,12 @@ def descriptors(micrograph: MicrographLike) -> dict[str, float]:
     data = data if finite.all() else np.where(finite, data, np.float32(np.median(data[finite])))
     if not robust_sigma(data[::5, ::5]) > 0:
         raise InputError(f"{name}: more than half of its pixels are equal; there is nothing to screen")
-    found = _histogram(data, "fine")
+    numbers = _histogram(data, "fine")
     coarse = _binned(data, max(1, round(12.0 / given.pixel_size_A)))
-    found |= _histogram(coarse, "coarse") | _homogeneity(data, coarse)
-    found |= _spectrum(data, given.pixel_size_A)
+    numbers |= _histogram(coarse, "coarse") | _homogeneity(data, coarse)
+    numbers |= _spectrum(data, given.pixel_size_A)
     rings = ring_contrast(data, given.pixel_size_A)
-    return found | {"rings": float(np.log(rings)) if np.isfinite(rings) and rings > 0 else -3.0}
+    return numbers | {"rings": float(np.log(rings)) if np.isfinite(rings) and rings > 0 else -3.0}
 
 
 def _binned(data: npt.NDArray[Any], factor: int) -> FloatArray:
@@ -188,24 +188,24 @@ def _spectrum(data: npt.NDArray[Any], pixel_size_A: float) -> dict[str, float]:
     k = np.hypot(ky, kx) / pixel_size_A
     sector = (np.arctan2(ky, kx) % np.pi / np.pi * _SECTORS).astype(np.int64) % _SECTORS
     nyquist = 0.5 / pixel_size_A
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     levels: list[float] = []
     for coarse_A, fine_A in pairwise(_BANDS_A):
         # Beyond Nyquist the last band there is stands for all: a descriptor that says nothing new.
         inside = (k >= 1 / coarse_A) & (k < min(1 / fine_A, 0.95 * nyquist))
         if inside.sum() < 4 * _SECTORS:
             levels.append(levels[-1] if levels else 0.0)
-            found[f"direction at {fine_A:g} A"] = 0.0
+            numbers[f"direction at {fine_A:g} A"] = 0.0
             continue
         levels.append(float(np.log(power[inside].mean())))
         of_sectors = np.log(
             np.bincount(sector[inside], power[inside], _SECTORS) / np.bincount(sector[inside], minlength=_SECTORS)
         )
         turn = np.exp(2j * np.pi * (np.arange(_SECTORS) + 0.5) / _SECTORS)
-        found[f"direction at {fine_A:g} A"] = float(np.abs((of_sectors * turn).mean()))
+        numbers[f"direction at {fine_A:g} A"] = float(np.abs((of_sectors * turn).mean()))
     top = levels[-1]
-    found |= {f"power at {fine:g} A": level - top for fine, level in zip(_BANDS_A[1:-1], levels[:-1], strict=True)}
-    return found | _water(power, k, nyquist)
+    numbers |= {f"power at {fine:g} A": level - top for fine, level in zip(_BANDS_A[1:-1], levels[:-1], strict=True)}
+    return numbers | _water(power, k, nyquist)
 
 
 def _water(power: FloatArray, k: FloatArray, nyquist: float) -> dict[str, float]:
@@ -245,14 +245,14 @@ class ScreeningModel:
         arrays = (np.asarray(record[name], np.float64) for name in ("mean", "scale", "weights", "bias"))
         return cls(list(record["names"]), list(record["kinds"]), *arrays)
 
-    def standardised(self, found: Mapping[str, float]) -> FloatArray:
+    def standardised(self, numbers: Mapping[str, float]) -> FloatArray:
         """Descriptors in deviations of the training's."""
-        return np.asarray((np.array([found[name] for name in self.names]) - self.mean) / self.scale)
+        return np.asarray((np.array([numbers[name] for name in self.names]) - self.mean) / self.scale)
 
-    def probabilities(self, found: Mapping[str, float]) -> dict[str, float]:
+    def probabilities(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """Of each kind for a micrograph's descriptors."""
         # One absurd value must not decide alone.
-        logits = self.weights @ np.clip(self.standardised(found), -_FAR, _FAR) + self.bias
+        logits = self.weights @ np.clip(self.standardised(numbers), -_FAR, _FAR) + self.bias
         chance = np.exp(logits - logits.max())
         return dict(zip(self.kinds, (chance / chance.sum()).tolist(), strict=True))
 

@@ -409,14 +409,14 @@ def last_refined(project: Project, before: str = "") -> str:
     """
     from verglas.pipeline.finish import finishing_names
 
-    wanted, found = finishing_names(project.settings), "refine"
+    wanted, stage = finishing_names(project.settings), "refine"
     for name in FINISHES:
         if name == before:
             break
         record = project.folder(name) / "finish.json"
         if name in wanted and record.is_file() and read_json(record)["kept"]:
-            found = name
-    return found
+            stage = name
+    return stage
 
 
 class PostprocessStage(Stage):

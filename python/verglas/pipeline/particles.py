@@ -22,7 +22,7 @@ from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.settings import settings_json, with_overrides
 from verglas.pipeline.stage import digest, file_digest
 from verglas.pipeline.tables import micrograph_table, usable_shots
-from verglas.run.extract import ExtractOptions, Piece, cut_one, particles_of, write_excluded, write_piece
+from verglas.run.extract import ExtractOptions, Piece, UnusedPick, cut_one, particles_of, write_excluded, write_piece
 from verglas.types import Particles, Picks
 from verglas.types.settings import check_settings, setting
 from verglas.types.verdict import Verdict
@@ -201,7 +201,7 @@ def cut_shot(project: Project, shot: Shot, picks: Picks, choice: ExtractChoice, 
 
 def gather_particles(
     project: Project, stage: str, folder: Path, choice: ExtractChoice, prefix: str
-) -> tuple[Particles, list[tuple[str, int, float, float, str]]]:
+) -> tuple[Particles, list[UnusedPick]]:
     """The particles of all micrographs as one set, images on disk, and those set aside.
 
     Parameters
@@ -224,14 +224,16 @@ def gather_particles(
         result = result_of(project, stage, shot)
         xy = np.array(result["xy_px"]).reshape(-1, 2)
         exclusions += [
-            (shot.name, int(i), float(xy[int(i), 0]), float(xy[int(i), 1]), str(why))
+            UnusedPick(shot.name, int(i), float(xy[int(i), 0]), float(xy[int(i), 1]), str(why))
             for i, why in result["excluded"].items()
         ]
         if result["kept"]:
             name = written_name(folder / prefix / f"stacks/{shot.key}.mrcs", folder)
             pieces.append(_piece(row, shot, result, choice, name))
     if not pieces:
-        raise InputError(f"{stage}: no particle could be cut out; the first: {exclusions[0][0]}: {exclusions[0][4]}")
+        raise InputError(
+            f"{stage}: no particle could be cut out; the first: {exclusions[0].micrograph}: {exclusions[0].reason}"
+        )
     return particles_of(table, pieces, []), exclusions
 
 

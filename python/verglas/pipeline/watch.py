@@ -23,7 +23,7 @@ from verglas.pipeline.settings import ProcessSettings, load_settings, save_setti
 from verglas.pipeline.stage import StageStopped, run_stages
 from verglas.pipeline.stages import stages_of
 from verglas.pipeline.tables import usable_shots
-from verglas.pipeline.watch_table import WatchRow, WatchTable
+from verglas.pipeline.watch_table import SeenFile, WatchRow, WatchTable
 from verglas.run.parallel import in_order
 from verglas.run.tenure import tenure
 
@@ -199,7 +199,7 @@ class Watcher:
                 self.table.mark([row.path], state, reason)
         return news
 
-    def _files(self) -> Iterator[tuple[str, int, int]]:
+    def _files(self) -> Iterator[SeenFile]:
         try:
             if self.project.settings.movies:
                 names = [str(path) for path in find_movies(str(self.folder))]
@@ -212,7 +212,7 @@ class Watcher:
                 status = os.stat(name)
             except FileNotFoundError:  # renamed or removed since
                 continue
-            yield os.path.abspath(name), status.st_size, status.st_mtime_ns
+            yield SeenFile(os.path.abspath(name), status.st_size, status.st_mtime_ns)
 
     def _judge(self, row: WatchRow, now: float) -> tuple[str, str]:
         """Whether a file is whole: unchanged for a while, and as long as its header says."""

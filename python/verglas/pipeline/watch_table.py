@@ -26,6 +26,15 @@ _COLUMNS = "path, state, reason, attempts, bytes, mtime_ns, seen, changed, start
 
 
 @dataclass(frozen=True)
+class SeenFile:
+    """What a look at a folder sees of a file."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
 class WatchRow:
     """One file.
 
@@ -109,17 +118,17 @@ class WatchTable:
             self.base.execute("UPDATE micrographs SET state='ready' WHERE state='running'")
         return paths
 
-    def look(self, files: Iterable[tuple[str, int, int]], now: float | None = None) -> int:
-        """Enter what a look at the folder found: (path, bytes, mtime_ns); how many rows are new or have changed."""
+    def look(self, files: Iterable[SeenFile], now: float | None = None) -> int:
+        """Enter what a look at the folder found; how many rows are new or have changed."""
         at = time.time() if now is None else now
         rows = {row.path: row for row in self.rows()}
         fresh, changes = [], []
-        for path, size, mtime in files:
-            row = rows.get(path)
+        for file in files:
+            row = rows.get(file.path)
             if row is None:
-                fresh.append((path, size, mtime, at, at))
-            elif (row.bytes, row.mtime_ns) != (size, mtime) and row.state != "running":
-                changes.append((size, mtime, at, path))
+                fresh.append((file.path, file.bytes, file.mtime_ns, at, at))
+            elif (row.bytes, row.mtime_ns) != (file.bytes, file.mtime_ns) and row.state != "running":
+                changes.append((file.bytes, file.mtime_ns, at, file.path))
         with self.base:
             self.base.execute("BEGIN IMMEDIATE")
             self.base.executemany(

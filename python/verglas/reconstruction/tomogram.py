@@ -182,10 +182,10 @@ def reconstruct_tilts(
     else:
         unit = 1.0 if how.method == "firt" else _noise(stack)
         candidates = [factor * unit for factor in _WEIGHTS[how.method]]
-        found = [agreement(w) for w in candidates]
-        trials = [(w, float(np.mean([c for _, c in one]))) for w, one in zip(candidates, found, strict=True)]
+        tried = [agreement(w) for w in candidates]
+        trials = [(w, float(np.mean([c for _, c in one]))) for w, one in zip(candidates, tried, strict=True)]
         best = int(np.argmax([mean for _, mean in trials]))
-        weight, left_out = candidates[best], found[best]
+        weight, left_out = candidates[best], tried[best]
     return Tomogram(_volume(stack, tilts, how, weight, threads), left_out, weight, trials)
 
 

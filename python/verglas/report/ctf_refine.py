@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -100,9 +101,32 @@ def _defoci(table: pd.DataFrame, fit: DefocusFit) -> Section:
     return Section("Defocus of particles", "", blocks)
 
 
+@dataclass(frozen=True)
+class DrawnPhase:
+    """A phase of an optics group to draw.
+
+    Attributes
+    ----------
+    title : str
+    sums : GroupSums
+        What it was fitted to.
+    group : int
+        From 0.
+    parity : str
+        "odd" or "even".
+    fit : GroupFit
+    """
+
+    title: str
+    sums: GroupSums
+    group: int
+    parity: str
+    fit: GroupFit
+
+
 def refinement_page(
     particles: Particles,
-    phases: Sequence[tuple[str, GroupSums, int, str, GroupFit]],
+    phases: Sequence[DrawnPhase],
     defocus: DefocusFit | None,
     told: Mapping[str, Any],
 ) -> str:
@@ -112,7 +136,7 @@ def refinement_page(
     ----------
     particles : Particles
         As refined.
-    phases : sequence of (title, sums, group, parity, fit)
+    phases : sequence of DrawnPhase
         What to draw.
     defocus : DefocusFit or None
     told : mapping
@@ -139,8 +163,12 @@ def refinement_page(
         )
     ]
     pictures = [
-        Picture(phase_picture(sums, group, parity, fit), f"phase difference, {title}", f"{title}: first round.")
-        for title, sums, group, parity, fit in phases
+        Picture(
+            phase_picture(one.sums, one.group, one.parity, one.fit),
+            f"phase difference, {one.title}",
+            f"{one.title}: first round.",
+        )
+        for one in phases
     ]
     if pictures:
         sections.append(Section("Phase differences between images and reference", "", pictures))

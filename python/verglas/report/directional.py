@@ -19,15 +19,15 @@ def _cone_curves(fsc: DirectionalFSC) -> Chart:
     return Chart("FSC within cones", "resolution (Å)", "FSC", series, [Line(0.143, "0.143")], inverse=True)
 
 
-def half_sphere_map(found: DirectionalFSC) -> bytes:
+def half_sphere_map(directional: DirectionalFSC) -> bytes:
     """Resolution by direction, the half sphere seen from z (equal areas)."""
-    known = np.isfinite(found.resolution_A)
+    known = np.isfinite(directional.resolution_A)
     with style_context():
         figure = new_figure(4.6, 3.8)
         axis = figure.subplots()
-        x, y, z = found.directions.T
+        x, y, z = directional.directions.T
         scale = np.sqrt(1 / (1 + z))  # Lambert's projection of the half sphere onto a disc
-        colour = np.where(known, found.resolution_A, np.nanmax(np.where(known, found.resolution_A, np.nan)))
+        colour = np.where(known, directional.resolution_A, np.nanmax(np.where(known, directional.resolution_A, np.nan)))
         points = axis.scatter(x * scale, y * scale, c=colour, s=34, cmap="viridis_r")
         axis.set_aspect("equal")
         axis.set_axis_off()
@@ -35,31 +35,31 @@ def half_sphere_map(found: DirectionalFSC) -> bytes:
         return png(figure)
 
 
-def directional_page(found: DirectionalFSC, verdict: Verdict, footer: str = "") -> str:
+def directional_page(directional: DirectionalFSC, verdict: Verdict, footer: str = "") -> str:
     """report.html as text.
 
     Parameters
     ----------
-    found : DirectionalFSC
+    directional : DirectionalFSC
     verdict : Verdict
     footer : str
         Version and time.
     """
     sentences = " ".join(finding.sentence for finding in verdict.findings)
     rows = []
-    for name, (direction, resolution) in {"coarsest": found.worst, "finest": found.best}.items():
+    for name, (direction, resolution) in {"coarsest": directional.worst, "finest": directional.best}.items():
         told = f"{resolution:.2f}" if np.isfinite(resolution) else "none"
         rows.append((name, ", ".join(f"{v:.2f}" for v in direction), told))
     numbers = {
-        "least over largest area (cFAR)": f"{found.area_ratio:.2f}",
-        "by chance": f"{found.chance_ratio:.2f}",
-        "sphericity": f"{found.sphericity:.3f}",
+        "least over largest area (cFAR)": f"{directional.area_ratio:.2f}",
+        "by chance": f"{directional.chance_ratio:.2f}",
+        "sphericity": f"{directional.sphericity:.3f}",
     }
-    pictures: list[Block] = [chart_block(_cone_curves(found))]
-    if np.isfinite(found.resolution_A).any():
+    pictures: list[Block] = [chart_block(_cone_curves(directional))]
+    if np.isfinite(directional.resolution_A).any():
         pictures.append(
             Picture(
-                half_sphere_map(found),
+                half_sphere_map(directional),
                 "Resolution in every direction",
                 "The half sphere seen from z; opposite directions are one.",
             )

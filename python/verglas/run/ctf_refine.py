@@ -32,7 +32,7 @@ from verglas.optics.refine import (
     recalibrate,
 )
 from verglas.optics.refine.micrographs import Term
-from verglas.report.ctf_refine import refinement_page
+from verglas.report.ctf_refine import DrawnPhase, refinement_page
 from verglas.run.ctf_refine_inputs import Prepared, places, prepare, with_group_fits, with_micrograph_fit
 from verglas.run.ctf_refine_terms import (
     MICROGRAPH_TERMS,
@@ -442,7 +442,7 @@ def ctf_refine_files(job: CtfRefineJob, *, listener: ListenerChoice = "screen") 
     write_json(job.out / "ctf_refine.json", told)
     first = refined.rounds[0]
     drawn = [
-        (f"{parity} phase of optics group {g + 1}", first.sums, g, parity, fit)
+        DrawnPhase(f"{parity} phase of optics group {g + 1}", first.sums, g, parity, fit)
         for parity, fits in (("odd", first.odd), ("even", first.even))
         for g, fit in fits.items()
         if first.sums is not None

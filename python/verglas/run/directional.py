@@ -71,24 +71,24 @@ def directional_files(
     return result, verdict
 
 
-def _write(out: Path, found: DirectionalFSC, verdict: Verdict, like: Map) -> None:
+def _write(out: Path, directional: DirectionalFSC, verdict: Verdict, like: Map) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    write_map(out / "fsc3d.mrc", Map(found.volume(like.box), like.pixel_size_A))
-    x, y, z = found.directions.T
-    resolution_A = np.where(np.isfinite(found.resolution_A), found.resolution_A, np.nan)
+    write_map(out / "fsc3d.mrc", Map(directional.volume(like.box), like.pixel_size_A))
+    x, y, z = directional.directions.T
+    resolution_A = np.where(np.isfinite(directional.resolution_A), directional.resolution_A, np.nan)
     write_csv(out / "directions.csv", {"x": x, "y": y, "z": z, "resolution_A": resolution_A})
-    low, middle, high = np.quantile(found.curves, (0.0, 0.5, 1.0), axis=0)
+    low, middle, high = np.quantile(directional.curves, (0.0, 0.5, 1.0), axis=0)
     curves = {"least": low, "median": middle, "largest": high}
-    write_csv(out / "curves.csv", {"frequency_per_A": found.frequency_per_A, **curves})
+    write_csv(out / "curves.csv", {"frequency_per_A": directional.frequency_per_A, **curves})
     numbers: dict[str, Any] = {
-        "area_ratio": round(found.area_ratio, 4),
-        "chance_ratio": round(found.chance_ratio, 4),
-        "sphericity": round(found.sphericity, 4),
-        "cone_deg": found.cone_deg,
+        "area_ratio": round(directional.area_ratio, 4),
+        "chance_ratio": round(directional.chance_ratio, 4),
+        "sphericity": round(directional.sphericity, 4),
+        "cone_deg": directional.cone_deg,
     }
-    for name, (direction, resolution) in {"worst": found.worst, "best": found.best}.items():
+    for name, (direction, resolution) in {"worst": directional.worst, "best": directional.best}.items():
         told_A = round(resolution, 3) if np.isfinite(resolution) else None
         numbers[name] = {"direction": direction.round(4).tolist(), "resolution_A": told_A}
     write_json(out / "directional.json", {"verglas": __version__, **numbers, "verdict": verdict.as_dict()})
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    write_text(out / "report.html", directional_page(found, verdict, f"verglas {__version__}, {now}"))
+    write_text(out / "report.html", directional_page(directional, verdict, f"verglas {__version__}, {now}"))

@@ -36,7 +36,7 @@ from verglas.run.extract_inputs import (
     micrograph_table,
     stack_names,
 )
-from verglas.run.extract_output import Piece, particles_of, write_excluded, write_piece
+from verglas.run.extract_output import Piece, UnusedPick, particles_of, write_excluded, write_piece
 from verglas.run.micrograph_pages import write_extract_page
 from verglas.run.parallel import in_order
 from verglas.run.reasons import commonest_kind, without_name
@@ -93,8 +93,8 @@ class ExtractSummary:
         Those cut out.
     asked : int
         Coordinates given.
-    excluded : list of (micrograph, place in its picks from 0 or -1 for all, x, y, reason)
-        What was set aside.
+    excluded : list of UnusedPick
+        What was set aside: micrograph, place in its picks from 0 or -1 for all, x and y, reason.
     without_picks : list of str
         Micrographs that have no coordinates.
     excess : (n,) float64
@@ -107,7 +107,7 @@ class ExtractSummary:
 
     particles: Particles
     asked: int
-    excluded: list[tuple[str, int, float, float, str]]
+    excluded: list[UnusedPick]
     without_picks: list[str]
     excess: npt.NDArray[np.float64]
     verdict: Verdict
@@ -117,7 +117,7 @@ class ExtractSummary:
         """JSON-ready."""
         excess = float(np.median(self.excess))
         reasons: dict[str, int] = {}
-        for *_, reason in self.excluded:
+        for reason in (one.reason for one in self.excluded):
             reasons[reason] = reasons.get(reason, 0) + 1
         return {
             "coordinates": self.asked,
@@ -195,12 +195,12 @@ def extract(
     resolved_settings = settings_from("extract", ExtractOptions, settings, **changes)
     result = extract_files(micrographs, picks, box, resolved_settings, out, ctf=ctf, threads=threads, listener=listener)
     if result.excluded:
-        name, number, *_, reason = result.excluded[0]
+        first = result.excluded[0]
         n_lost = result.asked - len(result.particles)
-        where = f"{name}, particle {number} (from 0)" if number >= 0 else name
+        where = f"{first.micrograph}, particle {first.pick} (from 0)" if first.pick >= 0 else first.micrograph
         warnings.warn(
             f"extract: {n_lost} of {result.asked} particles were set aside; the first: {where}: "
-            f"{without_name(reason, name)}",
+            f"{without_name(first.reason, first.micrograph)}",
             VerglasWarning,
             stacklevel=2,
         )
@@ -226,7 +226,7 @@ def extract_files(
     folder = None if out is None else _prepare(Path(out))
     n_picks = sum(len(p) for p in by_name.values())
     exclusions = [
-        (name, -1, np.nan, np.nan, f"no such micrograph ({len(by_name[name])} particles)") for name in unknown
+        UnusedPick(name, -1, np.nan, np.nan, f"no such micrograph ({len(by_name[name])} particles)") for name in unknown
     ]
     pieces: list[Piece] = []
     images: list[npt.NDArray[np.float32]] = []
@@ -246,8 +246,8 @@ def extract_files(
                 pieces.append(piece)
             heard.progress("micrographs", number, len(todo))
     if not pieces:
-        first = (
-            f"; the first: {exclusions[0][0]}: {without_name(exclusions[0][4], exclusions[0][0])}" if exclusions else ""
+        first = "".join(
+            f"; the first: {one.micrograph}: {without_name(one.reason, one.micrograph)}" for one in exclusions[:1]
         )
         raise InputError(f"extract: no particle could be cut out of {len(table)} micrographs{first}")
     # Names in a STAR file are as seen from its folder, or it could not be moved with its micrographs.
@@ -261,7 +261,11 @@ def extract_files(
         particles = read_particles(folder / "particles.star")
     excess = np.concatenate([piece.excess for piece in pieces])
     # a micrograph that is not there is one line for all its picks
-    losses = [(row[0], row[4]) for row in exclusions for _ in range(len(by_name[row[0]]) if row[1] < 0 else 1)]
+    losses = [
+        (one.micrograph, one.reason)
+        for one in exclusions
+        for _ in range(len(by_name[one.micrograph]) if one.pick < 0 else 1)
+    ]
     verdict = judge_extraction(len(particles), n_picks, commonest_kind(losses))
     summary = ExtractSummary(particles, n_picks, exclusions, without, excess, verdict, time.perf_counter() - start_time)
     if folder is not None:
@@ -332,8 +336,9 @@ def cut_one(
     return piece
 
 
-def _excluded_rows(table: pd.DataFrame, piece: Piece) -> list[tuple[str, int, float, float, str]]:
+def _excluded_rows(table: pd.DataFrame, piece: Piece) -> list[UnusedPick]:
     name = table[MICROGRAPH][piece.row]
     if piece.cut is None:
-        return [(name, i, float(x), float(y), piece.problem) for i, (x, y) in enumerate(piece.picks.xy_px)]
-    return [(name, i, *map(float, piece.picks.xy_px[i]), why) for i, why in piece.cut.excluded.items()]
+        return [UnusedPick(name, i, float(x), float(y), piece.problem) for i, (x, y) in enumerate(piece.picks.xy_px)]
+    xy = piece.picks.xy_px
+    return [UnusedPick(name, i, float(xy[i, 0]), float(xy[i, 1]), why) for i, why in piece.cut.excluded.items()]

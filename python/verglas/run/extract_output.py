@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -132,9 +132,19 @@ def _ctf_columns(micrograph: pd.Series[Any], boxes: Cut, pixel_A: float) -> dict
     return columns
 
 
-def write_excluded(path: Path, excluded: Iterable[tuple[str, int, float, float, str]]) -> None:
-    """Write what was set aside: micrograph, place among its picks, coordinates, reason."""
+class UnusedPick(NamedTuple):
+    """A pick that became no particle: its place among those of its micrograph, from 0, or -1 for all of them."""
+
+    micrograph: str
+    pick: int
+    x_px: float
+    y_px: float
+    reason: str
+
+
+def write_excluded(path: Path, excluded: Iterable[UnusedPick]) -> None:
+    """Write the picks that were set aside, a line each."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
-        writer.writerow(("micrograph", "pick", "x_px", "y_px", "reason"))
+        writer.writerow(UnusedPick._fields)
         writer.writerows(excluded)

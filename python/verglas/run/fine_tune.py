@@ -124,13 +124,13 @@ def _given(table: pd.DataFrame, path: Path) -> Mapping[int, Picks]:
     names = list(clicks)
     # Clicks look for their micrograph: of two of one name in different folders they must not be given to both.
     at = match_names(names, [str(name) for name in table[MICROGRAPH]])
-    found = {int(row): clicks[name] for name, row in zip(names, at, strict=True) if row >= 0 and len(clicks[name])}
-    if not found:
+    clicked = {int(row): clicks[name] for name, row in zip(names, at, strict=True) if row >= 0 and len(clicks[name])}
+    if not clicked:
         raise InputError(
             f"{path}: no clicks for any of {len(table)} micrographs, such as {table[MICROGRAPH].iloc[0]}; "
             f"its names are such as {names[0] if names else 'none'}"
         )
-    return found
+    return clicked
 
 
 def _agreed(table: pd.DataFrame, diameter_A: float, settings: PickSettings) -> Mapping[int, Picks]:
@@ -142,15 +142,15 @@ def _agreed(table: pd.DataFrame, diameter_A: float, settings: PickSettings) -> M
         None of them can be used.
     """
     rows = np.unique(np.linspace(0, len(table) - 1, min(_TAUGHT, len(table))).astype(int))
-    found: dict[int, Picks] = {}
+    agreed: dict[int, Picks] = {}
     why = ""
     for row in rows:
         try:
             micrograph = read_micrograph(table.iloc[row][PATH], pixel_size_of(table.iloc[row]))
-            found[int(row)] = pick(micrograph, diameter_A, method="consensus", white=settings.white)
+            agreed[int(row)] = pick(micrograph, diameter_A, method="consensus", white=settings.white)
         # It teaches nothing; picking sets it aside by name when its turn comes.
         except (VerglasError, OSError) as error:
             why = str(error)
-    if not found:
+    if not agreed:
         raise InputError(f"fine-tune: none of {len(rows)} micrographs can be used for a consensus: {why}")
-    return found
+    return agreed

@@ -201,7 +201,7 @@ def refine_forecast(problem: RefineProblem, step: Step, *, done: int = 0) -> For
         return None
     extra = {"postprocessing": _START_S, "verdict": _HIDDEN_SYMMETRY_S}
     return _forecast(
-        [(phase, [made], extra.get(phase, 0.0)) for phase, made in refine_counts(problem, step, done=done)],
+        [_Phase(phase, [made], extra.get(phase, 0.0)) for phase, made in refine_counts(problem, step, done=done)],
         problem.threads,
     )
 
@@ -340,7 +340,7 @@ def class2d_forecast(
     """
     counts = class2d_counts(n, plan_geometry(box, pixel_size_A, settings), settings)
     names = ["", *(f"repeat {number} " for number in range(1, repeats + 1))]
-    return _forecast([(name + phase, [made], 0.0) for name in names for phase, made in counts], threads)
+    return _forecast([_Phase(name + phase, [made]) for name in names for phase, made in counts], threads)
 
 
 def abinitio_counts(problem: Problem, settings: AbInitioSettings) -> list[tuple[str, list[FloatArray]]]:
@@ -374,12 +374,22 @@ def abinitio_forecast(problem: Problem, settings: AbInitioSettings) -> Forecast 
     """
     if problem.devices != ("cpu",):
         return None
-    return _forecast([(phase, made, 0.0) for phase, made in abinitio_counts(problem, settings)], problem.threads)
+    return _forecast([_Phase(phase, made) for phase, made in abinitio_counts(problem, settings)], problem.threads)
 
 
-def _forecast(phases: Sequence[tuple[str, Sequence[FloatArray], float]], threads: int | None) -> Forecast:
+@dataclass(frozen=True)
+class _Phase:
+    """What each iteration of a phase takes, in :data:`UNITS`, and seconds beside that."""
+
+    name: str
+    counts: Sequence[FloatArray]
+    extra_s: float = 0.0
+
+
+def _forecast(phases: Sequence[_Phase], threads: int | None) -> Forecast:
     speed = machine_speed()
     parts = tuple(
-        Part(phase, tuple(float(one @ SECONDS + extra) / speed for one in counts)) for phase, counts, extra in phases
+        Part(phase.name, tuple(float(one @ SECONDS + phase.extra_s) / speed for one in phase.counts))
+        for phase in phases
     )
     return Forecast(parts, resolve_threads(threads))

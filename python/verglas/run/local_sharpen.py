@@ -145,9 +145,9 @@ def _by_resolution(job: LocalSharpenJob, volume: Map, heard: Listener) -> _Made:
             raise InputError(
                 f"{job.half_maps[0]} has shape {halves[0].data.shape} and {job.map} {volume.data.shape} (z, y, x)"
             )
-        found = local_resolution(*halves, mask, method="significance", threads=job.threads, listener=heard)
-        written = {"local_resolution": found.map, "mask": found.mask}
-        resolution, mask = found.map, found.mask
+        local = local_resolution(*halves, mask, method="significance", threads=job.threads, listener=heard)
+        written = {"local_resolution": local.map, "mask": local.mask}
+        resolution, mask = local.map, local.mask
     else:
         assert job.resolution is not None
         resolution = read_map(job.resolution, volume.pixel_size_A)

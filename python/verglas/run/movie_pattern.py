@@ -77,15 +77,15 @@ class PatternFile:
     def found(self) -> dict[str, Any] | None:
         """For JSON and people: share, standard errors, movies, and a sentence where the pattern is there; or None."""
         pattern = self.read()
-        found = pattern.found()
-        return None if found is None else _told(found, len(pattern.names))
+        fixed_pattern = pattern.found()
+        return None if fixed_pattern is None else _told(fixed_pattern, len(pattern.names))
 
 
-def _told(found: FixedPattern, movies: int) -> dict[str, Any]:
+def _told(fixed_pattern: FixedPattern, movies: int) -> dict[str, Any]:
     return {
-        "is_there": found.is_there,
-        "share": round(found.share, 4) if np.isfinite(found.share) else None,
-        "sigmas": round(found.sigmas, 2),
+        "is_there": fixed_pattern.is_there,
+        "share": round(fixed_pattern.share, 4) if np.isfinite(fixed_pattern.share) else None,
+        "sigmas": round(fixed_pattern.sigmas, 2),
         "movies": movies,
-        "sentence": f"of {movies} movies, {found.sentence}; {WHAT_TO_DO}" if found.is_there else "",
+        "sentence": f"of {movies} movies, {fixed_pattern.sentence}; {WHAT_TO_DO}" if fixed_pattern.is_there else "",
     }

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from verglas import filters
 from verglas.assessment import fsc
-from verglas.assessment.judge import judge_symmetry
+from verglas.assessment.judge import GroupLead, GroupResolutions, judge_symmetry
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, matrix_to_euler, parse_symmetry, symmetry_matrices
 from verglas.image import in_memory, plan_resample, resample_particles
@@ -126,12 +126,12 @@ def symmetry_findings(
     if contest is None:
         return []
     particles = particles[np.flatnonzero(mine)]
-    return [_judge(problem, contest, without_group(problem, maps, particles))]
+    return [_judge(problem, contest, GroupResolutions(*without_group(problem, maps, particles)))]
 
 
-def _judge(problem: RefineProblem, contest: Contest, alone: tuple[float, float]) -> Finding:
-    lead = (contest.lead, contest.lead_error)
-    return judge_symmetry(parse_symmetry(problem.symmetry), contest.winner, contest.evidence, lead, alone)
+def _judge(problem: RefineProblem, contest: Contest, resolutions: GroupResolutions) -> Finding:
+    lead = GroupLead(contest.lead, contest.lead_error)
+    return judge_symmetry(parse_symmetry(problem.symmetry), contest.winner, contest.evidence, lead, resolutions)
 
 
 def _contest(
@@ -157,8 +157,10 @@ def _contest(
     # Power of a transform goes with the square of the number of pixels, so noise is brought to the small box.
     model = replace(half, volumes=volume[None], sigma2=half.sigma2[:, :shells] * ratio**4, class_weight=np.ones(1))
     step = replace(schedule.make_step(small, "local", radius, 3, _SHIFTS_PX), insert_radius=radius)
-    both = (small.rows_of_half(1), small.rows_of_half(2))
-    return contest_of_subgroups(small, model, poses, step, both, seed=problem.settings.seed, progress=progress)
+    teaching, deciding = small.rows_of_half(1), small.rows_of_half(2)
+    return contest_of_subgroups(
+        small, model, poses, step, teaching, deciding, seed=problem.settings.seed, progress=progress
+    )
 
 
 def _small_problem(problem: RefineProblem, rows: IntArray, resolution_A: float) -> RefineProblem:

@@ -79,7 +79,7 @@ def screen_files(job: ScreenJob, *, listener: ListenerChoice = "screen") -> dict
     """
     table = job.microscope.apply(find_micrographs(list(job.micrographs)))
     names = [str(name) for name in table[MICROGRAPH]]
-    found: list[Screening | str] = []
+    results: list[Screening | str] = []
     with shown_to(listener) as heard:
         work = in_order(
             lambda row: _one(table.iloc[row], job.squares),
@@ -87,10 +87,10 @@ def screen_files(job: ScreenJob, *, listener: ListenerChoice = "screen") -> dict
             min(resolve_threads(job.threads), len(table)),
         )
         for one in work:
-            found.append(one)
-            heard.progress("micrographs", len(found), len(table))
-    judged = {name: one for name, one in zip(names, found, strict=True) if isinstance(one, Screening)}
-    set_aside = {name: one for name, one in zip(names, found, strict=True) if isinstance(one, str)}
+            results.append(one)
+            heard.progress("micrographs", len(results), len(table))
+    judged = {name: one for name, one in zip(names, results, strict=True) if isinstance(one, Screening)}
+    set_aside = {name: one for name, one in zip(names, results, strict=True) if isinstance(one, str)}
     if not judged:
         why = most_common_reason(list(set_aside.items()))
         raise InputError(f"screen: none of {len(names)} micrographs could be judged: {why}")

@@ -48,9 +48,9 @@ class ParticleTables:
         for pattern in _OF_RELION if job.package == "RELION" else _OF_CRYOSPARC:
             # Sorted by name the last iteration comes last; passthrough files hold what others lack, not particles.
             paths = (path for path in job.folder.glob(pattern) if "passthrough" not in path.name)
-            found = sorted(path for path in paths if _inside(path, job))
-            if found:
-                return found[-1]
+            inside = sorted(path for path in paths if _inside(path, job))
+            if inside:
+                return inside[-1]
         return None
 
     def has(self, job: Job) -> bool:
