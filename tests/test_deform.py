@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from bending_points import BOX, PIXEL_A, WIDTH_A, gaussian_images
 from scipy.spatial.transform import Rotation
 from scipy.stats import spearmanr
 
@@ -21,8 +22,6 @@ from verglas.heterogeneity.deform import (
 from verglas.heterogeneity.deform.normal_modes import network_hessian
 from verglas.heterogeneity.deform.zernike3d import zernike_basis, zernike_orders
 from verglas.simulate import Model, hinge
-
-BOX, PIXEL_A, WIDTH_A = 32, 4.0, 4.0
 
 
 @pytest.fixture(scope="module")
@@ -50,21 +49,6 @@ def test_rigid_motions_cost_nothing_and_energy_is_the_hessian(atoms):
     now = np.linalg.norm((xyz + way)[i] - (xyz + way)[j], axis=1)
     energy = 0.5 * np.square((now - rest)[near]).sum()
     assert energy == pytest.approx(0.5e-6 * modes.eigenvalues[0], rel=0.01)
-
-
-def gaussian_images(xyz_A, poses, optics, noise):
-    """Exact images of Gaussian atoms: a sum over atoms at every frequency."""
-    k = np.fft.fftfreq(BOX, PIXEL_A)
-    ky, kx = np.meshgrid(k, k[: BOX // 2 + 1] * np.where(np.arange(BOX // 2 + 1) == BOX // 2, -1, 1), indexing="ij")
-    envelope = np.exp(-2 * np.pi**2 * WIDTH_A**2 * (kx**2 + ky**2))
-    ctf = vg.ops.ctf(optics.as_params(), BOX, PIXEL_A)
-    out = []
-    for number, (atoms_A, matrix) in enumerate(zip(xyz_A, vg.euler_to_matrix(poses.angles_deg), strict=True)):
-        x, y = (atoms_A @ matrix.T)[:, :2].T - poses.shifts_A[number][:, None]
-        phases = np.exp(-2j * np.pi * (kx[..., None] * x + ky[..., None] * y)).sum(axis=-1)
-        out.append((phases * envelope * ctf[number]).astype(np.complex64))
-    images = vg.fourier.inverse(np.stack(out), (BOX, BOX))
-    return images + np.random.default_rng(5).normal(0, noise * images.std(), images.shape).astype(np.float32)
 
 
 def test_planted_amplitude_along_the_seventh_mode_is_recovered(atoms):

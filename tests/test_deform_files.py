@@ -7,8 +7,8 @@ import json
 
 import numpy as np
 import pytest
+from bending_points import BOX, PIXEL_A, WIDTH_A, gaussian_images
 from scipy.spatial.transform import Rotation
-from test_deform import BOX, PIXEL_A, WIDTH_A, gaussian_images
 
 import verglas as vg
 from verglas.cli import main
