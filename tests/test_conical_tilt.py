@@ -85,14 +85,15 @@ def test_clean_pairs_give_the_map_outside_the_cone(truth, method):
 
 
 def test_the_revised_form_finds_where_picks_went_wrong(truth):
-    """Shifts of 13 noisy images: the revised form errs by less than the standard one, in pixels."""
+    """Shifts of 13 noisy images with picks 1.5 px off: both forms mend them, in pixels."""
     _, untilted, tilted = pairs(truth, 13, pick_px=1.5, noise=1.4, seed=4)
     error = {}
     for method in ("standard", "revised"):
         found = conical_tilt(untilted, tilted, STAGE, method=method, iterations=2, threads=1)
         error[method] = np.sqrt(np.mean((found.tilted.poses.shifts_A - tilted.poses.shifts_A) ** 2)) / PIXEL
-    assert error["revised"] < 0.8 * error["standard"]
-    assert error["revised"] < 1.5  # better than the picks
+    # The standard form compared details that a thick particle does not share with its average, and erred by more.
+    assert error["standard"] < 0.6
+    assert error["revised"] < 0.6
 
 
 @pytest.mark.slow
@@ -239,3 +240,22 @@ def test_the_class_of_top_views_made_by_spider(spider_pairs):
     assert curve.resolution_A(0.5) < 8.0  # a quarter of the Nyquist frequency of 1 A pixels
     mirrored = made.with_data(np.roll(made.data[::-1], 1, axis=0) * inside)
     assert fsc_outside_cone(mirrored, truth, 42.0).resolution_A(0.5) > 8.0
+
+
+def test_the_standard_form_centres_images_with_ctfs(truth):
+    """Noisy images of many defoci, picks a pixel off: what is left, but for an offset all share, is below 0.7 px."""
+    n, rng = 30, np.random.default_rng(30)
+    angles = np.column_stack([np.zeros(n), np.zeros(n), rng.uniform(0, 360, n)])
+    defocus, sets = rng.uniform(12000, 20000, n), []
+    for view in (angles, STAGE.tilted_angles_deg(angles)):
+        optics, poses = vg.Optics(defocus, defocus, pixel_size_A=PIXEL), vg.Poses(view, rng.normal(0, PIXEL, (n, 2)))
+        clean = vg.project(truth, poses, optics, threads=1)
+        noisy = (clean + rng.normal(0, clean.std(), clean.shape)).astype(np.float32)
+        sets.append(vg.Particles.from_images(noisy, PIXEL, optics=optics, poses=poses))
+    untilted, tilted = sets
+    blind = vg.Particles.from_images(untilted.images(), PIXEL, optics=untilted.optics)
+    found = conical_tilt(blind, tilted, STAGE, method="standard", ctf=True, threads=1)
+    error = (found.tilted.poses.shifts_A - tilted.poses.shifts_A) / PIXEL
+    rows = vg.euler_to_matrix(found.tilted.poses.angles_deg)[:, :2]
+    offset = np.linalg.lstsq(rows.reshape(-1, 3), error.ravel(), rcond=None)[0]
+    assert np.sqrt(np.mean((error - rows @ offset) ** 2)) < 0.7

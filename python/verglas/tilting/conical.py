@@ -20,13 +20,14 @@ from typing import Literal
 
 import numpy as np
 
-from verglas import ops
+from verglas import fourier, ops
 from verglas._screen import ListenerChoice, shown_to
 from verglas.classification import Alignment2D, align2d, in_reference_frame
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, matrix_to_euler
 from verglas.image import Affine, shift, warp
 from verglas.masks import soft_circle
+from verglas.optics.transfer import phase_flip
 from verglas.tilting.geometry import TiltGeometry
 from verglas.tilting.missing import MissingCone, missing_cone
 from verglas.tilting.projections import (
@@ -46,6 +47,7 @@ _AVERAGING = 4  # alignments of a class to its own average, wide and narrow
 # A particle counts as lying on its face where its image is so much likelier as the mirror image: the rest of the class
 # lies as the average does, and a wrong face is a wrong half of a view.
 _FACE_NATS = 5.0
+_WIENER = 0.05  # noise over signal where the CTF is divided out
 _STEEP_DEG = 72.0  # beyond, too little of the class average is left across the axis to centre by
 
 
@@ -222,7 +224,7 @@ def conical_tilt(
         heard.progress("tilt pairs", 0, steps)
         aligned, average = align_class(untilted, chosen, threads=threads)
         heard.progress("tilt pairs", 1, steps)
-        poses, prior = _first_poses(tilted, aligned, average, turns, chosen, threads)
+        poses, prior = _first_poses(tilted, aligned, turns, chosen, threads)
         stage_angles = poses.angles_deg
         if chosen.method == "revised":
             for number in range(chosen.iterations):
@@ -274,7 +276,7 @@ def align_class(
         With poses: (0, 0, psi), or (0, 180, psi) for those that the mirror image of the average fits better.
     average : (box, box) float32
     """
-    images = untilted.images()
+    images = flipped_images(untilted, settings, threads=threads)
     pixel = untilted.pixel_size_A
     if untilted.poses is not None:
         return untilted, _average_of(images, untilted, pixel, threads)
@@ -297,6 +299,21 @@ def align_class(
         if not narrow:
             shifts = placed
     return aligned, average
+
+
+def flipped_images(particles: Particles, settings: ConicalSettings, *, threads: int | None = None) -> Float32Array:
+    """Images with their phases flipped where the CTF is in the model.
+
+    The signs of two CTFs disagree in every other band: an image at one defocus hardly correlates with an average of
+    images at others, or finds itself displaced by a Thon ring.
+    """
+    images = particles.images()
+    if not settings.ctf:
+        return images
+    box = particles.box
+    ctfs = ops.ctf(particles.optics.as_params(), box, particles.pixel_size_A, threads=threads)
+    spectra = phase_flip(fourier.forward(images, 2, threads=threads), ctfs)
+    return fourier.inverse(spectra, (box, box), threads=threads)
 
 
 def _align(
@@ -382,10 +399,26 @@ def foreshorten(average: Float32Array, angles_deg: FloatArray, turn: FloatArray)
     return warp(average, Affine.linear(matrix))
 
 
+def _coarse_images(particles: Particles, settings: ConicalSettings, threads: int | None) -> Float32Array:
+    """Images with the CTF divided out, and no detail finer than the particle.
+
+    A thick particle is not its flat average: across the axis its details lie elsewhere, and the foreshortened average
+    is found by them where it fits by chance. Only the centre of mass is where the flat one's is; about all that is left
+    beyond it at frequencies of one over the diameter.
+    """
+    box, pixel = particles.box, particles.pixel_size_A
+    spectra = fourier.forward(particles.images(), 2, threads=threads)
+    if settings.ctf:
+        ctfs = ops.ctf(particles.optics.as_params(), box, pixel, threads=threads)
+        spectra = spectra * (ctfs / (ctfs**2 + _WIENER))
+    diameter = 2 * mask_radius_px(box, pixel, settings.diameter_A)
+    gain = np.exp(-((fourier.radius((box, box)) * diameter / box) ** 2)).astype(np.float32)
+    return fourier.inverse((spectra * gain).astype(np.complex64), (box, box), threads=threads)
+
+
 def _first_poses(
     tilted: Particles,
     aligned: Particles,
-    average: Float32Array,
     turns: FloatArray,
     settings: ConicalSettings,
     threads: int | None,
@@ -397,11 +430,13 @@ def _first_poses(
     shifts = np.zeros((len(tilted), 2))
     usable = np.abs(turns[:, 2, 2]) > np.cos(np.radians(_STEEP_DEG))
     if usable.any():
-        masked = average * soft_circle(box, mask_radius_px(box, pixel, settings.diameter_A), 3.0)
+        coarse = _average_of(_coarse_images(aligned, settings, threads), aligned, pixel, threads)
+        masked = coarse * soft_circle(box, mask_radius_px(box, pixel, settings.diameter_A), 3.0)
         rows = np.flatnonzero(usable)
         references = np.stack([foreshorten(masked, aligned.poses.angles_deg[i], turns[i]) for i in rows])
         reach = shift_range_px(box, pixel, settings.shift_range_A)
-        peaks = ops.correlate(tilted.images(rows), references, pairing="paired", max_shift_px=reach, threads=threads)
+        images = _coarse_images(tilted[rows], settings, threads)
+        peaks = ops.correlate(images, references, pairing="paired", max_shift_px=reach, threads=threads)
         shifts[rows] = peaks.shifts_px
     error = None if settings.pick_error_A is None else settings.pick_error_A / pixel
     prior = shift_prior(shifts, turns, error, usable, shift_range_px(box, pixel, settings.shift_range_A))
