@@ -1,6 +1,6 @@
 """Solvers and priors: the normal operator's time, SIRT of a large slice, few views, and methods on tilt series.
 
-    python bench/bench_solvers.py [--only views seeds tilts operator slice]
+    python bench/bench_solvers.py [--only views seeds tilts dense operator slice]
 
 - views: Shepp and Logan's phantom, 128 pixels, 30 views of 180 degrees, no noise: NRMSE of each way.
 - seeds: slices of discs, boxes and blobs, 32 pixels, 21 tilts, noise of 0.2 or 0.5 of the projections' deviation;
@@ -8,7 +8,10 @@
   back-projection; correlation in the missing wedge, FIRT (knee 1) beside ART, both of relaxation 0.2 and 18 sweeps.
 - tilts: six ellipsoids in 24 x 16 x 24, 21 tilts to 60 degrees, noise; seeds from 40 on: correlation with the
   truth, in the missing wedge alone (shells to half of Nyquist), and of left-out tilts.
-- operator: 128^3, particles with CTF: one application of the normal operator beside two transforms of 256^3.
+- dense: a dense system of 16^3 unknowns (the identity and a tenth of a random matrix): distance from NumPy's solution
+  and iterations of every solver, at a residual of 1e-5.
+- operator: particles with CTF, 128^3 with 100 and 400 of them (``--box 32 --views 1000 100000`` for others): one
+  application of the normal operator beside two transforms of twice the side.
 - slice: 2048 x 2048, 60 tilts: seconds of an iteration of SIRT; scikit-image's SART (``iradon_sart``) where installed.
 
 Writes bench/results/solvers.json, parts apart.
@@ -184,20 +187,64 @@ def median_ms(call: Callable[[], object], repeats: int = 5) -> float:
     return float(np.median(times))
 
 
-def normal_operator() -> list[dict[str, object]]:
-    box, rows = 128, []
+def dense_system(side: int = 16) -> list[dict[str, object]]:
+    n, rng = side**3, np.random.default_rng(16)
+    A = np.eye(n) + 0.1 * rng.standard_normal((n, n)) / np.sqrt(n)
+    truth = rng.standard_normal(n)
+    f = A @ truth
+    expected = np.linalg.solve(A, f)  # square and regular: what lstsq gives
+    # Averages over all rows take steps of one over their number: the relaxation undoes it.
+    settings: dict[str, dict[str, object]] = {
+        "cimmino": {"relaxation": 0.9 * n},
+        "cav": {"relaxation": 0.9 * n},
+        "sart": {"blocks": 8},
+        "bicav": {"blocks": 8, "relaxation": 0.9 * n / 8},
+    }
+    symmetric = (A + A.T) / 2
+    rows = []
+    for method in DENSE:
+        matrix, data, answer = A, f, expected
+        if method == "conjugate-residuals":  # needs a symmetric matrix
+            matrix, data = symmetric, symmetric @ truth
+            answer = truth
+        begin = time.process_time()
+        solution = solve(matrix, data, method, iterations=400, tolerance=1e-5, **settings.get(method, {}))
+        error = float(np.linalg.norm(solution.x - answer) / np.linalg.norm(answer))
+        rows.append({"part": "dense", "what": method, "unknowns": n, "error": error})
+        rows[-1] |= {"iterations": solution.iterations, "processor_s": time.process_time() - begin}
+        print(rows[-1], flush=True)
+    return rows
+
+
+DENSE = ("landweber", "richardson", "jacobi", "gauss-seidel", "sirt", "cimmino", "cav", "art", "sart", "bicav", "sgd")
+DENSE += ("cg", "conjugate-residuals", "bicg", "bicgstab", "gmres", "cgs", "qmr")
+
+
+def normal_operator(box: int = 128, views: tuple[int, ...] = (100, 400)) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
     cube = np.zeros((2 * box,) * 3, np.float32)
 
     def two_transforms() -> None:
         scipy.fft.irfftn(scipy.fft.rfftn(cube, workers=1), s=cube.shape, workers=1)
 
-    for count in (100, 400):
-        model = vg.simulate.phantom(box, 2.0, 180.0)
-        p = vg.simulate.particles(model, count, box, 2.0, snr=1.0, seed=1, listener=None)
+    for count in views:
+        rng = np.random.default_rng(1)
+        defocus = rng.uniform(10000, 25000, count)
+        p = vg.Particles.from_images(
+            # The operator reads no images: one row stands for all.
+            np.broadcast_to(np.zeros((1, box, box), np.float32), (count, box, box)),
+            256.0 / box,
+            poses=vg.Poses(vg.geometry.random_orientations(count, seed=1)),
+            optics=vg.Optics(defocus, defocus, pixel_size_A=256.0 / box),
+        )
+        begin = time.process_time()
         normal = operators.particles(p, threads=1).normal()
-        x = np.random.default_rng(0).standard_normal(box**3).astype(np.float32)
+        made = time.process_time() - begin
+        x = rng.standard_normal(box**3).astype(np.float32)
         rows.append({"part": "operator", "what": "normal operator", "box": box, "particles": count})
         rows[-1] |= {"ms": median_ms(lambda n=normal, v=x: n @ v), "two_transforms_ms": median_ms(two_transforms)}
+        rows[-1]["made_in_processor_s"] = made
+        print(rows[-1], flush=True)
     return rows
 
 
@@ -227,6 +274,7 @@ PARTS = {
     "views": few_views,
     "seeds": unseen_seeds,
     "tilts": tilt_series,
+    "dense": dense_system,
     "operator": normal_operator,
     "slice": large_slice,
 }
@@ -235,8 +283,12 @@ PARTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
-    for name in parser.parse_args().only:
-        rows, path = PARTS[name](), RESULTS / "solvers.json"
+    parser.add_argument("--box", type=int, default=128, help="of the operator")
+    parser.add_argument("--views", type=int, nargs="+", default=[100, 400], help="of the operator")
+    given = parser.parse_args()
+    parts = PARTS | {"operator": lambda: normal_operator(given.box, tuple(given.views))}
+    for name in given.only:
+        rows, path = parts[name](), RESULTS / "solvers.json"
         old = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
         write("solvers", [row for row in old if row["part"] != name] + rows)
 
