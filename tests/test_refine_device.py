@@ -19,9 +19,9 @@ from verglas.reconstruction import direct
 from verglas.reconstruction.known_poses import reconstruct_report
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate
-from verglas.refinement.plan import plan_memory
 from verglas.refinement.settings import RefineSettings
 from verglas.run.refine import refine
+from verglas.run.refine_memory import plan_memory
 from verglas.search import AlignSettings
 from verglas.search.half_pass import HalfTask
 from verglas.search.problem import image_batches, survey

@@ -16,9 +16,9 @@ from verglas.assessment import ssnr_from_fsc
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate, reseed_empty_classes
-from verglas.refinement.plan import plan_memory
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.update import class_maps, half_fsc, join_halves, resolution_shell, solve
+from verglas.run.refine_memory import plan_memory
 from verglas.search.candidates import Candidates, angle_between_deg, posterior, select_distinct, select_within
 from verglas.search.grid_step import DirectionGrid, GridStep
 from verglas.search.problem import survey

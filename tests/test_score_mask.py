@@ -13,8 +13,9 @@ from verglas.errors import SettingError
 from verglas.masks import soft_sphere
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate
-from verglas.refinement.score_mask import HeldOutShells, local_weight
+from verglas.refinement.score_mask import HeldOutShells
 from verglas.refinement.settings import RefineSettings
+from verglas.regularisation.score_weight import local_weight
 from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from verglas.search.half_pass import run_here
 from verglas.search.problem import survey

@@ -1,4 +1,4 @@
-"""Maps from particles and a reference: the loop, what follows from an iteration, the schedule, the memory plan."""
+"""Maps from particles and a reference: the loop, what follows from an iteration, the schedule."""
 
 from functools import partial
 

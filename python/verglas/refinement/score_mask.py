@@ -1,14 +1,7 @@
-r"""What of the references is scored: places where the half maps agree, if held-out data say that poses gain by it.
+"""What of the references is scored: places where the half maps agree, if held-out data say that poses gain by it.
 
-A belt of detergent, a neighbour or ice inside the solvent mask is in the references and pulls at poses. The weight of a
-place is its Wiener gain over all bands k of n_k coefficients, on that of the best place,
-
-.. math:: m(x) = \frac{\sum_k n_k G(x, k)}{\max_y \sum_k n_k G(y, k)}, \qquad w(x) = \min(1,\ m(x) / m_0)
-
-with G the windowed FSC of the half maps (:mod:`verglas.regularisation.local`) less the standard deviation that chance
-gives it, over the bands in which some place is surely beyond chance. It does not change when the halves are exchanged
-and holds no phases. References are multiplied by w for the search alone; maps, FSC and solvent mask stay those of the
-whole. What is left out of the references counts as noise, whose spectra are learned from the residuals.
+The weight is :func:`verglas.regularisation.score_weight.local_weight`. References are multiplied by it for the search
+alone; maps, FSC and solvent mask stay those of the whole.
 
 The likelihood of held-out particles at given poses cannot choose: a belt's mean density does explain images. What is
 asked is whether *poses* are better. Particles are posed anew by the coarser shells against the map of the half that
@@ -25,12 +18,9 @@ import numpy as np
 from verglas import fourier, ops
 from verglas._array_module import to_host
 from verglas._devices import to_device
-from verglas.assessment.local_bands import interpolate_field
 from verglas.geometry import euler_to_matrix
 from verglas.refinement.prior_choice import LEAST_HELD_OUT, SIGMAS, held_out_rows, joined_shell
 from verglas.refinement.problem import RefineProblem
-from verglas.regularisation import HalfMaps
-from verglas.regularisation.local import band_fields, prior_bands
 from verglas.search.grid_step import spectra_of
 from verglas.search.image_batch import ImageBatch
 from verglas.search.problem import image_batches
@@ -38,7 +28,6 @@ from verglas.search.state import HalfModel, PoseTable
 from verglas.types.arrays import Array, Float32Array, FloatArray
 
 WHOLE, LOCAL = "off", "local"  # what is scored: all inside the solvent mask, or by the local gain
-_WHOLE_GAIN = 0.5  # m_0: a place with half of the best one's gain counts in full
 _POSED_BY = 2 / 3  # of the shells with signal; the finer ones judge
 _LEAST_SHELLS = 2  # that judge
 _STEPS = 20
@@ -62,32 +51,6 @@ class ScoreMask:
     weight: Float32Array | None = None
     gain: float = float("nan")
     error: float = float("nan")
-
-
-def local_weight(given: HalfMaps) -> Float32Array | None:
-    """Weight of every place, (N, N, N) float32; None where no place has a gain of its own.
-
-    Parameters
-    ----------
-    given : HalfMaps
-        Half maps before any regularisation, their FSC and mask.
-    """
-    bands = prior_bands(given)
-    total = np.zeros((given.box,) * 3, np.float32)
-    if len(bands) < 2:  # as for the prior: windows would hold too few voxels
-        return None
-    for one in band_fields(given, bands):
-        if not one.own.any():  # nor will there be any in finer bands
-            break
-        # A shell of radius k has about k^2 coefficients, and all bands are as wide. Windows that lie outside the mask
-        # see solvent alone.
-        chance = min(1.0, one.band.independent(given.box) ** -0.5)
-        gain = one.band.centre**2 * np.where(one.inside, np.maximum(one.correlation - chance, 0.0), 0.0)
-        total += interpolate_field(gain.astype(np.float32), given.box)
-    most = float(total.max())
-    if not most > 0:
-        return None
-    return np.clip(total / (_WHOLE_GAIN * most), 0.0, 1.0).astype(np.float32)
 
 
 @dataclass(frozen=True)

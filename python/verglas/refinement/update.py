@@ -27,8 +27,8 @@ from verglas.reconstruction.sums import finish
 from verglas.reconstruction.sums import solve as sums_to_map
 from verglas.refinement.prior_choice import PLAIN, Choice
 from verglas.refinement.problem import RefineProblem
-from verglas.refinement.score_mask import local_weight
 from verglas.regularisation.protocol import HalfMaps, MapSource, Prior, Wiener
+from verglas.regularisation.score_weight import local_weight
 from verglas.search.grid_step import Totals
 from verglas.search.state import HalfModel, PoseTable
 from verglas.types import Map
@@ -59,8 +59,8 @@ class ClassMaps:
     choice : Choice
         The prior that halves and joint were made with.
     weight : (N, N, N) float32 or None
-        Of places by their local gain (:func:`verglas.refinement.score_mask.local_weight`), where the settings ask for
-        it.
+        Of places by their local gain (:func:`verglas.regularisation.score_weight.local_weight`), where the settings ask
+        for it.
     """
 
     halves: Float32Array

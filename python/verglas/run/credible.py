@@ -17,10 +17,10 @@ from verglas import ops
 from verglas._devices import work_on
 from verglas.geometry import euler_to_matrix, healpix_spacing_deg, symmetry_matrices
 from verglas.refinement import schedule, start
-from verglas.refinement.plan import RADII_BATCH, RADII_CANDIDATES, RADII_ORDER
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.state import State
 from verglas.refinement.update import ClassMaps
+from verglas.run.refine_memory import RADII_BATCH, RADII_CANDIDATES, RADII_ORDER
 from verglas.run.refine_symmetry import weighted_half_map
 from verglas.search.candidates import angle_between_deg, best_of_image
 from verglas.search.grid_step import GridLimits, GridStep

@@ -22,7 +22,6 @@ from verglas.image import in_memory
 from verglas.io import read_particles, write_csv, write_json, write_map, write_particles, write_text
 from verglas.optics import for_job
 from verglas.reconstruction.half_sets import split_halves
-from verglas.refinement.plan import plan_memory, with_plan
 from verglas.report.html import render
 from verglas.report.multibody import multibody_page
 from verglas.run.checkpoint import Checkpoints
@@ -38,6 +37,7 @@ from verglas.run.multibody_result import (
 )
 from verglas.run.numbered_files import remove_numbered
 from verglas.run.refine_inputs import as_map, close_identity, fit_to_particles, fits_in_memory, reference_name
+from verglas.run.refine_memory import plan_memory, with_plan
 from verglas.run.set_aside import set_aside_sentence, write_set_aside
 from verglas.run.tenure import now_text, tenure
 from verglas.search.problem import survey

@@ -18,7 +18,6 @@ from verglas.assessment import Postprocessed
 from verglas.errors import InputError
 from verglas.io import atomic_path, read_json, write_csv, write_map, write_particles
 from verglas.refinement.em import Iteration, peak_memory_GB
-from verglas.refinement.plan import MemoryPlan
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
@@ -26,6 +25,7 @@ from verglas.report.refine import write_refine_page
 from verglas.run.checkpoint import checkpoint_path
 from verglas.run.page_process import PageProcess
 from verglas.run.postprocess import write_postprocessed
+from verglas.run.refine_memory import MemoryPlan
 from verglas.run.tenure import Tenure, end_of, now_text, tenure
 from verglas.types import Map, Particles
 from verglas.types.listener import Listener

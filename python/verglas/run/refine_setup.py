@@ -16,7 +16,6 @@ from verglas.reconstruction import reconstruct
 from verglas.reconstruction.half_sets import split_halves
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state
-from verglas.refinement.plan import MemoryPlan, plan_memory, with_plan
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
@@ -24,6 +23,7 @@ from verglas.regularisation import Prior
 from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from verglas.run.refine_folder import RefineFolder
 from verglas.run.refine_inputs import as_map, close_identity, differences, fit_to_particles, fits_in_memory, fitted_mask
+from verglas.run.refine_memory import MemoryPlan, plan_memory, with_plan
 from verglas.run.refine_symmetry import upright_references
 from verglas.run.set_aside import set_aside_sentence, set_aside_table
 from verglas.search.problem import survey
