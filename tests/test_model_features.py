@@ -86,6 +86,15 @@ def test_helices_are_those_of_the_deposited_model(haemoglobin, data_dir):
     assert (shifted < scores).all()
 
 
+def test_helices_that_end_where_the_next_chain_begins_are_two():
+    turn = np.deg2rad(100) * np.arange(10)
+    xyz = np.column_stack([2.3 * np.cos(turn), 2.3 * np.sin(turn), 1.5 * np.arange(10)])
+    both, n = np.concatenate([xyz, xyz + np.array([12.0, 0, 0])]), 20
+    columns = (["C"] * n, ["CA"] * n, ["ALA"] * n, np.repeat(["A", "B"], 10), np.tile(np.arange(10), 2), np.ones(n))
+    table = secondary_structure(Atoms(both, *columns, np.full(n, 20.0)))
+    assert table[["kind", "chain", "first", "last"]].to_numpy().tolist() == [["helix", "A", 0, 9], ["helix", "B", 0, 9]]
+
+
 def test_a_model_without_side_chains_has_no_scores_and_no_elements():
     xyz = np.array([[8.0, 8, 8], [9.5, 8, 8]])
     atoms = Atoms(xyz, ["C", "O"], ["C", "O"], ["GLY"] * 2, ["A"] * 2, [1, 1], [1, 1], [20, 20])

@@ -121,7 +121,7 @@ def secondary_structure(atoms: Atoms) -> pd.DataFrame:
     follows[:-1] = (np.linalg.norm(np.diff(xyz, axis=0), axis=1) < _CHAIN_STEP_A) & (chain[1:] == chain[:-1])
     rows = []
     for kind, (distances, dihedral) in _RULES.items():
-        for start, end in _runs(_fits(xyz, follows, distances, dihedral)):
+        for start, end in _runs(_fits(xyz, follows, distances, dihedral), follows):
             first, last = (int(atoms.residue_numbers[trace[i]]) for i in (start, end))
             rows.append((kind, chain[start], first, last, end - start + 1, int(residue[start]), int(residue[end])))
     columns = ["kind", "chain", "first", "last", "residues", "start", "end"]
@@ -244,7 +244,9 @@ def _dihedrals_deg(xyz: FloatArray) -> FloatArray:
     return np.rad2deg(np.arctan2(sine, (first * second).sum(axis=1)))
 
 
-def _runs(inside: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """First and last of every stretch."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8)))
-    return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
+def _runs(inside: npt.NDArray[np.bool_], follows: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and last of every stretch of residues that follow one another."""
+    goes_on = inside[:-1] & inside[1:] & follows[:-1]
+    starts = np.flatnonzero(inside & ~np.concatenate([[False], goes_on]))
+    ends = np.flatnonzero(inside & ~np.concatenate([goes_on, [False]]))
+    return [(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
