@@ -166,7 +166,9 @@ def test_command_writes_map_tables_script_and_page(halves, tmp_path, capsys):
     assert np.quantile(resolution.data[halves.inside], 0.5) == pytest.approx(record["resolution_A"]["median"], abs=0.01)
     assert vg.read_map(out / "map_filtered.mrc").box == BOX
     assert "color sample #1 map #2 palette" in (out / "colour.cxc").read_text()
-    assert "data:image/png" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "data:image/png" in page
+    assert "Measured over planted resolution" in page
     assert read_csv(out / "histogram.csv")["voxels"].sum() == halves.inside.sum()
     assert len(read_csv(out / "bands.csv")) == len(record["bands"])
 
