@@ -14,6 +14,7 @@ from browser import lay_out
 import verglas as vg
 from verglas.report.refine import write_refine_page
 from verglas.run.demo import DemoSettings, demo
+from verglas.run.refine import iteration_sentence
 from verglas.types.listener import Silence
 
 from blank_figures import blank
@@ -106,6 +107,8 @@ def test_the_summary_is_what_was_found(made):
 def test_progress_is_told(made, watched):
     assert [row["iteration"] for row in watched.rows] == list(range(1, len(made.refinement.iterations) + 1))
     assert any(line.startswith("simulate particles:") for line in watched.said)
+    # the first iteration has no angles to compare its own with
+    assert not [line for line in (*watched.said, *map(iteration_sentence, watched.rows)) if "nan" in line.split()]
 
 
 def test_the_page_says_what_was_found(made):

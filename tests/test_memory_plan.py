@@ -46,6 +46,29 @@ def test_a_broad_posterior_of_a_small_box_takes_what_was_stated(tmp_path):
     assert 0.75 * stated <= peak <= 1.02 * stated  # the page of a single iteration is small, and drawn at the end only
 
 
+_ABINITIO = """
+import sys, verglas as vg
+import verglas.run.abinitio
+from verglas.refinement.em import peak_memory_GB
+folder, resolution_A = sys.argv[1], float(sys.argv[2])
+vg.abinitio(folder + "/particles.star", out=folder + "/run", diameter_A=110.0, threads=1, starts=1, iterations=4,
+            full_iterations=1, final_resolution_A=resolution_A, listener=None)
+print(peak_memory_GB())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("box", "particles", "resolution_A"), [(96, 200, 14.0), (128, 80, 20.0)])
+def test_a_first_map_takes_what_was_stated(tmp_path, box, particles, resolution_A):
+    model = vg.simulate.phantom(box, 192 / box, 110.0)
+    vg.simulate.particles(model, particles, box, 192 / box, snr=0.05, out=tmp_path, seed=1)
+    command = [sys.executable, "-c", _ABINITIO, str(tmp_path), str(resolution_A)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    stated = max(read_json(tmp_path / "run" / "run.json")["memory_plan"].values())
+    assert 0.85 * stated <= float(done.stdout) <= 1.05 * stated
+
+
 @pytest.mark.slow
 def test_a_small_limit_is_kept(tmp_path):
     stated, peak = measure(tmp_path, 48, 60, limit_GB=0.385)

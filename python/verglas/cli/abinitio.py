@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from verglas.cli.options import option_name, with_settings
+from verglas.cli.usage import refuse_unless_positive
 from verglas.run.abinitio import AbInitioSettings, abinitio_files
 from verglas.run.abinitio_averages import AVERAGES_METHODS, NOT_RECOMMENDED, AveragesJob, averages_files
 from verglas.run.common_lines import CommonLinesJob, common_lines_files
@@ -39,6 +40,7 @@ def abinitio(
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
     device: str = typer.Option("cpu", "--device", help="cpu or cuda:0."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
+    memory: float = typer.Option(None, "--memory", help="Most memory to use, GB: more is refused at once."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out; fail if there is none."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     *,
@@ -51,11 +53,12 @@ def abinitio(
     """
     if method not in _METHODS:
         raise typer.BadParameter(f"expected one of {', '.join(_METHODS)}, got {method!r}", param_hint="--method")
+    refuse_unless_positive({"--memory": memory})
     if method in AVERAGES_METHODS:
         if resume:
             raise typer.BadParameter(f"method {method} leaves no checkpoint to go on from", param_hint="--resume")
-        if stack is not None or device != "cpu":
-            raise typer.BadParameter(f"method {method} takes neither --stack nor another device than cpu")
+        if stack is not None or device != "cpu" or memory is not None:
+            raise typer.BadParameter(f"method {method} takes no --stack, no --memory and no other device than cpu")
         made = averages_files(AveragesJob(particles, out, method, settings, maps, flip_hand, threads))
         said = f"{made.verdict.sentence} {made.seconds:.0f} s: {out}/report.html"
         typer.echo(json.dumps(made.summary(), indent=2) if as_json else said)
@@ -64,6 +67,7 @@ def abinitio(
         raise typer.BadParameter("maps are taken by --method swarm-consensus", param_hint="--map")
     if method == _COMMON_LINES:
         others = {"--resume": resume, "--stack": stack is not None, "--device": device != "cpu"}
+        others["--memory"] = memory is not None
         unused = [option_name(s) for s in sorted(set(settings) - set(_LINE_SETTINGS))]
         unused += [name for name, given in others.items() if given]
         if unused:
@@ -87,6 +91,7 @@ def abinitio(
         resume=resume,
         device=device,
         threads=threads,
+        memory_GB=memory,
     )
     if as_json:
         typer.echo(json.dumps(result.summary(), indent=2))

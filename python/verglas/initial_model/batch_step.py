@@ -22,7 +22,7 @@ from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
 # Broad posteriors have long tails that teach nothing.
-_LIMITS = GridLimits(n_power=3, max_candidates=1 << 12, epsilon=0.01)
+LIMITS = GridLimits(n_power=3, max_candidates=1 << 12, epsilon=0.01)
 _MOST_SUMMED = 256  # of an image's candidates; more are drawn from, in proportion to their probability
 _FSC_MOST = 0.99
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples spread evenly
@@ -179,7 +179,7 @@ class BatchStep(GridStep):
 
     def __init__(self, problem: Problem, model: HalfModel, step: Step, grid_radius: int) -> None:
         with work_on(problem.device):
-            super().__init__(problem, model, problem.sphere, step, _LIMITS)
+            super().__init__(problem, model, problem.sphere, step, LIMITS)
         self.grid_radius, self.classes = grid_radius, len(model.volumes)
         self._start = PoseTable.unknown(len(problem))
         if problem.first_origin_px is not None:

@@ -241,6 +241,12 @@ def find_initial_model(
     )
 
 
+def problem_of(particles: Particles, settings: AbInitioSettings, where: Where) -> Problem:
+    """As many particles as starts learn from, the first instead of a draw, as a search sees them; no image is read."""
+    some = particles[: min(len(particles), settings.most_particles)]
+    return _problem(_crop_particles(some, settings), {}, settings, where)
+
+
 def _impose_group(
     starts: Starts,
     finer: Callable[[], tuple[Problem, FloatArray]],

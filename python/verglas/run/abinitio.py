@@ -11,13 +11,16 @@ from verglas._devices import one_device
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.errors import InputError
-from verglas.initial_model.find import AbInitio, find_initial_model
+from verglas.initial_model.find import AbInitio, find_initial_model, problem_of
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.io import read_particles, write_json, write_map, write_particles
+from verglas.optics import for_job
 from verglas.report.abinitio import write_abinitio_page
+from verglas.run.abinitio_memory import plan_memory
 from verglas.run.abinitio_page import SUMMARY, shown_record, shown_result
 from verglas.run.abinitio_watch import Watch
 from verglas.run.tenure import now_text, tenure
+from verglas.search.grid_search import Where
 from verglas.types import Particles
 from verglas.types.convert import particles_of
 from verglas.types.settings import present_names, settings_from
@@ -34,6 +37,7 @@ def abinitio(
     resume: bool = False,
     device: str = "cpu",
     threads: int | None = None,
+    memory_GB: float | None = None,
     listener: ListenerChoice = "screen",
     **changes: Any,
 ) -> AbInitio:
@@ -67,6 +71,8 @@ def abinitio(
         ``"cpu"``, or ``"cuda:<number>"``: where images are scored and added up. A run may go on on another.
     threads : int, optional
         Threads; all by default. The result does not depend on it.
+    memory_GB : float, optional
+        Most that the process may take; what would take more is refused at once, and what it will take is said.
     listener : Listener, "screen" or None
         Who is told how it goes (:class:`verglas.types.listener.Listener`).
     **changes
@@ -108,7 +114,11 @@ def abinitio(
     folder = None if out is None else Path(out)
     if folder is None and resume:
         raise InputError("abinitio: resume needs the run folder (out)")
-    how: dict[str, Any] = {"flip_hand": flip_hand, "device": one_device("abinitio", device), "threads": threads}
+    where = Where(one_device("abinitio", device), threads)
+    how: dict[str, Any] = {"flip_hand": flip_hand, "device": where.device, "threads": threads}
+    plan = plan_memory(
+        problem_of(for_job(source, "abinitio"), resolved_settings, where), resolved_settings, source.box, memory_GB
+    )
     with shown_to(listener) as heard:
         if folder is None:
             return find_initial_model(
@@ -118,6 +128,7 @@ def abinitio(
             # Inside the hold: opening removes checkpoints of another version, which no other process may then write.
             watch = Watch(folder, resolved_settings, source, hold, resume=resume)
             hold.write(state="running", n_particles=len(source), settings=asdict(resolved_settings))
+            watch.planned(plan)
             try:
                 result = find_initial_model(source, resolved_settings, observer=watch, **how)
                 _write(folder, result)

@@ -12,6 +12,7 @@ from verglas.initial_model.settings import AbInitioSettings
 from verglas.initial_model.starts import Start
 from verglas.report.abinitio import StartSoFar, abinitio_running_page
 from verglas.report.html import Page
+from verglas.run.abinitio_memory import InitialModelPlan
 from verglas.run.checkpoint import Checkpoints
 from verglas.run.forecast import abinitio_forecast
 from verglas.run.live_page import LivePage, footer_text
@@ -55,6 +56,12 @@ class Watch(Observer):
             self.checkpoints = Checkpoints(folder, result_settings(settings), close_identity(particles), listener.say)
             self.checkpoints.open(resume=resume)
             self.page = LivePage(folder / "report.html")
+
+    def planned(self, plan: InitialModelPlan) -> None:
+        """Memory is told of before anything is read."""
+        self.listener.say(str(plan))
+        if isinstance(self.listener, Tenure):
+            self.listener.write(memory_plan={name: round(size, 3) for name, size in plan.phases_GB.items()})
 
     def prepared(self, problem: Problem) -> None:
         """The pixel size and sphere of what the page shows are known, and with them what it will take."""

@@ -17,6 +17,7 @@ from verglas.refinement.problem import RefineProblem
 from verglas.search import blocks
 from verglas.search.grid_step import MOST_CANDIDATES, GridLimits, images_at_a_time, wide_diameter_px
 from verglas.search.pose_step import coarse_radius
+from verglas.search.problem import Problem
 from verglas.search.step import Step
 
 # Measured by bench/bench_memory.py: the interpreter with NumPy, SciPy, pandas and matplotlib loaded; and what a page
@@ -26,7 +27,7 @@ _PAGE_BYTES = 0.075e9
 _PAGE_MAPS = 5  # that a page reads
 _ITERATION_MAPS = 7  # of a class: what the iteration before made, and what is being filtered
 # Bytes per image of a batch and pixel: raw, centred and transformed images, CTFs, slices and their copies.
-_PIXEL_BYTES = 60
+PIXEL_BYTES = 60
 # Of both half maps; while the second is made there is its transform along two axes, half as large.
 _SPECTRA = 2.5
 _LEAST_BATCH = 8
@@ -35,7 +36,7 @@ RADII_ORDER = 3  # 7.3 degrees
 RADII_BATCH = 64  # images at most
 RADII_CANDIDATES = 1 << 12  # of each
 # Per pose of a list of candidates, with the posterior and the sums that it passes through.
-_LISTED_BYTES = 70
+LISTED_BYTES = 70
 _LANES = 16  # images or shifts that a thread searches together
 # On a GPU, per image of a batch and pixel: two buffers for upload, the masked image, transforms of both, CTF, slices,
 # what is taken of them for insertion, the FFT's workspace.
@@ -117,7 +118,7 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
     batch = min(batch, max(1, len(problem) // 2))
     # References, their next version, raw half maps, two masks; two weights of what is scored.
     models = 4 * voxels * (2 * classes * 3 + 3 + (2 if problem.settings.score_mask != "off" else 0))
-    per_batch = float(_PIXEL_BYTES * batch * box**2)
+    per_batch = float(PIXEL_BYTES * batch * box**2)
     pixels = len(unit_pixels(first.order, problem.symmetry))
     wide = ops.PolarGrid(box, first.insert_radius, diameter_px=wide_diameter_px(problem, first))
     slices = classes * pixels * (4.0 * wide.n_rings * wide.n_theta + ops.MaximisePlan(wide, 1).slice_bytes)
@@ -129,15 +130,15 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
     always = _BASE_BYTES + images + models
     searched = replace(problem, batch=batch)
     listed = images_at_a_time(searched, first, GridLimits(), 1 if first.split else classes)
-    lists = float(_LISTED_BYTES * listed * min(MOST_CANDIDATES, classes * _count_poses(problem, first)))
+    lists = float(LISTED_BYTES * listed * min(MOST_CANDIDATES, classes * count_poses(problem, first)))
     return {
         "grid": always
-        + _PIXEL_BYTES * listed * box**2
+        + PIXEL_BYTES * listed * box**2
         + slices
         + sums * early
         + classes * 8 * float(np.prod(ops.Grid(box, max_radius=first.insert_radius).shape))
         + lists
-        + resolve_threads(problem.threads) * _thread_bytes(problem, first),
+        + resolve_threads(problem.threads) * thread_bytes(problem, first),
         "poses": always + per_batch + sums * points + _SPECTRA * spectrum * classes,
         "reconstruction": always
         + _ITERATION_MAPS * classes * 4 * voxels
@@ -155,14 +156,15 @@ def _radii_bytes(problem: RefineProblem, batch: int) -> float:
     polar = ops.PolarGrid(problem.box, serves, diameter_px=problem.diameter_px)
     directions, images = len(unit_pixels(RADII_ORDER, problem.symmetry)), min(batch, RADII_BATCH)
     slices = 8.0 * problem.n_classes * directions * polar.n_rings * polar.n_theta  # samples and their harmonics
-    return slices + images * (_PIXEL_BYTES * problem.box**2 + _LISTED_BYTES * RADII_CANDIDATES)
+    return slices + images * (PIXEL_BYTES * problem.box**2 + LISTED_BYTES * RADII_CANDIDATES)
 
 
-def _count_poses(problem: RefineProblem, step: Step) -> int:
+def count_poses(problem: Problem, step: Step) -> int:
+    """Poses of a grid that one image is scored at."""
     return len(unit_pixels(step.order, problem.symmetry)) * step.n_psi * len(step.shifts_px())
 
 
-def _thread_bytes(problem: RefineProblem, step: Step) -> float:
+def thread_bytes(problem: Problem, step: Step) -> float:
     """What a thread of the search holds: harmonics of its images at every shift, twice, and the samples."""
     polar = ops.PolarGrid(problem.box, step.radius, diameter_px=problem.diameter_px)
     shifts = len(step.shifts_px())
