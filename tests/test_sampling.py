@@ -1,99 +1,75 @@
-"""--profile of every command: taken from the arguments, sampled while the command runs, failures told."""
+"""How evenly views sample Fourier space, missing cones, and the tilt that is proposed."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-import time
-from pathlib import Path
+import json
 
+import numpy as np
 import pytest
-import typer
+from command_line import main
+from run_folder import write_particles_star
 
-from verglas.cli import main, sampling
-from verglas.errors import VerglasWarning
-
-# Writes its file when it is told to end, as py-spy does.
-WRITER = """
-import signal, sys, time
-def end(*_):
-    open(sys.argv[1], "w").write("chart")
-    sys.exit(0)
-signal.signal(signal.SIGINT, end)
-open(sys.argv[1] + ".began", "w").close()
-time.sleep(60)
-"""
+import verglas as vg
+from verglas.assessment import fourier_sampling, propose_tilt
 
 
-# Cannot look into the process, whenever it is told to end.
-REFUSED = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-open(sys.argv[1] + ".began", "w").close()
-sys.exit("Permission denied: try again as root")
-"""
+def cone_views(half_angle_deg: float, n: int = 4000, seed: int = 0) -> np.ndarray:
+    """Views evenly within a cone about z."""
+    rng = np.random.default_rng(seed)
+    z = rng.uniform(np.cos(np.deg2rad(half_angle_deg)), 1, n)
+    return np.column_stack([rng.uniform(0, 360, n), np.rad2deg(np.arccos(z)), rng.uniform(0, 360, n)])
 
 
-def until_it_began(path):
-    while not path.with_name(f"{path.name}.began").exists():
-        time.sleep(0.01)
+def test_even_views_have_a_factor_of_one():
+    found = fourier_sampling(vg.geometry.random_orientations(20000, seed=1))
+    assert found.compensation_factor == pytest.approx(1.0, abs=0.02)
+    assert found.empty == 0
 
 
-def use_sampler(monkeypatch, code):
-    command = [sys.executable, "-S", "-E", "-c", code]
-    monkeypatch.setattr(sampling, "_sampler", lambda path: [*command, str(path)])
+def test_side_views_have_the_published_factor():
+    rng = np.random.default_rng(0)
+    side = np.column_stack([rng.uniform(0, 360, 20000), np.full(20000, 90.0), np.zeros(20000)])
+    # Baldwin and Lyumkis: 0.81 for views evenly about one axis.
+    assert fourier_sampling(side).compensation_factor == pytest.approx(0.81, abs=0.03)
 
 
-def test_the_option_may_stand_anywhere_and_says_what_it_takes():
-    assert sampling.taken_profile(["fsc", "a", "--profile=x.json"]) == (["fsc", "a"], Path("x.json"))
-    assert sampling.taken_profile(["--profile", "x.svg", "fsc"]) == (["fsc"], Path("x.svg"))
-    assert sampling.taken_profile(["fsc", "--", "--profile"]) == (["fsc", "--", "--profile"], None)
-    for given in (["--profile"], ["--profile", "x.png"]):
-        with pytest.raises(typer.BadParameter, match=r"expected a file that ends in \.svg, \.json, \.txt"):
-            sampling.taken_profile(given)
+@pytest.mark.parametrize("half_angle", [30.0, 60.0])
+def test_missing_cone_lies_where_it_was_planted(half_angle):
+    found = fourier_sampling(cone_views(half_angle))
+    assert abs(found.worst_direction[2]) > np.cos(np.deg2rad(8))
+    # Directions that no slice reaches, but for the width of one.
+    expected = 1 - np.cos(np.deg2rad(90 - half_angle))
+    assert expected - 0.25 < found.empty <= expected
 
 
-def test_the_chart_is_asked_for_when_the_command_has_ended(tmp_path, monkeypatch):
-    use_sampler(monkeypatch, WRITER)
-    path = tmp_path / "x.svg"
-
-    def command():
-        with sampling.sampled(path):
-            until_it_began(path)
-            assert not path.exists()
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        command()
-    assert path.read_text() == "chart"
+def test_symmetry_fills_the_cone():
+    alone = fourier_sampling(cone_views(20.0)).compensation_factor
+    assert fourier_sampling(cone_views(20.0), "O").compensation_factor > alone + 0.2
 
 
-def test_a_chart_that_was_not_made_is_a_warning(tmp_path, monkeypatch):
-    use_sampler(monkeypatch, REFUSED)
-    path = tmp_path / "x.svg"
-    told = r"--profile: .*x\.svg was not written: Permission denied"
-    with pytest.warns(VerglasWarning, match=told), sampling.sampled(path):
-        until_it_began(path)
+def test_a_tilt_is_proposed_for_one_view_only():
+    proposal = propose_tilt(cone_views(30.0))
+    assert proposal.proposed_deg is not None
+    assert 40 <= proposal.proposed_deg <= 60
+    assert proposal.compensation_factor[0] < 0.25
+    assert (np.diff(proposal.compensation_factor[4:]) > -0.05).all()
+    assert propose_tilt(cone_views(10.0)).proposed_deg is None  # a cone of 20 degrees would stay empty
+    assert propose_tilt(vg.geometry.random_orientations(4000, seed=2)).proposed_deg == 0.0
 
 
-def test_without_py_spy_the_call_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(SystemExit) as stop:
-        main(["info", "--profile", str(tmp_path / "x.svg")])
-    assert stop.value.code == 2
-    assert "needs py-spy, which is not installed" in capsys.readouterr().err
+@pytest.mark.parametrize("angles", [np.zeros((0, 3)), np.zeros((5, 2)), [[0.0, np.nan, 0.0]]])
+@pytest.mark.parametrize("judge", [fourier_sampling, propose_tilt])
+def test_what_are_no_views_is_refused(judge, angles):
+    with pytest.raises(vg.InputError, match=r"no views|expected finite angles"):
+        judge(angles)
 
 
-@pytest.mark.slow
-def test_py_spy_draws_the_command(tmp_path):
-    if shutil.which("py-spy") is None and not Path(sys.executable).with_name("py-spy").is_file():
-        pytest.skip("py-spy is not installed")
-    path = tmp_path / "flame.txt"
-    command = [sys.executable, "-m", "verglas", "info", "--profile", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "was not written" in done.stderr and "ermission" in done.stderr:
-        pytest.skip("this machine lets nobody look into a process")
-    assert done.returncode == 0, done.stderr
-    assert "verglas/cli/app.py" in path.read_text()
+def test_command_writes_numbers_and_a_page(tmp_path, capsys):
+    write_particles_star(tmp_path, 300, 1)
+    out = tmp_path / "out"
+    status, printed, _ = main(["orientations", str(tmp_path / "particles.star"), "--out", str(out), "--json"], capsys)
+    record = json.loads(printed)
+    assert status == 0
+    assert 0.3 < record["sampling_compensation_factor"] <= 1
+    assert record["finding"]["code"] in ("sampling", "uneven-sampling")
+    assert (out / "report.html").is_file()
