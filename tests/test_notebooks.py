@@ -53,7 +53,7 @@ def test_the_notebooks_of_the_site_are_as_they_should_be():
     assert check.problems(ROOT) == []
     names = {path.stem for path in (ROOT / "docs" / "notebooks").glob("*.ipynb")}
     lessons = "fourier alignment ctf aberrations bias pca reconstruction likelihood motion polishing local_resolution"
-    lessons += " classes variability bodies deformation solvers priors tilt_pairs"
+    lessons += " classes variability bodies deformation solvers priors tilt_pairs fsc map_and_model"
     assert names == {*lessons.split()}
 
 
