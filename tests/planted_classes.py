@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 import verglas as vg
 
@@ -25,3 +26,10 @@ def planted(n, *, box=32, pixel_size_A=6.0, snr=0.1, noise=0, seed=0):
     optics = particles.optics[rows]
     both = vg.Particles.from_images(np.concatenate([images, more]), pixel_size_A, optics=optics)
     return both, np.append(label, np.full(noise, -1))
+
+
+def share_right(found, truth):
+    """Share of particles in the class that stands for their view, classes and views paired one to one."""
+    table = np.zeros((found.max() + 1, truth.max() + 1))
+    np.add.at(table, (found, truth), 1)
+    return table[linear_sum_assignment(-table)].sum() / len(truth)

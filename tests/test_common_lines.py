@@ -18,8 +18,8 @@ from verglas.initial_model.common_lines import (
     orientation_error_deg,
     sinogram,
     synchronise,
-    three_orientations,
 )
+from verglas.initial_model.three_images import three_orientations
 
 from tolerance import COMMON_LINES_REL
 

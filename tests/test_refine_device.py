@@ -263,6 +263,9 @@ def test_the_batch_follows_the_free_memory(two_gpus, begun):
     plenty = plan_memory(there, 100.0, cached=True)
     assert [d.device for d in plenty.devices] == list(two_gpus)
     assert plenty.batch == 15  # a device's share of a half set
+    weighed = replace(there, settings=replace(there.settings, score_mask="local"))
+    more_GB = plan_memory(weighed, 100.0, cached=True).peak_GB - plenty.peak_GB
+    assert more_GB == pytest.approx(2 * 4 * there.box**3 / 1e9)  # two weights of places lie on the host
     least = max(d.peak_GB for d in plan_memory(replace(there), 100.0, cached=True).devices)
     with emulated_cupy.memory_limit(int(0.9 * least * 1e9 / 0.85) + emulated_cupy._used[1], device=1):
         tight = plan_memory(there, 100.0, cached=True)

@@ -110,14 +110,19 @@ class MemoryPlan:
         )
 
 
+def _model_bytes(problem: RefineProblem) -> float:
+    """References, their next version, raw half maps, two masks; two weights of what is scored."""
+    weights = 2 if problem.settings.score_mask != "off" else 0
+    return 4.0 * problem.box**3 * (2 * problem.n_classes * 3 + 3 + weights)
+
+
 def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float]:
     box, classes = problem.box, problem.n_classes
     voxels = float(box**3)
     first = schedule.first_step(problem)
     images = 4.0 * len(problem) * box**2 if cached else 0.0
     batch = min(batch, max(1, len(problem) // 2))
-    # References, their next version, raw half maps, two masks; two weights of what is scored.
-    models = 4 * voxels * (2 * classes * 3 + 3 + (2 if problem.settings.score_mask != "off" else 0))
+    models = _model_bytes(problem)
     per_batch = float(PIXEL_BYTES * batch * box**2)
     pixels = len(unit_pixels(first.order, problem.symmetry))
     wide = ops.PolarGrid(box, first.insert_radius, diameter_px=wide_diameter_px(problem, first))
@@ -273,7 +278,7 @@ def _plan_on_devices(problem: RefineProblem, limit_GB: float, cached: bool) -> M
                 "resample), --max-resolution, or --device cpu"
             )
     images = 4.0 * len(problem) * box**2 if cached else 0.0
-    models = 4.0 * box**3 * (2 * problem.n_classes * 3 + 3)
+    models = _model_bytes(problem)
     buffers = len(free) * batch * box**2 * 4.0 * 3  # two that are page-locked, one being read
     host = (_BASE_BYTES + _CUDA_BASE_BYTES * len(free) + images + models + buffers) / 1e9
     if host > limit_GB:
