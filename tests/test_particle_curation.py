@@ -97,6 +97,28 @@ def test_frame_and_hand_of_the_second_map_do_not_matter(two_runs):
     assert not compared.agree[wrong].all()
 
 
+@pytest.mark.parametrize("hand", [False, True])
+@pytest.mark.parametrize(
+    ("group", "turn", "share"),
+    [("C4", (0, 180, 0), 0.9), ("D2", (90, 0, 0), 0.9), ("D3", (60, 0, 0), 0.4), ("C1", (100, 130, 20), 0.2)],
+)
+def test_frames_that_no_operation_of_the_group_joins_and_runs_that_mostly_differ(group, turn, share, hand):
+    """A map upside down, or a quarter turn off, has its axes in the same places: nothing agreed, in silence."""
+    count, rng = 200, np.random.default_rng(3)
+    here = random_orientations(count, seed=3)
+    elements = vg.symmetry_matrices(group)
+    there = vg.matrix_to_euler(vg.euler_to_matrix(here) @ elements[rng.integers(0, len(elements), count)])
+    wrong = rng.random(count) > share
+    there[wrong] = random_orientations(int(wrong.sum()), seed=8)
+    there = vg.euler_to_matrix(mirrored_angles(there) if hand else there) @ vg.euler_to_matrix([turn])[0]
+    images = np.zeros((count, 8, 8), np.float32)
+    sets = [vg.Particles.from_images(images, 2.0, poses=vg.Poses(a)) for a in (here, vg.matrix_to_euler(there))]
+    compared = pose_consensus(*sets, group, within_deg=5.0)
+    assert compared.other_hand == hand
+    assert compared.agree[~wrong].all()
+    assert compared.agree[wrong].mean() < 0.05
+
+
 def test_sets_are_joined_by_their_images(two_runs, tmp_path, capsys):
     first, second, _ = two_runs
     vg.write_particles(tmp_path / "a.star", first)

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas._screen import ListenerChoice, shown_to
-from verglas.assessment.poses import PoseErrors, pose_errors
+from verglas.assessment.poses import agreed_errors
 from verglas.errors import InputError
 from verglas.io import read_particles, write_particles
 from verglas.map_geometry.hand import mirrored_angles
 from verglas.run.image_names import image_names
-from verglas.types import Particles, Poses
+from verglas.types import Particles
 from verglas.types.arrays import FloatArray, IntArray
 
 ANGLE, SHIFT = "verglasAngleChange", "verglasShiftChange"
@@ -63,7 +63,7 @@ def pose_consensus(
     """Compare the poses that two runs gave to the same particles.
 
     The maps of two runs stand in different frames, and may be mirror images: a turn and an offset that all share are
-    taken out (:func:`verglas.assessment.pose_errors`), in the hand that fits better.
+    taken out (:func:`verglas.assessment.poses.agreed_errors`), in the hand in which more poses agree.
 
     Parameters
     ----------
@@ -113,23 +113,16 @@ def pose_consensus(
     assert here.poses is not None
     assert there.poses is not None
     mirrored: FloatArray = mirrored_angles(there.poses.angles_deg)
-    both = [pose_errors(poses, here.poses, symmetry) for poses in (there.poses, _with_angles(there.poses, mirrored))]
-    other_hand = _typical(both[1]) < _typical(both[0])
-    errors = both[int(other_hand)]
-    agree = errors.angle_deg <= within_deg
+    hands = there.poses, replace(there.poses, angles_deg=mirrored)
+    both = [agreed_errors(poses, here.poses, symmetry, near_deg=within_deg) for poses in hands]
+    near = [errors.angle_deg <= within_deg for errors in both]
+    other_hand = bool(near[1].sum() > near[0].sum())
+    errors, agree = both[other_hand], near[other_hand]
     if within_A is not None:
         agree &= errors.shift_A <= within_A
     scored = here.with_columns(**{ANGLE: errors.angle_deg, SHIFT: errors.shift_A})
     only_one = len(first) + len(second) - 2 * len(mine)
     return Consensus(scored, errors.angle_deg, errors.shift_A, agree, other_hand, only_one)
-
-
-def _typical(errors: PoseErrors) -> float:
-    return float(np.median(errors.angle_deg))
-
-
-def _with_angles(poses: Poses, angles_deg: FloatArray) -> Poses:
-    return replace(poses, angles_deg=angles_deg)
 
 
 def _joined(first: Particles, second: Particles) -> tuple[IntArray, IntArray]:
