@@ -9,6 +9,7 @@ import pytest
 from command_line import main
 
 import verglas as vg
+from verglas.errors import InputError
 from verglas.geometry import random_orientations
 from verglas.map_geometry.hand import mirrored_angles
 from verglas.run.consensus import pose_consensus
@@ -43,6 +44,19 @@ def test_scores_do_not_depend_on_batches(spoilt, monkeypatch):
     whole = rank_particles(particles[:60])
     monkeypatch.setattr("verglas.run.outliers._BATCH_PIXELS", 7 * 32 * 32)
     np.testing.assert_allclose(rank_particles(particles[:60]).z, whole.z, rtol=1e-12)
+
+
+def test_an_image_that_is_no_number_scores_most_and_changes_no_other(spoilt):
+    images = spoilt[0].images(np.arange(40))
+    without = rank_particles(vg.Particles.from_images(np.delete(images, [5, 9], axis=0), 4.0))
+    images[5, 3, 4], images[9] = np.nan, np.inf
+    ranked = rank_particles(vg.Particles.from_images(images, 4.0), limit=40.0)
+    assert ranked.unreadable == 2
+    assert ranked.z[[5, 9]].tolist() == [50.0, 50.0]
+    np.testing.assert_allclose(np.delete(ranked.z, [5, 9]), without.z, rtol=1e-12)
+    assert len(ranked.kept) == 38
+    with pytest.raises(InputError, match="39 of 40 images hold values that are not finite"):
+        rank_particles(vg.Particles.from_images(np.where(np.arange(40)[:, None, None] > 0, np.nan, images), 4.0))
 
 
 def test_the_command_writes_the_column_and_leaves_out(spoilt, tmp_path, capsys):

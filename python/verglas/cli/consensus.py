@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
         Writes the angle and the distance of every particle kept (verglasAngleChange, verglasShiftChange).
         """
         refuse_unless_positive({"--within": within, "--within-shift": within_shift})
-        from verglas.run.consensus import consensus_files
+        from verglas.run.consensus import ANGLE, consensus_files
 
         compared = consensus_files(first, second, out, symmetry, within_deg=within, within_A=within_shift)
         count, total = int(compared.agree.sum()), len(compared.agree)
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
             "particles_in_both": total,
             "particles_in_one": compared.only_one,
             "agree": count,
-            "median_angle_deg": float(sorted(compared.angle_deg)[total // 2]),
+            "median_angle_deg": float(compared.particles.table[ANGLE].median()),
             "other_hand": compared.other_hand,
         }
         if as_json:

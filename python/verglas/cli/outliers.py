@@ -27,14 +27,15 @@ def register(app: typer.Typer) -> None:
         """
         refuse_unless_positive({"--diameter": diameter}, "A")
         refuse_unless_positive({"--limit": limit})
-        from verglas.run.outliers import rank_files
+        from verglas.run.outliers import OUTLIER_Z, rank_files
 
         ranked = rank_files(particles, out, diameter_A=diameter, limit=limit)
         read, kept = len(ranked.particles), len(ranked.kept)
         summary = {
             "particles_read": read,
             "particles_kept": kept,
-            "score_median": float(sorted(ranked.z)[read // 2]),
+            "particles_not_finite": ranked.unreadable,
+            "score_median": float(ranked.particles.table[OUTLIER_Z].median()),
             "score_highest": float(ranked.z.max()),
         }
         if as_json:
@@ -44,3 +45,5 @@ def register(app: typer.Typer) -> None:
             f"{kept} of {read} particles in {out}; scores: median {summary['score_median']:.2f}, "
             f"highest {summary['score_highest']:.2f}"
         )
+        if ranked.unreadable:
+            typer.echo(f"images with values that are not finite numbers, which score 50: {ranked.unreadable}")

@@ -25,6 +25,8 @@ FEATURES = (
     "high",
 )
 
+MOST_Z = 50.0  # that an image can score
+
 
 def particle_features(images: npt.ArrayLike, radius_px: float, *, profile: npt.ArrayLike | None = None) -> FloatArray:
     """What particle images are judged by, one row each, columns :data:`FEATURES`.
@@ -39,7 +41,7 @@ def particle_features(images: npt.ArrayLike, radius_px: float, *, profile: npt.A
     radius_px : float
         Of the particle.
     profile : (box // 2,) float, optional
-        The median profile (:func:`median_profile`); that of these images by default. Batches of one set need one.
+        Median of :func:`rotational_profiles`; that of these images by default. Batches of one set need one.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def particle_features(images: npt.ArrayLike, radius_px: float, *, profile: npt.A
     core, edge = stack[:, inside], stack[:, rim]
     mean, deviation = core.mean(axis=1), np.maximum(core.std(axis=1), 1e-12)
     normal = (core - mean[:, None]) / deviation[:, None]
-    profiles = _profiles(stack)
+    profiles = rotational_profiles(stack)
     usual = np.median(profiles, axis=0) if profile is None else np.asarray(profile, np.float64)
     apart = np.sqrt(((profiles - usual) ** 2).mean(axis=1))
     shells = fourier.shells((box, box))
@@ -73,9 +75,15 @@ def particle_features(images: npt.ArrayLike, radius_px: float, *, profile: npt.A
     )
 
 
-def median_profile(images: npt.ArrayLike) -> FloatArray:
-    """Median over images (n, box, box) of their rotational averages about the centre, (box // 2,) rings."""
-    return np.asarray(np.median(_profiles(_boxes(images)), axis=0))
+def rotational_profiles(images: npt.ArrayLike) -> FloatArray:
+    """Averages of images (n, box, box) over rings about the centre, (n, box // 2) float64."""
+    stack = _boxes(images)
+    box = stack.shape[1]
+    ring = np.rint(masks.distance_from((box, box))).astype(np.int64).ravel()
+    counts = np.bincount(ring)
+    by_ring = stack.reshape(len(stack), -1)[:, np.argsort(ring, kind="stable")]
+    begins = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    return np.asarray((np.add.reduceat(by_ring, begins, axis=1) / counts)[:, : box // 2])
 
 
 def _boxes(images: npt.ArrayLike) -> FloatArray:
@@ -83,13 +91,6 @@ def _boxes(images: npt.ArrayLike) -> FloatArray:
     if stack.ndim != 3 or stack.shape[1] != stack.shape[2]:
         raise InputError(f"images: expected square boxes (n, y, x), got shape {stack.shape}")
     return stack
-
-
-def _profiles(stack: FloatArray) -> FloatArray:
-    box = stack.shape[1]
-    ring = np.rint(masks.distance_from((box, box))).astype(np.int64).ravel()
-    counts = np.bincount(ring)
-    return np.stack([np.bincount(ring, image.ravel()) / counts for image in stack])[:, : box // 2]
 
 
 def outlier_z(features: npt.ArrayLike) -> FloatArray:
@@ -126,4 +127,4 @@ def outlier_z(features: npt.ArrayLike) -> FloatArray:
         return np.zeros(len(values))
     z = (values[:, usable] - np.median(values[:, usable], axis=0)) / spread[usable]
     # Clipped: one feature of a broken image, such as its kurtosis, may be any number and would drown the others.
-    return np.sqrt((np.minimum(np.abs(z), 50.0) ** 2).mean(axis=1))
+    return np.sqrt((np.minimum(np.abs(z), MOST_Z) ** 2).mean(axis=1))

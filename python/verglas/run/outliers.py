@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
-from verglas.extraction.features import median_profile, outlier_z, particle_features
+from verglas.extraction.features import FEATURES, MOST_Z, outlier_z, particle_features, rotational_profiles
 from verglas.io import read_particles, write_particles
 from verglas.types import Particles
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.listener import Listener
 
 OUTLIER_Z = "verglasOutlierZ"
@@ -31,10 +32,14 @@ class Ranked:
         All, in their order, with the column verglasOutlierZ.
     kept : Particles
         Those at most at the limit; all without one.
+    unreadable : int
+        Images with values that are not finite numbers: they score 50, the most there is, and no other is compared with
+        them.
     """
 
     particles: Particles
     kept: Particles
+    unreadable: int
 
     @property
     def z(self) -> FloatArray:
@@ -70,7 +75,7 @@ def rank_particles(
     Raises
     ------
     InputError
-        Fewer than three particles, a limit that leaves none, or a diameter that leaves no rim.
+        Fewer than three particles with finite images, a limit that leaves none, or a diameter that leaves no rim.
 
     References
     ----------
@@ -92,29 +97,47 @@ def rank_particles(
     if not 1 <= radius <= box / 2 - 1:
         raise InputError(f"outliers: a particle of {2 * radius:.0f} px leaves no rim in a box of {box} px")
     with shown_to(listener) as heard:
-        z = _scores(particles, radius, heard)
+        z, unreadable = _scores(particles, radius, heard)
     scored = particles.with_columns(**{OUTLIER_Z: z})
     if limit is not None and not (z <= limit).any():
         raise InputError(f"outliers: no particle has a score of {limit:g} or less; the lowest is {z.min():.2f}")
-    return Ranked(scored, scored if limit is None else scored[z <= limit])
+    return Ranked(scored, scored if limit is None else scored[z <= limit], unreadable)
 
 
-def _scores(particles: Particles, radius: float, heard: Listener) -> FloatArray:
+def _scores(particles: Particles, radius: float, heard: Listener) -> tuple[FloatArray, int]:
+    """Score of every particle, and how many images hold values that are not finite numbers."""
     n = len(particles)
     # Spread over the whole set: the first thousands may be of one micrograph.
     sample = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.int64))
-    profile = median_profile(np.concatenate([particles.images(sample[rows]) for rows in _batches(sample, particles)]))
-    features = []
-    for rows in _batches(np.arange(n), particles):
-        features.append(particle_features(particles.images(np.arange(n)[rows]), radius, profile=profile))
-        heard.progress("particles scored", rows.stop, n)
-    return outlier_z(np.concatenate(features))
+    profiles = [rotational_profiles(images[_finite(images)]) for _, images in _batches(sample, particles)]
+    profile = np.median(np.concatenate(profiles), axis=0) if any(map(len, profiles)) else None
+    features = np.full((n, len(FEATURES)), np.nan)
+    for rows, images in _batches(np.arange(n), particles):
+        finite = _finite(images)
+        if finite.any():
+            features[rows[finite]] = particle_features(images[finite], radius, profile=profile)
+        heard.progress("particles scored", int(rows[-1]) + 1, n)
+    known = np.isfinite(features).all(axis=1)
+    if np.count_nonzero(known) < 3:
+        raise InputError(
+            f"{particles.where}: outliers: {n - np.count_nonzero(known)} of {n} images hold values that are not finite "
+            "numbers; too few others are left to compare with"
+        )
+    # A median over what is not a number is none, and would make every particle a typical one.
+    z = np.full(n, MOST_Z)
+    z[known] = outlier_z(features[known])
+    return z, int(n - np.count_nonzero(known))
 
 
-def _batches(rows: np.ndarray, particles: Particles) -> Iterator[slice]:
+def _finite(images: Float32Array) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.isfinite(images).all(axis=(1, 2)))
+
+
+def _batches(rows: IntArray, particles: Particles) -> Iterator[tuple[IntArray, Float32Array]]:
     step = max(1, _BATCH_PIXELS // particles.box**2)
     for begin in range(0, len(rows), step):
-        yield slice(begin, min(begin + step, len(rows)))
+        some = rows[begin : begin + step]
+        yield some, particles.images(some)
 
 
 def rank_files(
