@@ -14,6 +14,7 @@ from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate, refine_state
 from verglas.refinement.settings import RefineSettings
 from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from verglas.run.forecast import UNITS, refine_counts
 from verglas.search.half_pass import HalfTask
 from verglas.search.problem import survey
 
@@ -140,6 +141,15 @@ def test_workers_are_given_the_particles_of_the_part(begun, tmp_path):
     (order,) = passes._parts(task, task.blocks())
     mine = rows[problem.half[rows] == 1]
     np.testing.assert_array_equal(order.read().particles.images(), problem.particles.images(mine))
+
+
+def test_a_forecast_counts_the_particles_of_each_part(begun):
+    problem = begun[0]
+    step = schedule.first_step(problem)
+    pixels = UNITS.index("pixels")
+    grown, whole = (refine_counts(problem, replace(step, particles=count)) for count in (FIRST, 0))
+    share = [a[1][pixels] / b[1][pixels] for a, b in zip(grown[:2], whole[:2], strict=True)]
+    assert share == pytest.approx([2 * FIRST / COUNT, 4 * FIRST / COUNT])
 
 
 def test_settings_without_a_grid_to_begin_with_are_refused():

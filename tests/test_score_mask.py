@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from half_map_pairs import BALL, given, noise, uneven
 
@@ -17,6 +18,7 @@ from verglas.refinement.score_mask import HeldOutShells
 from verglas.refinement.settings import RefineSettings
 from verglas.regularisation.score_weight import local_weight
 from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from verglas.run.refine import _score_mask_summary
 from verglas.search.half_pass import run_here
 from verglas.search.problem import survey
 
@@ -127,6 +129,13 @@ def test_the_weight_is_scored_in_the_next_iteration_and_no_map_or_fsc_changes(po
     np.testing.assert_array_equal(read_checkpoint(tmp_path).state.score_mask, new.score_mask)
 
 
+def test_the_summary_tells_what_the_last_poses_were_found_by():
+    """A row of the table tells what the next iteration scores, and after the last there is none."""
+    rows = pd.DataFrame({"score_mask": ["local", "off"], "score_mask_gain": 0.01, "score_mask_gain_error": 0.02})
+    assert _score_mask_summary(rows) == {"mask": "local", "gain_nats": 0.01, "gain_error_nats": 0.02}
+    assert _score_mask_summary(rows[:1])["mask"] == "off"
+
+
 def test_settings_that_have_no_weight_are_refused():
     with pytest.raises(SettingError, match='score_mask: expected one class and mode = "likelihood"'):
         RefineSettings(score_mask="auto", classes=2)
@@ -141,8 +150,6 @@ def test_images_of_noise_stay_noise():
     particles = vg.simulate.particles(model, 200, 24, 5.0, snr=1.0, seed=1).with_source(vg.ArraySource(images, 5.0))
     how = {"diameter_A": 90.0, "initial_resolution_A": 30.0, "iterations": 5, "listener": None, "threads": 1}
     how |= {"score_mask": "local", "regularisation": "local"}
-    result = vg.refine(
-        particles, vg.simulate.density(model, 24, 5.0), score_mask="local", regularisation="local", **how
-    )
+    result = vg.refine(particles, vg.simulate.density(model, 24, 5.0), **how)
     assert result.verdict.state == "stop"
     assert "noise" in [finding.code for finding in result.verdict.findings]

@@ -276,7 +276,8 @@ def _score_mask(problem: RefineProblem, state: State, step: Step, maps: ClassMap
     if asked == "local":
         return ScoreMask(LOCAL, weight)
     radius = min(int(state.resolution_shell), step.insert_radius)
-    return HeldOutShells(problem, state.halves, state.poses, radius).compare(mask, weight)
+    with work_on(problem.device):
+        return HeldOutShells(problem, state.halves, state.poses, radius).compare(mask, weight)
 
 
 def may_end(problem: RefineProblem, step: Step) -> bool:

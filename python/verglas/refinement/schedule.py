@@ -67,17 +67,17 @@ def first_step(problem: RefineProblem, *, split: bool = False) -> Step:
     if settings.poses == "local":
         phase = "local"
     step = make_step(problem, phase, radius, _FIRST_ORDER, settings.shift_range_A / problem.pixel_size_A)
-    return replace(step, split=split, particles=_growing(problem, settings.first_particles or 0))
+    return replace(step, split=split, particles=growing(problem, settings.first_particles or 0))
 
 
 def next_step(problem: RefineProblem, state: State, last: Step) -> Step:
     """What follows from the FSC and the poses of the iteration before."""
     step = _next_step(problem, state, last)
     # Only the grid takes a part: later phases start from poses, which all particles must have by then.
-    return replace(step, particles=_growing(problem, 2 * last.particles)) if step.phase == "grid" else step
+    return replace(step, particles=growing(problem, 2 * last.particles)) if step.phase == "grid" else step
 
 
-def _growing(problem: RefineProblem, count: int) -> int:
+def growing(problem: RefineProblem, count: int) -> int:
     """A part of each half set; 0, all, once the part is no smaller than a half set."""
     return count if count < min(len(problem.rows_of_half(half)) for half in (1, 2)) else 0
 

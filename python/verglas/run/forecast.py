@@ -139,7 +139,7 @@ def refine_counts(problem: RefineProblem, step: Step, *, done: int = 0) -> list[
         Iterations before it.
     """
     reached = max(step.radius, round(_REACHED * problem.last_radius))
-    counts = []
+    counts, part = [], step.particles
     for number, (phase, radius) in enumerate(
         _refine_course(step, reached, problem.settings.iterations - done), done + 1
     ):
@@ -148,7 +148,9 @@ def refine_counts(problem: RefineProblem, step: Step, *, done: int = 0) -> list[
         one = schedule.make_step(problem, phase, radius, order, reach)
         if phase == "grid":
             candidates = MOST_CANDIDATES / 4 if number == 1 else MOST_CANDIDATES / 8
-            made = _grid_pass(problem, one, len(problem), candidates, problem.n_classes, 4 * problem.n_classes)
+            taken = 2 * part or len(problem)
+            made = _grid_pass(problem, one, taken, candidates, problem.n_classes, 4 * problem.n_classes)
+            part = schedule.growing(problem, 2 * part)
         else:
             made = _climb_pass(problem, one)
         counts.append((f"iteration {number}", made))

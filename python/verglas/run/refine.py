@@ -20,6 +20,7 @@ from verglas.io.image_cache import ImageCache
 from verglas.optics import depth_of_field_sentence, for_job
 from verglas.refinement.em import Iteration, refine_state
 from verglas.refinement.problem import RefineProblem
+from verglas.refinement.score_mask import WHOLE
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.state import State
 from verglas.regularisation import Prior, prior_of
@@ -349,8 +350,10 @@ def _regularisation_summary(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _score_mask_summary(rows: pd.DataFrame) -> dict[str, Any]:
-    """What of the references was scored, and what auto found that to gain."""
-    return {"mask": str(rows.iloc[-1]["score_mask"]), **_gain_summary(rows, "score_mask")}
+    """What of the references the last poses were found by, and what auto found at the end that a weight would gain."""
+    # A row tells what the next iteration scores.
+    mask = str(rows.iloc[-2]["score_mask"]) if len(rows) > 1 else WHOLE
+    return {"mask": mask, **_gain_summary(rows, "score_mask")}
 
 
 def _gain_summary(rows: pd.DataFrame, what: str) -> dict[str, float | None]:
