@@ -99,9 +99,9 @@ def pose_errors(found: Poses, true: Poses, symmetry: str = "C1") -> PoseErrors:
 def agreed_errors(found: Poses, true: Poses, symmetry: str = "C1", *, near_deg: float = 10.0) -> PoseErrors:
     """Errors as of :func:`pose_errors`, in the frame in which most poses agree, however far the frames are apart.
 
-    Two maps of a point group may stand a quarter or half turn apart although their axes lie in the same places, and most
-    poses of one may be mistaken. Each pair of poses proposes the frame in which it agrees; the frame that brings most
-    pairs nearer than ``near_deg`` (5 degrees at least) is fitted to those pairs.
+    Two maps of a point group may stand a quarter or half turn apart although their axes lie in the same places, and
+    most poses of one may be mistaken. Each pair of poses proposes the frame in which it agrees; the frame that brings
+    most pairs nearer than ``near_deg`` (5 degrees at least) is fitted to those pairs.
 
     Parameters
     ----------
