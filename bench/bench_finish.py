@@ -83,6 +83,8 @@ def row_of(folder: Path) -> dict[str, Any]:
     row["processor_s"] = stage.get("processor_seconds")
     if "resolution_A" in verdict["numbers"]:
         row["resolution_A"] = verdict["numbers"]["resolution_A"]
+    if "tracks" in verdict["numbers"]:
+        row |= {name: verdict["numbers"]["tracks"][name] for name in ("gain_nats", "gain_error_nats")}
     if (folder / "map.mrc").is_file() and folder.name.startswith("refine"):
         row["truth_A"] = truth_A(folder / "map.mrc")
     return row

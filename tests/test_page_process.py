@@ -12,6 +12,9 @@ from run_folder import make_run_folder
 import verglas as vg
 from verglas.run import page_process
 from verglas.run.page_process import PageProcess
+from verglas.run.refine_folder import RefineFolder
+from verglas.run.refine_memory import MemoryPlan
+from verglas.run.tenure import tenure
 
 from blank_figures import blank
 
@@ -54,6 +57,42 @@ def test_a_page_that_fails_is_told_when_the_next_one_is_asked_for_or_at_the_end(
     assert pages._process.wait(10) == 1
     pages.stop()
     assert len(said) == 2
+
+
+def test_what_cannot_begin_is_told_and_what_was_told_to_end_is_not(tmp_path):
+    said = []
+    PageProcess(tmp_path, said.append, [str(tmp_path / "no_python")]).ask()
+    assert len(said) == 1
+    assert "its page was not drawn" in said[0]
+    said.clear()
+    for end in ("raise SystemExit(130)", "import os; os.kill(os.getpid(), 15)"):  # Ctrl-C and SIGTERM reach all
+        pages = PageProcess(tmp_path, said.append, [*QUICK, end])
+        pages.ask()
+        pages.wait()
+    assert said == []
+
+
+def test_a_page_is_drawn_by_the_modules_of_the_job_and_none_of_the_folder_it_runs_in(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "selectors.py").write_text("raise SystemExit('the wrong module')")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "of_the_job.py").write_text("import selectors")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.syspath_prepend(tmp_path / "own")
+    said = []
+    pages = PageProcess(tmp_path, said.append, [sys.executable, "-m", "of_the_job"])
+    pages.ask()
+    pages.wait()
+    if sys.version_info >= (3, 11):  # before that the folder it runs in comes first
+        assert said == []
+
+
+@pytest.mark.parametrize(("limit_GB", "beside"), [(0.6, False), (0.9, True)])
+def test_a_page_is_drawn_beside_the_job_where_memory_is_left_for_it(tmp_path, limit_GB, beside):
+    with tenure(tmp_path, "refine") as hold:
+        folder = RefineFolder(tmp_path, {}, hold)
+        folder.plan(MemoryPlan({"poses": 0.5}, limit_GB, 1, cached=True), ("cpu",))
+        assert folder._page_beside is beside
 
 
 def test_a_refinement_asks_for_pages_and_writes_the_last_one_itself(tmp_path, monkeypatch):

@@ -27,8 +27,10 @@ time.sleep(60)
 
 
 # Cannot look into the process, whenever it is told to end.
+# It tells more than a pipe holds.
 REFUSED = """
 import signal, sys
+sys.stderr.write("behind in sampling\\n" * 10_000)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 open(sys.argv[1] + ".began", "w").close()
 sys.exit("Permission denied: try again as root")
@@ -36,7 +38,9 @@ sys.exit("Permission denied: try again as root")
 
 
 def until_it_began(path):
+    end = time.monotonic() + 10
     while not path.with_name(f"{path.name}.began").exists():
+        assert time.monotonic() < end
         time.sleep(0.01)
 
 
@@ -52,6 +56,8 @@ def test_the_option_may_stand_anywhere_and_says_what_it_takes():
     for given in (["--profile"], ["--profile", "x.png"]):
         with pytest.raises(typer.BadParameter, match=r"expected a file that ends in \.svg, \.json, \.txt"):
             sampling.taken_profile(given)
+    with pytest.raises(typer.BadParameter, match="folder nowhere does not exist"):
+        sampling.taken_profile(["info", "--profile", "nowhere/x.svg"])
 
 
 def test_the_chart_is_asked_for_when_the_command_has_ended(tmp_path, monkeypatch):

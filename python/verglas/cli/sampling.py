@@ -8,10 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import typer
 
@@ -30,7 +32,7 @@ def taken_profile(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     Raises
     ------
     typer.BadParameter
-        No file, or one of a kind that is not known.
+        No file, one of a kind that is not known, or in a folder that does not exist.
 
     Examples
     --------
@@ -51,6 +53,8 @@ def taken_profile(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
                 raise typer.BadParameter(
                     f"expected a file that ends in {', '.join(_FORMATS)}, got {str(path)!r}", param_hint=OPTION
                 )
+            if not path.parent.is_dir():  # py-spy would find out when all is over
+                raise typer.BadParameter(f"the folder {path.parent} does not exist", param_hint=OPTION)
         else:
             rest.append(argument)
     return rest, path
@@ -80,28 +84,33 @@ def sampled(path: Path | None) -> Iterator[None]:
         return
     command = _sampler(path)
     _allow_to_be_watched()
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C is for the command; the chart is asked for when that has ended
-    )
-    try:
-        yield
-    finally:
-        _end(process, path)
+    # A file, not a pipe: of hours on a busy machine it tells more than a pipe holds, and would stand still then.
+    with tempfile.TemporaryFile("w+") as told:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=told,
+            start_new_session=True,  # Ctrl-C is for the command; the chart is asked for when that has ended
+        )
+        try:
+            yield
+        finally:
+            _end(process, path, told)
 
 
-def _end(process: subprocess.Popen[str], path: Path) -> None:
+def _end(process: subprocess.Popen[bytes], path: Path, output: IO[str]) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
+    late = ""
     try:
-        _, told = process.communicate(timeout=_WAIT_S)
+        process.wait(timeout=_WAIT_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        told = process.communicate()[1] or f"it did not end within {_WAIT_S:g} s"
+        process.wait()
+        late = f"it did not end within {_WAIT_S:g} s"
+    output.seek(0)
+    told = output.read() or late
     if process.returncode != 0 or not path.is_file():
         lines = told.strip().splitlines() or [f"py-spy ended with exit status {process.returncode}"]
         warnings.warn(f"{OPTION}: {path} was not written: {lines[-1]}", VerglasWarning, stacklevel=2)

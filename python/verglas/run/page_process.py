@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _NICE = 10
-_WAIT_S = 10.0  # for a process that was told to end
+_WAIT_S = 3.0  # for a process that was told to end: less than a job has after SIGTERM (tenure.GRACE_S)
+# What it ends with when it is told to, by the job or by Ctrl-C or a signal to all processes of the job: no failure.
+_TOLD_TO_END = (130, -signal.SIGINT, -signal.SIGTERM)
 
 
 def _page_command(folder: Path) -> list[str]:
@@ -52,15 +54,20 @@ class PageProcess:
         if self._process is not None and self._process.poll() is None:
             return
         self.wait()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+        # Modules from where this process has them; the folder it runs in comes first only if it does so here.
+        modules = {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path), "PYTHONSAFEPATH": "1"}
+        environment = {**os.environ, **modules, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+        except OSError as error:  # no memory or process to be had, no interpreter: nothing that a job should end of
+            self._say(f"{self.folder}: its page was not drawn: {error}")
 
     def wait(self) -> None:
         """Until the page is drawn; says why, where it could not be."""
@@ -68,7 +75,7 @@ class PageProcess:
         if process is None:
             return
         _, told = process.communicate()
-        if process.returncode != 0:
+        if process.returncode != 0 and process.returncode not in _TOLD_TO_END:
             lines = told.strip().splitlines() or [f"exit status {process.returncode}"]
             self._say(f"{self.folder}: its page was not drawn: {lines[-1]}")
 

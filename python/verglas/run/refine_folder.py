@@ -25,7 +25,7 @@ from verglas.report.refine import write_refine_page
 from verglas.run.checkpoint import checkpoint_path
 from verglas.run.page_process import PageProcess
 from verglas.run.postprocess import write_postprocessed
-from verglas.run.refine_memory import MemoryPlan
+from verglas.run.refine_memory import PAGE_PROCESS_GB, MemoryPlan
 from verglas.run.tenure import Tenure, end_of, now_text, tenure
 from verglas.types import Map, Particles
 from verglas.types.listener import Listener
@@ -132,6 +132,7 @@ class RefineFolder:
         self.folder, self.settings, self.held = folder, dict(settings), hold
         self.started, self.before = time.perf_counter(), 0.0
         self.pages, self._paged = PageProcess(folder, hold.say), self.started
+        self._page_beside = True
         self.notes: list[Finding] = []
         self.record: dict[str, Any] = {}
 
@@ -169,6 +170,7 @@ class RefineFolder:
             d.device: {name: round(size, 3) for name, size in d.phases_GB.items()} for d in plan.devices
         }
         self.record["images_in_memory"] = plan.cached
+        self._page_beside = plan.limit_GB - plan.peak_GB >= PAGE_PROCESS_GB
         self._write(self.held.state, self.held.state.value)
 
     def born(self) -> None:
@@ -224,7 +226,10 @@ class RefineFolder:
         now = time.perf_counter()
         if now - self._paged >= _PAGE_EVERY_S:
             self._paged = now
-            self.pages.ask()
+            if self._page_beside:
+                self.pages.ask()
+            else:  # --memory holds for both: the job draws it, which its plan has counted
+                write_refine_page(self.folder)
 
     def finish(
         self,
@@ -256,8 +261,9 @@ class RefineFolder:
     def ended(self, error: BaseException) -> None:
         """The run ends without a result; the checkpoint stays, and the page says so."""
         end = end_of(error)
-        self.pages.stop()
+        # First, since a job that was told to end has seconds left.
         self._write(end.run_state, end.sentence, reason=end.reason)
+        self.pages.stop()
         # What ended the run is what matters, and a signal may have left the drawing library half imported: a page that
         # cannot be written must not hide it.
         with contextlib.suppress(Exception):
