@@ -16,12 +16,13 @@ from verglas.errors import InputError
 from verglas.heterogeneity import DeformSettings
 from verglas.heterogeneity.deform import (
     Deformation,
+    FlexibleAlignment,
     align_modes,
     fit_deformation_to_images,
     zernike_ways,
 )
 from verglas.heterogeneity.deform.zernike3d import zernike_orders
-from verglas.run.deform import DeformJob, deform_files
+from verglas.run.deform import DeformJob, _Atoms, _shown_ways, deform_files
 from verglas.simulate import hinge
 
 
@@ -117,6 +118,7 @@ def test_pair_of_maps(tmp_path, capsys):
     assert "expected two maps or more" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_maps_are_laid_out(tmp_path):
     model = vg.simulate.phantom(16, 8.0, 90.0, seed=1)
     paths = []
@@ -132,6 +134,40 @@ def test_several_maps_are_laid_out(tmp_path):
     assert sorted(places, key=places.get) in (["state0", "state1", "state2"], ["state2", "state1", "state0"])
     assert made["stress"] < 0.3
     assert (tmp_path / "out" / "distances.csv").is_file()
+
+
+def test_images_that_cannot_be_used_are_set_aside_and_maps_are_given_once(tmp_path):
+    model = vg.simulate.phantom(16, 8.0, 90.0, seed=1)
+    p = vg.simulate.particles(model, 4, 16, 8.0, seed=1, listener=None)
+    images = np.array(p.images(slice(0, 4)))
+    images[2] = np.nan
+    vg.write_particles(tmp_path / "p.star", p.with_source(vg.ArraySource(images, 8.0)))
+    path, out = tmp_path / "map.mrc", tmp_path / "out"
+    vg.write_map(path, vg.simulate.density(model, 16, 8.0))
+    how = DeformSettings(atoms=30, modes=1, resolution_A=25.0)
+    made = deform_files(DeformJob([path], out, tmp_path / "p.star", settings=how), listener=None)
+    assert (made["particles"], made["excluded"]) == (3, 1)
+    assert len(vg.read_particles(out / "particles.star")) == 3
+    assert "2,000003@" in (out / "excluded.csv").read_text()
+    assert "set aside (excluded.csv)" in (out / "report.html").read_text()
+    vg.write_particles(tmp_path / "none.star", p[2:3].with_source(vg.ArraySource(images[2:3], 8.0)))
+    with pytest.raises(InputError, match="no particle can be used"):
+        deform_files(DeformJob([path], out, tmp_path / "none.star", settings=how), listener=None)
+    with pytest.raises(InputError, match="given more than once"):
+        deform_files(DeformJob([path, path], out), listener=None)
+
+
+def test_motions_of_zernike_amplitudes_are_about_their_mean(points):
+    """Mean and motions together are the particles' own deformations."""
+    ways = zernike_ways(points, 2)
+    atoms = _Atoms(ways.modes, np.ones(len(points)), WIDTH_A, None)
+    amplitudes = np.random.default_rng(3).normal(size=(4, 24)) + 5.0
+    poses = vg.Poses(np.zeros((4, 3)), np.zeros((4, 2)))
+    found = FlexibleAlignment(amplitudes, np.ones((4, 24)), poses, np.ones(4), 1)
+    middle, motions, along, _ = _shown_ways(found, atoms, DeformSettings(basis="zernike", modes=4))
+    made = points + middle + np.tensordot(along, motions, 1)
+    np.testing.assert_allclose(made, ways.modes.moved(amplitudes), atol=1e-9)
+    np.testing.assert_allclose(np.square(motions).sum(axis=2).mean(axis=1), 1, rtol=1e-9)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from verglas.heterogeneity import VariabilitySettings, bootstrap_variance, lands
 from verglas.heterogeneity.kernel_maps import WIDTHS, choose_width, kernel_weights, worth
 from verglas.heterogeneity.landscape import likelihoods
 from verglas.initial_model.course import resample_to_box
+from verglas.report.landscape import landscape_section
 from verglas.run.variability import variability_files
 from verglas.simulate import Model, phantom
 
@@ -90,6 +91,12 @@ def test_two_states_apart_by_a_little_more_than_their_errors():
     assert first[0] * last[0] < 0
     one = landscape(z, covariance, prior, halves(800), clusters=1)
     assert one.clusters == 1
+    three = landscape(z, covariance, prior, halves(800), clusters=3)
+    assert three.trials["clusters"].tolist() == [1, 3]  # a gain over one Gaussian takes one
+    assert three.clusters == 3
+    assert three.trials["gain_nats"].iloc[1] > 5 * three.trials["error_nats"].iloc[1] > 0
+    with pytest.raises(InputError, match="coordinate 1 has a prior variance of 0"):
+        landscape(z, covariance, np.zeros(1), halves(800))
     with pytest.raises(InputError, match="where particles are"):
         made.path([0.0], [99.0])
     with pytest.raises(InputError, match="nothing varies"):
@@ -119,6 +126,7 @@ def flexible():
     return p, vg.filters.apply(vg.simulate.density(away, BOX, PIXEL_A), low)
 
 
+@pytest.mark.slow
 def test_variance_by_bootstrap_has_its_peak_where_the_flexible_part_is(flexible):
     p, part = flexible
     posed = posed_images(p, job="test", resolution_A=20.0, diameter_A=150.0)
@@ -133,8 +141,37 @@ def test_variance_by_bootstrap_has_its_peak_where_the_flexible_part_is(flexible)
     still = (truth < 0.01 * truth.max()) & (posed.sphere > 0.99)
     assert abs(made.variance.data[still].mean()) < 0.05 * truth.max()
     assert told[-1] == (60, 60)
+
+
+def test_contrast_is_no_variance():
+    """Images of one structure, 0.6 to 1.4 times as strong: it varies, unless a contrast is estimated."""
+    model = phantom(24, 6.0, 100.0, seed=1)
+    clean, noisy = (vg.simulate.particles(model, 80, 24, 6.0, snr=s, seed=5, listener=None) for s in (1e6, 2.0))
+    more = np.random.default_rng(0).uniform(-0.4, 0.4, 80).astype(np.float32)[:, None, None]
+    images = noisy.images(slice(0, 80)) + more * clean.images(slice(0, 80))
+    posed = posed_images(noisy.with_source(vg.ArraySource(images, 6.0)), job="test", resolution_A=24.0)
+    without, with_contrast = (bootstrap_variance(posed, draws=10, contrast=c) for c in (False, True))
     with pytest.raises(InputError, match="5 draws"):
         bootstrap_variance(posed, draws=5)
+    middle = np.s_[6:18, 6:18, 6:18]
+    assert abs(with_contrast.variance.data[middle].mean()) < 0.1 * without.variance.data[middle].mean()
+
+
+def test_more_clusters_than_particles_allow_are_refused_before_the_work(tmp_path):
+    p = vg.simulate.particles(phantom(16, 8.0, 80.0), 30, 16, 8.0, seed=1, listener=None)
+    vg.write_particles(tmp_path / "p.star", p)
+    with pytest.raises(InputError, match="30 particles are too few for 2 clusters; a cluster takes 20"):
+        variability_files(tmp_path / "p.star", tmp_path / "out", clusters=2, listener=None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_page_says_why_a_path_has_no_maps():
+    z, covariance = posteriors(np.random.default_rng(7).normal(size=(60, 1)), np.full((60, 1), 0.5), np.ones(1))
+    land = landscape(z, covariance, np.ones(1), halves(60), clusters=1)
+    path = land.path(*land.ends())
+    said = landscape_section(land, z, path, "3 particles lie near [9.]").text
+    assert "no maps along the path: 3 particles lie near" in said
+    assert "no maps" not in landscape_section(land, z, path).text
 
 
 @pytest.mark.slow
@@ -148,6 +185,8 @@ def test_files_of_a_landscape(flexible, tmp_path):
     how = VariabilitySettings(components="1", resolution_A=20, diameter_A=150, iterations=8, contrast=False)
     made = variability_files(tmp_path / "p.star", out, settings=how, listener=None)
     assert np.corrcoef(made.deviation.data.ravel(), part.data.ravel() / 2)[0, 1] > 0.8
+    truth = part.data.astype(np.float64) / 2
+    assert 0.6 < (made.deviation.data * truth).sum() / np.square(truth).sum() < 1.2
     record = json.loads((out / "variability.json").read_text())
     assert record["clusters"] == 2
     assert record["cluster_particles"] == [len(vg.read_particles(out / f"particles_cluster{k}.star")) for k in (1, 2)]

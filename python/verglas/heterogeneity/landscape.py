@@ -71,7 +71,8 @@ class Landscape:
     membership : (n, K) float64
         Posterior of every particle's cluster: the Gaussians, the largest share first.
     trials : DataFrame
-        ``clusters``, ``gain_nats`` over one Gaussian, held out, and ``error_nats``; nats per particle.
+        ``clusters``, ``gain_nats`` over one Gaussian, held out, and ``error_nats``; nats per particle. Of all numbers
+        that were tried, or of one and the number asked for.
     lower, upper : (q,) float64
         Where particles are: bounds of the coordinates.
     """
@@ -302,6 +303,21 @@ def _climb(
     return mix, last
 
 
+def check_clusters(particles: int, clusters: int | None) -> None:
+    """Refuse more clusters than so many particles allow; without a number asked for, 20 particles do.
+
+    Examples
+    --------
+    >>> from verglas.heterogeneity.landscape import check_clusters
+    >>> check_clusters(60, 3)
+    """
+    number = clusters or 1
+    if particles < _FEWEST * number:
+        raise InputError(
+            f"landscape: {particles} particles are too few for {number} clusters; a cluster takes {_FEWEST}"
+        )
+
+
 def landscape(
     coordinates: FloatArray,
     covariances: FloatArray,
@@ -334,7 +350,7 @@ def landscape(
     Raises
     ------
     InputError
-        No coordinates, too few particles.
+        No coordinates, one along which the prior lets nothing vary, too few particles.
 
     Examples
     --------
@@ -350,15 +366,16 @@ def landscape(
     n, q = coordinates.shape
     if not q:
         raise InputError("landscape: there are no coordinates: nothing varies")
-    if n < _FEWEST * (clusters or 1):
-        raise InputError(f"landscape: {n} particles are too few for {clusters or 1} clusters")
+    if not (prior_variance > 0).all():
+        raise InputError(f"landscape: coordinate {int(np.argmin(prior_variance)) + 1} has a prior variance of 0")
+    check_clusters(n, clusters)
     h, information = likelihoods(coordinates, covariances, prior_variance)
     scale = coordinates.var(axis=0) + np.einsum("iqq->q", covariances) / n
     rng = np.random.default_rng([seed, n])
     used = np.sort(rng.permutation(n)[:_FIT_MOST])
     rows = [used[half[used] == k] for k in (1, 2)]
     most = clusters or max(1, min(most_clusters, min(map(len, rows)) // _FEWEST))
-    counts = range(1, most + 1) if clusters is None else [clusters]
+    counts = range(1, most + 1) if clusters is None else sorted({1, most})
     halves, held_out = [], []
     for count in counts:
         pair = [fit_mixture(h[r], information[r], count, scale, seed=seed) for r in rows]
@@ -366,7 +383,7 @@ def landscape(
         halves.append(pair)
         held_out.append(np.concatenate(logs))
     gain = np.array(held_out) - held_out[0]
-    chosen = _fewest(np.array(held_out))
+    chosen = _fewest(np.array(held_out)) if clusters is None else len(counts) - 1
     trials = pd.DataFrame(
         {
             "clusters": list(counts),

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from verglas.errors import InputError
-from verglas.heterogeneity.components import mean_model
+from verglas.heterogeneity.components import ComponentModel, mean_model
 from verglas.heterogeneity.fixed_classes import fit_classes
+from verglas.heterogeneity.latent import latent_posterior
 from verglas.heterogeneity.linear import LinearSums, fold, products, solve
 from verglas.heterogeneity.posed import PosedImages
 from verglas.types import Map
@@ -50,7 +51,8 @@ def bootstrap_variance(
 
     with :math:`V_b` a map of draw b and :math:`N_b` one of images of noise, with the CTFs and poses of the data and of
     such power that both variances agree outside the particle (Penczek et al. 2006, J. Struct. Biol. 154, 168-183).
-    Maps are of residuals, images less projections of the mean map, so that an uneven choice of views does not count.
+    Maps are of residuals, images less projections of the mean map at each one's contrast, so that an uneven choice of
+    views does not count.
 
     Parameters
     ----------
@@ -87,7 +89,7 @@ def bootstrap_variance(
     for begin in range(0, draws, _AT_A_TIME):
         count = min(_AT_A_TIME, draws - begin)
         weights = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(count)], axis=1)
-        made = _drawn_maps(posed, mean.volumes[:1], mean.sigma2, weights.astype(np.float64), rng)
+        made = _drawn_maps(posed, mean, weights.astype(np.float64), rng)
         for kind in (0, 1):
             moments[kind, 0] += made[kind].sum(axis=0, dtype=np.float64)
             moments[kind, 1] += np.square(made[kind], dtype=np.float64).sum(axis=0)
@@ -106,27 +108,30 @@ def bootstrap_variance(
 
 
 def _drawn_maps(
-    posed: PosedImages, mean: Float32Array, sigma2: FloatArray, weights: FloatArray, rng: np.random.Generator
+    posed: PosedImages, mean: ComponentModel, weights: FloatArray, rng: np.random.Generator
 ) -> list[Float32Array]:
     """Maps (draws, N, N, N) of residuals, and of noise in their place."""
     count = weights.shape[1]
     both = [LinearSums.zeros(posed, count, mixed=False) for _ in range(2)]
     diagonal = np.arange(count)
-    root = np.sqrt(sigma2)
-    for made in products(posed, mean, sigma2, np.arange(len(posed))):
+    root, contrasts = np.sqrt(mean.sigma2), mean.contrasts
+    for made in products(posed, mean.volumes[:1], mean.sigma2, np.arange(len(posed))):
         batch, w = made.batch, weights[made.batch.rows]
+        a = latent_posterior(made.gram, made.cross, contrasts).first
         second = np.zeros((len(w), count, count))
-        second[:, diagonal, diagonal] = w
+        second[:, diagonal, diagonal] = w * a**2
         scale = np.sqrt(batch.shell_weight[:, posed.pixel_shells] * posed.pixel_weights.astype(np.float32))
         residual = np.zeros_like(batch.images)
-        residual.reshape(len(batch), -1)[:, posed.pixels] = (made.images - made.slices[:, 0]) / scale
+        residual.reshape(len(batch), -1)[:, posed.pixels] = (
+            made.images - a.astype(np.float32) * made.slices[:, 0]
+        ) / scale
         # E |n|^2 is sigma^2: half of it each in the real and the imaginary part.
         drawn = rng.standard_normal((*made.images.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
         size = root[posed.group[batch.rows]][:, posed.pixel_shells] / np.sqrt(2)
         noise = np.zeros_like(batch.images)
         noise.reshape(len(batch), -1)[:, posed.pixels] = drawn * size.astype(np.float32)
         for sums, images in zip(both, (residual, noise), strict=True):
-            sums.add(posed, replace(batch, images=images), w, second, [posed.radius] * count)
+            sums.add(posed, replace(batch, images=images), w * a, second, [posed.radius] * count)
     for sums in both:
         fold(posed, sums)
     return [solve(posed, sums, None) for sums in both]

@@ -47,7 +47,7 @@ class Variability:
     components : list of Map
         Of unit norm, the largest variance first.
     eigenvalues : (k,) float64
-        Variance of the coordinates along each.
+        Variance along each of the normal prior of the coordinates; theirs is larger, as components are regularised.
     coordinates : (n, k) float64
         Of every particle: posterior mean, in units in which a map is ``mean + sum_q z_q components[q]``.
     covariances : (n, k, k) float64
@@ -160,14 +160,21 @@ class Variability:
 
     @property
     def deviation(self) -> Map:
-        r"""Standard deviation of every voxel over the particles, :math:`\sqrt{\sum_q \lambda_q U_q^2}`.
+        r"""Standard deviation of every voxel over the particles, :math:`\sqrt{\sum_{qp} S_{qp} U_q U_p}`.
 
-        By maximum likelihood (in the manner of Zheng, Wang and Doerschuk 2012, J. Opt. Soc. Am. A 29, 959): noise and
-        what the views leave open are not in it, and it is 0 where nothing varies.
+        S is the most likely covariance of the coordinates (in the manner of Zheng, Wang and Doerschuk 2012, J. Opt.
+        Soc. Am. A 29, 959), not the eigenvalues, which regularisation makes small. Noise and what the views leave open
+        are not in it, and it is 0 without components.
         """
         variance = np.zeros(self.mean.data.shape)
-        for value, component in zip(self.eigenvalues, self.components, strict=True):
-            variance += value * np.square(component.data, dtype=np.float64)
+        some = np.flatnonzero(self.eigenvalues > 0)
+        if len(some):
+            z, spread = self.coordinates[:, some], self.covariances[:, some][:, :, some]
+            one = landscape(z, spread, self.eigenvalues[some], self.posed.half, clusters=1, seed=self.settings.seed)
+            root = np.linalg.cholesky(one.mixture.covariances[0])
+            for column in root.T:
+                way = sum(value * self.components[q].data for value, q in zip(column, some, strict=True))
+                variance += np.square(way)
         return self.mean.with_data(np.sqrt(variance).astype(np.float32))
 
     def trajectory(self, component: int = 0, count: int = 7) -> tuple[FloatArray, list[Map]]:

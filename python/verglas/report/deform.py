@@ -154,5 +154,8 @@ def particles_page(
         sections.append(Section(f"Motion {k + 1}", "From the 5th to the 95th percentile of the particles.", blocks))
     sections.append(Section("Maps that turn", "", [viewer_block(states)]))
     sections.append(settings_section(settings))
-    numbers = {"particles": str(made["particles"]), "pseudo-atoms": str(made["atoms"]), "ways": str(made["ways"])}
+    numbers = {"particles": str(made["particles"])}
+    if made["excluded"]:
+        numbers["set aside (excluded.csv)"] = str(made["excluded"])
+    numbers |= {"pseudo-atoms": str(made["atoms"]), "ways": str(made["ways"])}
     return Page("verglas deform", summary, numbers, sections, footer)

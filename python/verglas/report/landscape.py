@@ -14,13 +14,13 @@ _MOST_KT = 6.0
 _MOST_POINTS = 3000
 _WORDS = (
     "The density of the coordinates, freed of every particle's own uncertainty, as a mixture of Gaussians whose number "
-    "is the smallest that particles of the other half set do not refute by one standard error. Free energy is -ln of "
-    "it, in kT, 0 where it is largest; its error is half the difference between the half sets, of chance alone. "
-    "Clusters are the Gaussians: one long valley may take several."
+    "is the one asked for, or the smallest that particles of the other half set do not refute by one standard error. "
+    "Free energy is -ln of it, in kT, 0 where it is largest; its error is half the difference between the half sets, "
+    "of chance alone. Clusters are the Gaussians: one long valley may take several."
 )
 
 
-def landscape_section(land: Landscape, coordinates: FloatArray, path: FloatArray) -> Section:
+def landscape_section(land: Landscape, coordinates: FloatArray, path: FloatArray, no_maps: str = "") -> Section:
     """Clusters, free energy along the first coordinate, or over the first two, and the path.
 
     Parameters
@@ -30,6 +30,8 @@ def landscape_section(land: Landscape, coordinates: FloatArray, path: FloatArray
         Of the particles.
     path : (m, q) float64
         Points of the way across.
+    no_maps : str
+        Why there are no maps along it, if so.
     """
     count = np.bincount(land.cluster, minlength=land.clusters + 1)[1:]
     rows = [
@@ -43,9 +45,10 @@ def landscape_section(land: Landscape, coordinates: FloatArray, path: FloatArray
     if coordinates.shape[1] == 1:
         shown = charts_block([free_energy_chart(land)])
     else:
-        words = "Free energy over the first two coordinates, particles as points, the path as a line"
-        shown = Picture(free_energy_picture(land, coordinates, path), words)
-    return Section("Landscape", _WORDS, [shown, clusters, Table(head, tried)])
+        legend = "Free energy over the first two coordinates, particles as points, the path as a line"
+        shown = Picture(free_energy_picture(land, coordinates, path), legend)
+    words = f"{_WORDS} There are no maps along the path: {no_maps}." if no_maps else _WORDS
+    return Section("Landscape", words, [shown, clusters, Table(head, tried)])
 
 
 def free_energy_chart(land: Landscape) -> Chart:

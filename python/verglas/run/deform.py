@@ -25,11 +25,14 @@ from verglas.heterogeneity.deform import (
     structmap,
     zernike_ways,
 )
+from verglas.image import find_unusable_images
 from verglas.io import read_map, read_particles, write_csv, write_json, write_map, write_particles, write_text
+from verglas.optics import for_job
 from verglas.report import deform as pages
 from verglas.report.html import Page, render
 from verglas.run.live_page import footer_text
 from verglas.run.numbered_files import remove_numbered
+from verglas.run.set_aside import set_aside_sentence, write_set_aside
 from verglas.run.tenure import Tenure, now_text, tenure
 from verglas.simulate import Model, density
 from verglas.types import Map, Particles
@@ -39,6 +42,7 @@ _STATES = 5
 _PERCENTILES = (5.0, 95.0)
 _CUTOFF = 2.5  # spacings of the atoms
 _WIDTH = 0.6
+_CHUNK = 1024  # images that are looked at together
 _PRIOR_A = 3.0  # of Zernike amplitudes, where none is given
 
 
@@ -77,8 +81,10 @@ def deform_files(job: DeformJob, *, listener: ListenerChoice = "screen") -> dict
     Raises
     ------
     InputError
-        One map without particles, several with them.
+        One map without particles, several with them, one map twice; no image that can be used.
     """
+    if twice := sorted({str(p) for p in job.maps if job.maps.count(p) > 1}):
+        raise InputError(f"deform: {twice[0]} is given more than once; expected each map once")
     if (job.particles is None) != (len(job.maps) > 1):
         raise InputError(
             f"deform: {len(job.maps)} maps and {'no' if job.particles is None else 'a file of'} particles; expected "
@@ -193,7 +199,8 @@ def _atoms_of(volume: Map, how: DeformSettings) -> _Atoms:
 def _particles(job: DeformJob, volume: Map, held: Tenure) -> tuple[dict[str, Any], Page]:
     how = job.settings
     assert job.particles is not None
-    given = read_particles(job.particles, stack=job.stack)
+    everything = read_particles(job.particles, stack=job.stack)
+    given, excluded = _usable(everything, held)
     atoms = _atoms_of(volume, how)
     held.say(f"{len(atoms.mass)} pseudo-atoms of {volume.pixel_size_A:g} A voxels, {len(atoms.modes.vectors)} ways")
     aligned = align_modes(
@@ -207,9 +214,9 @@ def _particles(job: DeformJob, volume: Map, held: Tenure) -> tuple[dict[str, Any
         prior_A=atoms.prior_A,
         threads=job.threads,
     )
-    ways, along, errors = _shown_ways(aligned, atoms, how)
+    middle, ways, along, errors = _shown_ways(aligned, atoms, how)
     states = {
-        f"motion{k + 1}_state{s}": _state(volume, atoms, way * value)
+        f"motion{k + 1}_state{s}": _state(volume, atoms, middle + way * value)
         for k, (way, column) in enumerate(zip(ways, along.T, strict=True))
         for s, value in enumerate(_values_along(column), 1)
     }
@@ -217,9 +224,11 @@ def _particles(job: DeformJob, volume: Map, held: Tenure) -> tuple[dict[str, Any
     for name, one in states.items():
         write_map(job.out / f"{name}.mrc", one)
     write_particles(job.out / "particles.star", _with_motions(given, aligned, along, errors))
+    write_set_aside(job.out, everything, excluded)
     made = {
         "kind": "particles",
         "particles": len(given),
+        "excluded": len(excluded),
         "basis": how.basis,
         "ways": len(atoms.modes.vectors),
         "atoms": len(atoms.mass),
@@ -230,20 +239,38 @@ def _particles(job: DeformJob, volume: Map, held: Tenure) -> tuple[dict[str, Any
     return made, pages.particles_page(made, states, along, errors, asdict(how), footer_text())
 
 
+def _usable(given: Particles, held: Tenure) -> tuple[Particles, dict[int, str]]:
+    """Particles whose images can be used, and the reasons of those that are set aside."""
+    if given.source is None or given.poses is None:
+        missing = "images" if given.source is None else "poses"
+        raise InputError(f"{given.where}: deform needs {missing}, and these particles have none")
+    excluded = dict(for_job(given, "deform").optics.unusable())
+    for begin in range(0, len(given), _CHUNK):
+        bad = find_unusable_images(given.images(slice(begin, begin + _CHUNK)))
+        excluded.update({begin + i: reason for i, reason in bad.items()})
+    kept = np.setdiff1d(np.arange(len(given)), list(excluded))
+    if not len(kept):
+        raise InputError(f"{given.where}: deform: no particle can be used ({set_aside_sentence(excluded)})")
+    if excluded:
+        held.note("set_aside", set_aside_sentence(excluded))
+    return given[kept] if excluded else given, excluded
+
+
 def _shown_ways(
     aligned: FlexibleAlignment, atoms: _Atoms, how: DeformSettings
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Ways (k, n, 3) of a root mean square of 1 A, and each particle's place along them with its error, A.
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Mean way (n, 3), ways (k, n, 3) of a root mean square of 1 A, each particle's place along them, its error; A.
 
-    Normal modes as they are; of Zernike amplitudes the principal components.
+    Normal modes as they are, from the map at rest; of Zernike amplitudes the principal components, from their mean.
     """
     values, vectors, root = aligned.amplitudes_A, atoms.modes.vectors, atoms.root
     if how.basis == "modes":
-        return vectors * root, values / root, aligned.errors_A / root
+        return np.zeros(vectors.shape[1:]), vectors * root, values / root, aligned.errors_A / root
     middle = values.mean(axis=0)
     axes = np.linalg.svd(values - middle, full_matrices=False)[2][: how.modes]
     errors = np.sqrt(np.square(aligned.errors_A) @ np.square(axes).T)
-    return np.tensordot(axes, vectors, 1) * root, (values - middle) @ axes.T / root, errors / root
+    ways = np.tensordot(axes, vectors, 1) * root
+    return np.tensordot(middle, vectors, 1), ways, (values - middle) @ axes.T / root, errors / root
 
 
 def _values_along(column: FloatArray) -> FloatArray:

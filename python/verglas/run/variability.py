@@ -12,6 +12,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.heterogeneity import Landscape, Variability, VariabilitySettings, variability
+from verglas.heterogeneity.landscape import check_clusters
 from verglas.io import (
     atomic_path,
     read_map,
@@ -59,8 +60,14 @@ def variability_files(
         Clusters of the coordinates; by default as many as held-out particles ask for.
     threads : int, optional
     listener : Listener, "screen" or None
+
+    Raises
+    ------
+    InputError
+        More clusters than the particles allow, or what :func:`verglas.variability` refuses.
     """
     given = read_particles(particles, stack=stack)
+    check_clusters(len(given), clusters)
     with shown_to(listener) as heard, tenure(out, "variability", heard) as held:
         held.write(state="running", n_particles=len(given))
         inside = None if mask is None else read_map(mask)
@@ -106,6 +113,7 @@ class _Spread:
     land: Landscape
     path: FloatArray
     maps: list[tuple[Map, float]]
+    no_maps: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -116,28 +124,34 @@ class _Spread:
             "cluster_trials": self.land.trials.to_dict("records"),
             "path": self.path.tolist(),
             "path_particles": [number for _, number in self.maps],
+            "path_without_maps": self.no_maps,
         }
 
 
-def _spread(made: Variability, clusters: int | None, held: Tenure) -> _Spread:
-    land = made.landscape(clusters)
-    path = land.path(*land.ends(), count=_TRAJECTORY)
-    maps = []
+def _spread(made: Variability, clusters: int | None, held: Tenure) -> _Spread | None:
     try:
-        maps = [made.neighbours_map(z) for z in path]
+        land = made.landscape(clusters)
+    except InputError as few:  # too many were set aside: mean and components are worth keeping
+        held.note("landscape", f"no landscape: {few}")
+        return None
+    path = land.path(*land.ends(), count=_TRAJECTORY)
+    try:
+        return _Spread(land, path, [made.neighbours_map(z) for z in path])
     except InputError as few:
         held.note("path", f"no maps along the path: {few}")
-    return _Spread(land, path, maps)
+        return _Spread(land, path, [], str(few))
 
 
 def _write_spread(folder: Path, made: Variability, spread: _Spread | None) -> None:
     count = 0 if spread is None or spread.land.clusters == 1 else spread.land.clusters
     remove_numbered(folder, r"particles_cluster(?P<number>\d+)\.star", count)
     remove_numbered(folder, r"path_state(?P<number>\d+)\.mrc", 0 if spread is None else len(spread.maps))
-    if spread is None:
+    if made.n_components:
+        write_map(folder / "deviation.mrc", made.deviation)
+    else:
         (folder / "deviation.mrc").unlink(missing_ok=True)
+    if spread is None:
         return
-    write_map(folder / "deviation.mrc", made.deviation)
     for number, (volume, _) in enumerate(spread.maps, 1):
         write_map(folder / f"path_state{number}.mrc", volume)
     everyone = with_coordinates(made, spread.land)
@@ -176,5 +190,5 @@ def _write(folder: Path, made: Variability, spread: _Spread | None) -> None:
         "settings": asdict(made.settings),
     }
     write_json(folder / "variability.json", record | summary(made) | ({} if spread is None else spread.as_dict()))
-    shown = None if spread is None else landscape_section(spread.land, made.coordinates, spread.path)
+    shown = None if spread is None else landscape_section(spread.land, made.coordinates, spread.path, spread.no_maps)
     write_text(folder / "report.html", render(variability_page(made, asdict(made.settings), footer_text(), shown)))

@@ -26,6 +26,7 @@ from verglas.types.arrays import Complex64Array, FloatArray, IntArray
 from verglas.types.convert import ParticlesLike, particles_of
 
 _BATCH_VALUES = 1 << 22  # of the waves of all atoms of a batch
+_SLOPE_VALUES = 1 << 24  # of the derivatives of a batch: of many ways they are larger than the waves
 _STEPS = 15
 _STILL_A = 0.01
 _STUCK = 1e6  # damping at which no step is left
@@ -161,7 +162,8 @@ def align_modes(
         raise InputError(f"align_modes: expected a positive prior_A, got {prior_A}")
     fit = ImageFit(work, modes, weight, width_A, resolution_A, n_modes, refine_poses, threads)
     fit.prior_A = np.inf if prior_A is None else prior_A
-    step = max(1, _BATCH_VALUES // (len(weight) * len(fit.waves.ky)))
+    slopes = 2 * (n_modes + _POSE) * max(len(weight), len(fit.waves.kx_used))
+    step = max(1, min(_BATCH_VALUES // (len(weight) * len(fit.waves.ky)), _SLOPE_VALUES // slopes))
     parts = [fit.run(np.arange(b, min(b + step, len(work)))) for b in range(0, len(work), step)]
     joined = [np.concatenate(values) for values in zip(*(p[:5] for p in parts), strict=True)]
     amplitudes, errors, angles, shifts, scale = joined
