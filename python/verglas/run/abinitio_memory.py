@@ -19,9 +19,10 @@ from verglas.search.grid_step import images_at_a_time, wide_diameter_px
 from verglas.search.problem import Problem
 from verglas.search.step import Step
 
-# Measured by bench/bench_memory.py: the interpreter with its libraries, and what a page takes while it is drawn.
+# Measured in processes of their own (tests/test_memory_plan.py): the interpreter with its libraries; what a page takes
+# while it is drawn, matplotlib included, at 96, 128 and 192 px.
 _BASE_BYTES = 0.18e9
-_PAGE_BYTES = 0.04e9
+_PAGE_BYTES = 0.065e9
 _PAIRS = 2  # of sums: those of a mini-batch, and the running mean
 _SUM_BYTES = 24
 # Of a voxel at the particles' own box: the map, its transforms while the box is changed, and the copy that is drawn.
@@ -101,7 +102,7 @@ def plan_memory(
 
 
 def _search_bytes(problem: Problem, step: Step, classes: int) -> float:
-    """Images of a batch, lists of their candidates, slices of the references with their sums, what threads hold."""
+    """Images of a batch, their lists where posteriors are broad, slices of the references, sums, what threads hold."""
     listed = images_at_a_time(problem, step, LIMITS, classes)
     searched = replace(problem, batch=min(listed, len(problem)))
     lists = LISTED_BYTES * searched.batch * min(LIMITS.max_candidates, classes * count_poses(problem, step))
