@@ -19,10 +19,10 @@ class LearnedDenoiser(LocalWiener):
     """The prior: as :class:`LocalWiener`, where the network of ``local-resolution --method network`` says so, too.
 
     The windowed FSC of a place is beyond chance also where well ordered density beside it shines in; the network,
-    trained on phantoms with planted resolutions, has learned what that looks like. It only takes
-    places their own gain: they join the rest of the molecule, whose shared gain rises by their agreement. It gives no
-    density of its own: what comes out is each half map's bands times gains of at most Wiener's. What it says is the
-    same whichever half is called the first and holds no phases.
+    trained on phantoms with planted resolutions, has learned what that looks like. It only takes from places the gain
+    of their own: they join the rest of the molecule, whose shared gain rises by their agreement. It gives no density of
+    its own: what comes out is each half map's bands times gains of at most Wiener's. What it says is the same whichever
+    half is called the first and holds no phases.
     """
 
     name: str = "denoise"
