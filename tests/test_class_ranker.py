@@ -15,6 +15,7 @@ from verglas import simulate
 from verglas.classification import class_descriptors, rank_classes, select_ranked
 from verglas.classification.ranking import particle_scores, ranker_weights
 from verglas.io import write_stack, write_star
+from verglas.run.select import select_automatically
 
 BOX = 48
 
@@ -85,6 +86,22 @@ def test_what_is_missing_is_named():
         class_descriptors(averages(), table(), particles().drop(columns="rlnLogLikeliContribution"))
     with pytest.raises(vg.InputError, match="2 averages, but a class 4"):
         class_descriptors(averages()[:2], table(), particles())
+    with pytest.raises(vg.InputError, match="holds no class"):
+        class_descriptors(averages(), table().iloc[:0], particles())
+    for column, value in (("rlnLogLikeliContribution", np.nan), ("rlnClassNumber", -1)):
+        rows = particles()
+        rows.loc[6, column] = value
+        with pytest.raises(vg.InputError, match=f"1 particles have no usable {column}, the first is 7"):
+            class_descriptors(averages(), table(), rows)
+
+
+def test_an_average_without_signal_has_no_chance_and_one_that_is_not_finite_is_named():
+    images = np.random.default_rng(0).standard_normal((4, 16, 16))
+    images[2] = 1.0
+    assert rank_classes(images, table(), particles())[3] == 0
+    images[1, 3, 3] = np.nan
+    with pytest.raises(vg.InputError, match="the average of class 2"):
+        rank_classes(images, table(), particles())
 
 
 def test_scores_follow_the_chance_of_the_class_and_stay_within_0_and_1():
@@ -139,6 +156,10 @@ def test_the_command_ranks_and_scores(classified, capsys):
     assert main(arguments, capsys)[0] == 0
     assert set(vg.read_particles(out).table["rlnClassNumber"]) == {1, 3}
     assert main([*by_number, "best"], capsys)[0] == 2
+    unknown = vg.read_particles(classified / "particles.star").with_columns(rlnClassNumber=9)
+    vg.write_particles(classified / "other.star", unknown)
+    with pytest.raises(vg.InputError, match="particles are in class 9"):
+        select_automatically(classified / "other.star", classified / "classes.star", ranker="learned")
     (classified / "averages.mrcs").unlink()
     status, _, error = main(arguments, capsys)
     assert status == 1

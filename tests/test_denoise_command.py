@@ -63,6 +63,11 @@ def test_what_does_not_go_together_is_named(sums, capsys):
     (folder / "b_ODD.mrc").unlink()
     with pytest.raises(vg.InputError, match=r"there is no file .*b_ODD\.mrc"):
         find_pairs([folder])
+    (folder / "b_ODD.mrc").write_bytes(b"")
+    (folder / "b_EVN.mrc").rename(folder / "kept")
+    with pytest.raises(vg.InputError, match=r"there is no file .*b_EVN\.mrc"):
+        find_pairs([folder])
+    (folder / "kept").rename(folder / "b_EVN.mrc")
     with pytest.raises(vg.InputError, match="neither"):
         find_pairs([folder / "a.mrc"])
     write_micrograph(folder / "b_ODD.mrc", vg.Micrograph(np.zeros((160, 200), np.float32), 3.0))

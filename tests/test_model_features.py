@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import gemmi
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 from command_line import main
 
 import verglas as vg
-from verglas.assessment import element_z, fsc_q, secondary_structure, side_chain_z
+from verglas.assessment import atom_statistics, debye_power, element_z, fsc_q, secondary_structure, side_chain_z
+from verglas.assessment.fsc_q import FscQ
 from verglas.assessment.model_density import model_density
+from verglas.assessment.model_tables import ModelTables
 from verglas.io import read_atoms, read_csv
+from verglas.report.map_model import map_model_page
 from verglas.types.atoms import Atoms
 
 
@@ -175,3 +179,113 @@ def test_model_statistics_command(data_dir, tmp_path, capsys):
     status, _, said = main(["model-statistics", str(source), "--out", str(table)], capsys)
     assert status == 1
     assert "two or more" in said
+
+
+def test_residues_that_differ_by_their_insertion_code_are_two(haemoglobin, tmp_path):
+    atoms, volume = haemoglobin
+    own = atoms.take((atoms.residue_numbers >= 98) & (atoms.residue_numbers <= 102))
+    first = own.residue_numbers == 100  # two leucines follow one another
+    assert set(own.residue_names[first | (own.residue_numbers == 101)]) == {"LEU"}
+    lines = [
+        f"ATOM  {i + 1:5d}  {name:<3s} {kind} A{100 if number == 101 else number:4d}{'A' if number == 101 else ' '}   "
+        f"{x:8.3f}{y:8.3f}{z:8.3f}  1.00 40.00          {element:>2s}\n"
+        for i, (name, kind, number, element, (x, y, z)) in enumerate(
+            zip(own.names, own.residue_names, own.residue_numbers, own.elements, own.xyz_A, strict=True)
+        )
+    ]
+    (tmp_path / "model.pdb").write_text("".join(lines))
+    read = read_atoms(tmp_path / "model.pdb")
+    assert read.residues.tolist() == own.residues.tolist()
+    assert set(read.insertion_codes) == {"", "A"}
+    np.testing.assert_allclose(side_chain_z(volume, read), side_chain_z(volume, own), atol=0.02)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A map and a model of forty atoms on disk; half maps with a change of theirs."""
+    rng = np.random.default_rng(3)
+    xyz = rng.uniform(12, 30, (40, 3))
+    lines = [
+        f"ATOM  {i + 1:5d}  CA  ALA A{i:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00 40.00           C\n"
+        for i, (x, y, z) in enumerate(xyz)
+    ]
+    (tmp_path / "model.pdb").write_text("".join(lines))
+
+    def write(shape, signal=1.0, pixel_size_A=1.5, origin_A=(0, 0, 0)):
+        truth = model_density(read_atoms(tmp_path / "model.pdb"), vg.Map(np.zeros(shape), 1.5))
+        noise = truth.data.std() * rng.normal(size=(2, *shape))
+        vg.write_map(tmp_path / "map.mrc", truth.with_data(truth.data + noise.mean(axis=0)))
+        for name, one in zip(("half1", "half2"), noise, strict=True):
+            vg.write_map(tmp_path / f"{name}.mrc", vg.Map(signal * truth.data + one, pixel_size_A, origin_A))
+        return [str(tmp_path / name) for name in ("map.mrc", "model.pdb")] + [
+            "--half1",
+            str(tmp_path / "half1.mrc"),
+            "--half2",
+            str(tmp_path / "half2.mrc"),
+            "--out",
+            str(tmp_path / "check"),
+        ]
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"shape": (28, 30, 28)}, "no cubes"),
+        ({"shape": (28, 28, 28), "origin_A": (-21.0, -21, -21)}, "origins of map and half maps lie 21.00 A apart"),
+        ({"shape": (28, 28, 28), "signal": 0.0}, "agree at no scale"),
+    ],
+)
+def test_half_maps_that_tell_nothing_leave_the_rest_and_are_named(small, changes, said, tmp_path, capsys):
+    status, printed, _ = main(["map-model", *small(**changes)], capsys)
+    assert status == 0
+    assert said in printed
+    record = json.loads((tmp_path / "check" / "map_model.json").read_text())
+    assert record["q_mean"] > 0.5
+    assert (record["fsc_q"] is None) == (record["fsc_q_missing"] is not None) == ("signal" not in changes)
+    assert said in (tmp_path / "check" / "report.html").read_text()
+
+
+def test_half_maps_of_another_pixel_size_or_one_map_twice_are_refused(small, capsys):
+    order = small((28, 28, 28), pixel_size_A=1.0)
+    status, _, said = main(["map-model", *order], capsys)
+    assert status == 1
+    assert "half1.mrc has a pixel size of 1 A" in said
+    order = small((28, 28, 28))
+    order[5] = order[3]
+    status, _, said = main(["map-model", *order], capsys)
+    assert status == 1
+    assert "identical" in said
+
+
+def test_the_page_says_in_words_what_has_no_number(small, tmp_path):
+    order = small((28, 28, 28))
+    volume = vg.read_map(order[0])
+    fit = vg.map_model(volume, read_atoms(order[1]))
+    nothing = np.full(len(fit.atoms), np.nan)
+    none = replace(fit, q=nothing, fsc_masked=np.zeros_like(fit.fsc_masked))
+    page = map_model_page(none, ModelTables.of(none, volume, FscQ(nothing, nothing)))
+    assert "No atom has a Q-score" in page
+    assert "Map and model agree at no scale" in page
+
+
+def test_models_of_one_atom_and_of_none_that_is_occupied(tmp_path, capsys):
+    line = "ATOM      1  CA  ALA A   1       8.000   8.000   8.000  {}.00 40.00           C\n"
+    for occupancy in (0, 1):
+        (tmp_path / f"{occupancy}.pdb").write_text(line.format(occupancy))
+    status, printed, _ = main(["model-statistics", str(tmp_path / "1.pdb"), "--json"], capsys)
+    assert status == 0
+    assert json.loads(printed)["models"][0]["radius_of_gyration_guinier_A"] is None
+    status, _, said = main(["model-statistics", str(tmp_path / "0.pdb")], capsys)
+    assert status == 1
+    assert "no atom of 0.pdb has an element and an occupancy above 0" in said
+
+
+def test_debyes_sum_is_that_of_all_pairs_however_many_are_held_at_once(monkeypatch):
+    rng = np.random.default_rng(5)
+    xyz, weight, s = rng.uniform(0, 30, (50, 3)), rng.uniform(1, 8, 50), np.array([0.0, 0.02, 0.1])
+    distance = np.linalg.norm(xyz[:, None] - xyz, axis=-1)
+    truth = [(weight[:, None] * weight * np.sinc(2 * one * distance)).sum() for one in s]
+    monkeypatch.setattr(atom_statistics, "_PAIRS", 7 * 50)
+    np.testing.assert_allclose(debye_power(xyz, s, weight), truth, rtol=1e-3)

@@ -52,6 +52,7 @@ def test_bad_maps_are_refused():
     for data, mask, said in (
         (volume.data[:-2], None, "expected a cube"),
         (np.full((32, 32, 32), np.nan), None, "not finite"),
+        (np.ones((32, 32, 32)), np.pad(np.ones((8, 8, 8)), 12), "constant"),
         (volume.data, np.ones((64, 64, 64)), "too tight"),
         (volume.data, 0.3 * inside, "at least 0.5"),
     ):

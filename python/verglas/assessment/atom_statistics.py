@@ -85,8 +85,10 @@ def debye_power(
     step = max(1, _PAIRS // len(xyz))
     for start in range(0, len(xyz), step):
         rows = slice(start, start + step)
-        bins = (cdist(xyz[rows], xyz) / _PAIR_BIN_A + 0.5).astype(np.int64)
-        pairs += np.bincount(bins.ravel(), (w[rows, None] * w).ravel(), minlength=len(pairs))
+        bins = (cdist(xyz[rows], xyz[start:]) / _PAIR_BIN_A + 0.5).astype(np.int64)
+        weight = w[rows, None] * w[start:]
+        weight[:, step:] *= 2  # these pairs come once, those of the rows with each other twice
+        pairs += np.bincount(bins.ravel(), weight.ravel(), minlength=len(pairs))
     known = np.flatnonzero(pairs)
     return np.asarray(np.sinc(2 * s[:, None] * known * _PAIR_BIN_A) @ pairs[known])
 
@@ -214,5 +216,6 @@ def _weighted(xyz_A: npt.ArrayLike, weights: npt.ArrayLike | None, job: str) -> 
         raise InputError(f"{job}: expected positions of shape (n, 3), got {xyz.shape}")
     w = np.ones(len(xyz)) if weights is None else np.asarray(weights, np.float64)
     if w.shape != (len(xyz),) or not w.sum() > 0:
-        raise InputError(f"{job}: expected {len(xyz)} weights of a positive sum, got shape {w.shape}")
+        got = f"shape {w.shape}" if w.shape != (len(xyz),) else f"a sum of {w.sum():g}"
+        raise InputError(f"{job}: expected {len(xyz)} weights of a positive sum, got {got}")
     return xyz, w

@@ -12,6 +12,8 @@ from verglas._screen import ListenerChoice
 from verglas.assessment.local_resolution import local_resolution
 from verglas.assessment.model_density import model_density, near_atoms
 from verglas.assessment.q_score import sample
+from verglas.errors import InputError
+from verglas.types import Map
 from verglas.types.arrays import FloatArray
 from verglas.types.atoms import Atoms
 from verglas.types.convert import MapLike, map_of
@@ -20,6 +22,7 @@ from verglas.types.display import Shown
 _HALVES, _MODEL = 0.143, 0.5  # sqrt(2 F / (1 + F)) of 1/7 is 1/2: a perfect model crosses where the halves do
 _RADIUS_A = 3.0
 _EDGE_A = 6.0
+_APART_PX = 0.1  # of origins: headers round them
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,7 +109,8 @@ def fsc_q(
     Raises
     ------
     InputError
-        As :func:`local_resolution`, also where no atom lies inside the map.
+        As :func:`local_resolution`, also where no atom lies inside the map; maps of other origins, in one of which the
+        model would lie elsewhere.
 
     References
     ----------
@@ -127,6 +131,7 @@ def fsc_q(
     """
     first, second = map_of(half1, "fsc_q: half1"), map_of(half2, "fsc_q: half2")
     whole = first.with_data(0.5 * (first.data + second.data)) if volume is None else map_of(volume, "fsc_q: the map")
+    _check_frame(first, second, whole)
     near = near_atoms(atoms, first, _RADIUS_A)
     mask = first.with_data(masks.soft_edge(near, _EDGE_A / first.pixel_size_A))
     common: dict[str, Any] = {"threads": threads, "listener": listener}
@@ -136,3 +141,13 @@ def fsc_q(
         whole, density, mask, threshold=_MODEL, window_radius_A=of_halves.window_radius_A, **common
     )
     return FscQ(*(sample(local.map, atoms.xyz_A) for local in (of_halves, of_model)))
+
+
+def _check_frame(first: Map, second: Map, whole: Map) -> None:
+    """The model is put into the half maps by their origin, and read from the map by its own."""
+    apart_A = float(np.ptp([one.origin_A for one in (first, second, whole)], axis=0).max())
+    if apart_A > _APART_PX * first.pixel_size_A:
+        raise InputError(
+            f"fsc_q: the origins of map and half maps lie {apart_A:.2f} A apart, so that the model would lie elsewhere "
+            "in one of them; mend their headers"
+        )

@@ -161,6 +161,8 @@ def _regions(volume: Map, mask: MapLike | npt.ArrayLike | None, threads: int | N
         raise InputError(f"{name}: expected a cube, got shape {shape}")
     if bad := np.count_nonzero(~np.isfinite(volume.data)):
         raise InputError(f"{name}: the map holds {bad} values that are not finite numbers")
+    if not np.ptp(volume.data) > 0:
+        raise InputError(f"{name}: the map is constant")
     if mask is None:
         weight = solvent_mask(volume, threads=threads).data
     else:

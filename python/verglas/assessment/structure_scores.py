@@ -42,7 +42,7 @@ def side_chain_z(volume: MapLike, atoms: Atoms) -> FloatArray:
     volume : Map or path
         Any box; its ``origin_A`` says where it lies.
     atoms : Atoms
-        In the map's frame.
+        In the map's frame, without hydrogens.
 
     Returns
     -------

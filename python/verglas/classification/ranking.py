@@ -57,7 +57,8 @@ def class_descriptors(
     Raises
     ------
     InputError
-        A column is missing, averages of fewer than 16 pixels, or fewer than the classes.
+        A column is missing, no classes, averages of fewer than 16 pixels, fewer than the classes or with values that
+        are not finite, particles with a negative class number or a likelihood that is not finite.
     """
     images = np.asarray(averages, np.float64)
     _check(images, table, particles)
@@ -65,7 +66,7 @@ def class_descriptors(
     own = particles["rlnClassNumber"].to_numpy(np.int64)
     size = np.bincount(own, minlength=int(number.max()) + 1)[number]
     shown = (number != (-1 if empty_class is None else empty_class)) & (size > 0)
-    shown[shown] &= images[number[shown] - 1].any(axis=(1, 2))
+    shown[shown] &= images[number[shown] - 1].std(axis=(1, 2)) > 0
     if not shown.any():
         return pd.DataFrame(index=pd.Index([], name="class"))
     kept, count = table[shown], size[shown]
@@ -151,19 +152,38 @@ def particle_scores(particles: pd.DataFrame, chance: pd.Series[float]) -> FloatA
 
 def _check(images: FloatArray, table: pd.DataFrame, particles: pd.DataFrame) -> None:
     needed = (
-        (table, "table", ("class", "resolution_A", "signal", "offset")),
-        (particles, "particles", ("rlnClassNumber", "rlnMaxValueProbDistribution", "rlnLogLikeliContribution")),
+        (table, "table has", ("class", "resolution_A", "signal", "offset")),
+        (particles, "particles have", ("rlnClassNumber", "rlnMaxValueProbDistribution", "rlnLogLikeliContribution")),
     )
     for rows, name, columns in needed:
         missing = [column for column in columns if column not in rows]
         if missing:
-            raise InputError(f"class ranker: the {name} has no column {missing[0]}")
+            raise InputError(f"class ranker: the {name} no column {missing[0]}")
+    if not len(table):
+        raise InputError("class ranker: the table holds no class")
     if images.ndim != 3 or images.shape[1] != images.shape[2] or images.shape[1] < _LEAST_SIDE:
         raise InputError(
             f"class ranker: expected square averages of at least {_LEAST_SIDE} pixels, got shape {images.shape}"
         )
-    if len(table) and int(table["class"].max()) > len(images):
+    if int(table["class"].max()) > len(images):
         raise InputError(f"class ranker: {len(images)} averages, but a class {int(table['class'].max())}")
+    known = np.isfinite(images[table["class"].to_numpy(np.int64) - 1]).all(axis=(1, 2))
+    if not known.all():
+        number = table["class"].to_numpy(np.int64)[~known][0]
+        raise InputError(f"class ranker: the average of class {number} holds values that are not finite numbers")
+    _check_particles(particles)
+
+
+def _check_particles(particles: pd.DataFrame) -> None:
+    for name in ("rlnClassNumber", "rlnMaxValueProbDistribution", "rlnLogLikeliContribution"):
+        values = particles[name].to_numpy(float)
+        wrong = ~np.isfinite(values) if name != "rlnClassNumber" else ~(values >= 0)
+        if wrong.any():
+            first = int(np.flatnonzero(wrong)[0])
+            raise InputError(
+                f"class ranker: {int(wrong.sum())} particles have no usable {name}, the first is {first + 1} with "
+                f"{values[first]:g}"
+            )
 
 
 def _columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:

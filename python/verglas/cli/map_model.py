@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,9 @@ def map_model(
         typer.echo(f"fit: mean density at the atoms {placed['density_sd']:.2f} sd above the map's, {other}")
     typer.echo(f"Q-score {support.q_mean:.3f} (proteins at {support.resolution_A:.2f} A: {support.expected_q:.2f})")
     typer.echo("CC " + ", ".join(f"{name} {value:.3f}" for name, value in support.correlations.items()))
-    typer.echo(
-        f"d_model {support.d_model_A:.2f} A, d99 {support.d99_A:.2f} A, FSC 0.5 at {support.d_fsc_A(0.5):.2f} A, "
-        f"0.143 at {support.d_fsc_A(0.143):.2f} A"
-    )
+    at = [f"{d:.2f} A" if math.isfinite(d) else "no scale" for d in map(support.d_fsc_A, (0.5, 0.143))]
+    lengths = f"d_model {support.d_model_A:.2f} A, d99 {support.d99_A:.2f} A"
+    typer.echo(f"{lengths}, FSC 0.5 at {at[0]}, 0.143 at {at[1]}")
     for line in _features(record):
         typer.echo(line)
     for line in record["consistency"]:

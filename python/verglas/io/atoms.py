@@ -16,6 +16,7 @@ from verglas.io.atomic import atomic_path
 from verglas.types.atoms import Atoms
 
 PathLike = str | os.PathLike[str]
+_PLACE = 5  # column of number and insertion code
 
 
 def read_atoms(path: PathLike, *, water: bool = True) -> Atoms:
@@ -50,7 +51,7 @@ def read_atoms(path: PathLike, *, water: bool = True) -> Atoms:
     """
     structure = _structure(path)
     rows = [
-        (a.pos.tolist(), a.element.name, a.name, residue.name, chain.name, residue.seqid.num, a.occ, a.b_iso)
+        (a.pos.tolist(), a.element.name, a.name, residue.name, chain.name, residue.seqid, a.occ, a.b_iso)
         for chain in structure[0]
         for residue in _first_residues(chain)
         if water or not residue.is_water()
@@ -59,8 +60,11 @@ def read_atoms(path: PathLike, *, water: bool = True) -> Atoms:
     ]
     if not rows:
         raise FormatError(f"{path}: no atoms besides hydrogen" + ("" if water else " and water"))
-    columns: list[Any] = [np.array(column) for column in zip(*rows, strict=True)]
-    return replace(Atoms(*columns), name=os.path.basename(os.fspath(path)))
+    columns: list[Any] = list(zip(*rows, strict=True))
+    places = columns[_PLACE]
+    columns[_PLACE] = [place.num for place in places]
+    codes = [place.icode.strip() for place in places]
+    return replace(Atoms(*columns), name=os.path.basename(os.fspath(path)), insertion_codes=np.array(codes))
 
 
 def write_moved_model(source: PathLike, target: PathLike, matrix: list[list[float]], shift_A: list[float]) -> None:

@@ -106,12 +106,15 @@ def map_model_page(
         Shown with the model inside.
     """
     mean = fit.q_mean
+    quality = f"Mean Q-score {mean:.2f}" if np.isfinite(mean) else "No atom has a Q-score"
+    agree_A = fit.d_fsc_A(0.5)
+    agree = f"agree to {agree_A:.2f} Å" if np.isfinite(agree_A) else "agree at no scale"
     summary = (
-        f"Mean Q-score {mean:.2f}; maps of {fit.resolution_A:.2f} Å support {fit.expected_q:.2f} for proteins. "
-        f"Map and model agree to {fit.d_fsc_A(0.5):.2f} Å (FSC 0.5 about the atoms)."
+        f"{quality}; maps of {fit.resolution_A:.2f} Å support {fit.expected_q:.2f} for proteins. "
+        f"Map and model {agree} (FSC 0.5 about the atoms)."
     )
     numbers = {
-        "Q-score": f"{mean:.3f}",
+        "Q-score": f"{mean:.3f}" if np.isfinite(mean) else "none",
         "CC mask": f"{fit.correlations['mask']:.3f}",
         "d model": f"{fit.d_model_A:.2f} Å",
         "d 99": f"{fit.d99_A:.2f} Å",

@@ -104,7 +104,8 @@ def find_pairs(sums: Sequence[Path]) -> list[tuple[Path, Path]]:
     """
     even: dict[str, Path] = {}
     for given in sums:
-        found = sorted(given.rglob(f"*{EVEN}")) if given.is_dir() else [given]
+        # Both, so that an odd sum without its even one does not go unnoticed.
+        found = sorted(one for end in (EVEN, ODD) for one in given.rglob(f"*{end}")) if given.is_dir() else [given]
         for path in found:
             if path.name.endswith(ODD):
                 path = path.with_name(path.name.removesuffix(ODD) + EVEN)

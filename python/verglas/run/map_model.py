@@ -13,7 +13,8 @@ import numpy as np
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.assessment.fsc import fsc
-from verglas.assessment.fsc_q import fsc_q
+from verglas.assessment.fsc_q import FscQ, fsc_q
+from verglas.assessment.independence import refuse_one_map_twice
 from verglas.assessment.map_model import MapModel, MapModelSettings, consistency, map_model
 from verglas.assessment.model_tables import ModelTables
 from verglas.errors import InputError
@@ -21,6 +22,8 @@ from verglas.io import read_atoms, read_map, write_csv, write_json, write_moved_
 from verglas.map_geometry.model_fit import fit_atoms
 from verglas.report.map_model import map_model_page
 from verglas.types import Map
+
+_PIXEL_TOLERANCE = 1e-3  # of pixel sizes: headers round them
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") ->
     started = time.perf_counter()
     volume, atoms = read_map(job.map, job.pixel_size_A), read_atoms(job.model)
     halves = None if job.half_maps is None else _halves(job, volume)
-    own_A = None if halves is None else round(fsc(*halves, threads=job.threads).resolution_A(0.143), 3)
+    own_A = _own_resolution_A(halves, job.threads)
     placed: dict[str, Any] = {}
     if job.fit:
         with shown_to(listener) as heard:
@@ -93,7 +96,7 @@ def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") ->
             "runner_up_sd": round(put.runner_up, 3) if np.isfinite(put.runner_up) else None,
         }
     fit = map_model(volume, atoms, job.settings, threads=job.threads)
-    local = None if halves is None else fsc_q(*halves, fit.atoms, volume, threads=job.threads, listener=listener)
+    local, missing = _fsc_q(halves, fit, volume, job.threads, listener)
     tables = ModelTables.of(fit, volume, local)
     job.out.mkdir(parents=True, exist_ok=True)
     if job.fit:
@@ -103,13 +106,14 @@ def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") ->
         write_csv(job.out / f"{name}.csv", {str(column): table[column].to_numpy() for column in table})
     curves = {"map_model": fit.fsc, "map_model_masked": fit.fsc_masked}
     write_csv(job.out / "fsc.csv", {"frequency_per_A": fit.frequency_per_A, **curves})
-    said = [] if own_A is None else consistency(fit, own_A)
+    said = _said(fit, halves, own_A) + ([] if missing is None else [missing])
     record = {
         "verglas": __version__,
         "map": str(job.map),
         **fit.as_dict(),
         **tables.as_dict(),
         "half_map_resolution_A": own_A,
+        "fsc_q_missing": missing,
         "consistency": said,
         "fit": placed or None,
         "settings": asdict(job.settings),
@@ -129,4 +133,41 @@ def _halves(job: MapModelJob, volume: Map) -> tuple[Map, Map]:
         if half.data.shape != volume.data.shape:
             shapes = f"{half.data.shape} and {job.map} {volume.data.shape}"
             raise InputError(f"{path} has shape {shapes} (z, y, x): resample one")
+        if not np.isclose(half.pixel_size_A, volume.pixel_size_A, rtol=_PIXEL_TOLERANCE):
+            sizes = f"{half.pixel_size_A:g} A and {job.map} {volume.pixel_size_A:g} A"
+            raise InputError(f"{path} has a pixel size of {sizes}: resample one, or give --pixel-size")
+    refuse_one_map_twice(first.data, second.data, "map-model")
     return first, second
+
+
+def _is_cube(volume: Map) -> bool:
+    return len(set(volume.data.shape)) == 1
+
+
+def _own_resolution_A(halves: tuple[Map, Map] | None, threads: int | None) -> float | None:
+    """Of the half maps at FSC 0.143; None without, of boxes that are no cubes, and where they agree nowhere."""
+    if halves is None or not _is_cube(halves[0]):
+        return None
+    own_A = fsc(*halves, threads=threads).resolution_A(0.143)
+    return round(own_A, 3) if np.isfinite(own_A) else None
+
+
+def _said(fit: MapModel, halves: tuple[Map, Map] | None, own_A: float | None) -> list[str]:
+    if own_A is not None:
+        return consistency(fit, own_A)
+    nowhere = halves is not None and _is_cube(halves[0])
+    return ["The half maps agree at no scale (FSC 0.143): nothing tells what the map knows."] if nowhere else []
+
+
+def _fsc_q(
+    halves: tuple[Map, Map] | None, fit: MapModel, volume: Map, threads: int | None, listener: ListenerChoice
+) -> tuple[FscQ | None, str | None]:
+    """FSC-Q, or why half maps that were given have none: the rest is judged all the same."""
+    if halves is None:
+        return None, None
+    if not _is_cube(volume):
+        return None, f"No FSC-Q and no resolution of the half maps: they are no cubes, {volume.data.shape} (z, y, x)."
+    try:
+        return fsc_q(*halves, fit.atoms, volume, threads=threads, listener=listener), None
+    except InputError as error:
+        return None, f"No FSC-Q: {error}"

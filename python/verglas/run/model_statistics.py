@@ -42,7 +42,7 @@ def model_statistics(models: Sequence[Path], out: Path | None = None) -> dict[st
     Raises
     ------
     InputError
-        Models of other atoms, or a table asked for of one.
+        Models of other atoms or without occupied ones, or a table asked for of one.
     """
     if out is not None and len(models) < 2:
         raise InputError("model-statistics: --out holds how far models lie apart, which needs two or more")
@@ -63,6 +63,8 @@ def model_statistics(models: Sequence[Path], out: Path | None = None) -> dict[st
 
 def _of_one(atoms: Atoms) -> dict[str, Any]:
     electrons = np.array([gemmi.Element(name).atomic_number for name in atoms.elements]) * atoms.occupancies
+    if not electrons.sum() > 0:
+        raise InputError(f"model-statistics: no atom of {atoms.name} has an element and an occupancy above 0")
     mass_kDa = float(sum(gemmi.Element(name).weight for name in atoms.elements)) / 1000
     size_A = radius_of_gyration_A(atoms.xyz_A, electrons)
     frequency = np.linspace(0.1, 1.0, _FREQUENCIES) * _GUINIER_REACH / (2 * np.pi * size_A) if size_A > 0 else None

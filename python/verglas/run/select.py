@@ -110,6 +110,7 @@ def select_automatically(
     if ranker == "rules":
         selection = select_classes(classes, signal=signal, empty_class=empty_class, rules=rules)
         return all_particles[np.isin(own, selection.classes)], selection
+    _refuse_unknown_classes(own, classes, path)
     chance = rank_classes(_averages_of(path), classes, all_particles.table, empty_class=empty_class)
     least = ranker_weights().threshold
     selection = select_ranked(classes, chance, least, signal=signal, empty_class=empty_class, rules=rules)
@@ -128,10 +129,14 @@ def score_particles_of_classes(particles: Particles, path: Path) -> Particles:
     general = read_star(path).get(GENERAL)
     empty_class = int(general.get("verglasEmptyClass", 0)) or None if isinstance(general, dict) else None
     classes = class_table(path)
+    _refuse_unknown_classes(own, classes, path)
+    return _scored(particles, rank_classes(_averages_of(path), classes, particles.table, empty_class=empty_class))
+
+
+def _refuse_unknown_classes(own: npt.NDArray[np.int64], classes: pd.DataFrame, path: Path) -> None:
     unknown = np.setdiff1d(own, classes["class"])
     if len(unknown):
         raise InputError(f"select: particles are in class {unknown[0]}, which {path} does not have")
-    return _scored(particles, rank_classes(_averages_of(path), classes, particles.table, empty_class=empty_class))
 
 
 def _scored(particles: Particles, chance: pd.Series[float]) -> Particles:

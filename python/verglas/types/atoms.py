@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ class Atoms:
     occupancies, b_factors_A2 : (n,) float64
     name : str
         For titles and messages.
+    insertion_codes : (n,) str
+        "A" of residue 82A; empty, as all are where none are given, of most.
 
     Raises
     ------
@@ -52,19 +54,21 @@ class Atoms:
     occupancies: FloatArray
     b_factors_A2: FloatArray
     name: str = "model"
+    insertion_codes: npt.NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, "U1"))
 
     def __post_init__(self) -> None:
         """Convert and check once."""
         kinds: dict[str, Any] = {"xyz_A": float, "occupancies": float, "b_factors_A2": float, "residue_numbers": int}
-        for field in fields(self)[:-1]:
-            values = np.asarray(getattr(self, field.name), kinds.get(field.name, str))
-            object.__setattr__(self, field.name, values)
+        for name in _COLUMNS:
+            object.__setattr__(self, name, np.asarray(getattr(self, name), kinds.get(name, str)))
         n = len(self.xyz_A)
+        if not len(self.insertion_codes):
+            object.__setattr__(self, "insertion_codes", np.zeros(n, "U1"))
         if n == 0 or self.xyz_A.shape != (n, 3):
             raise InputError(f"Atoms {self.name}: expected positions of shape (n, 3), n >= 1, got {self.xyz_A.shape}")
-        for field in fields(self)[1:-1]:
-            if len(getattr(self, field.name)) != n:
-                raise InputError(f"Atoms {self.name}: {n} positions, {len(getattr(self, field.name))} {field.name}")
+        for name in _COLUMNS:
+            if len(getattr(self, name)) != n:
+                raise InputError(f"Atoms {self.name}: {n} positions, {len(getattr(self, name))} {name}")
         if not np.isfinite(self.xyz_A).all():
             bad = int(np.flatnonzero(~np.isfinite(self.xyz_A).all(axis=1))[0])
             raise InputError(f"Atoms {self.name}: atom {bad} has a position that is not finite")
@@ -80,14 +84,18 @@ class Atoms:
         """Number of each atom's residue, from 0, in the order of the file."""
         changes = (self.chains[1:] != self.chains[:-1]) | (self.residue_numbers[1:] != self.residue_numbers[:-1])
         changes |= self.residue_names[1:] != self.residue_names[:-1]
+        changes |= self.insertion_codes[1:] != self.insertion_codes[:-1]  # 82, 82A, 82B: all may be serines
         return np.concatenate([[0], np.cumsum(changes)]).astype(np.int64)
 
     def take(self, rows: npt.ArrayLike) -> Atoms:
         """Some of the atoms, by numbers or a mask."""
         rows = np.asarray(rows)
-        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self)[:-1]})
+        return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
 
     def moved(self, matrix: npt.ArrayLike, shift_A: npt.ArrayLike) -> Atoms:
         """Atoms at ``matrix @ r + shift_A``."""
         xyz = self.xyz_A @ np.asarray(matrix, np.float64).T + np.asarray(shift_A, np.float64)
         return replace(self, xyz_A=xyz)
+
+
+_COLUMNS = tuple(one.name for one in fields(Atoms) if one.name != "name")
