@@ -392,7 +392,7 @@ def test_the_former_word_for_the_number_of_classes_works_and_says_the_new_one():
             vg.classify2d(particles, *by_place, ctf=False, **by_name)
 
 
-def test_members_of_other_views_are_not_in_the_core(case):
+def test_members_of_other_views_are_not_in_the_core(case, monkeypatch):
     """After classification a tenth of the images of each class change places with those of another class."""
     particles, truth, found = case
     images = found.particles.images()
@@ -411,3 +411,6 @@ def test_members_of_other_views_are_not_in_the_core(case):
     assert core[right].mean() > 0.8
     assert core[wrong].mean() < 0.75 * core[right].mean()  # purity rises
     assert not core[~real].any()
+    monkeypatch.setattr("verglas.classification.cores._BATCH_PIXELS", 7 * particles.box**2)
+    again = class_cores(result, threshold=2.0, diameter_A=170.0, threads=1).table["verglasCore"].to_numpy(int)
+    assert np.array_equal(again, core)  # however few are read at once

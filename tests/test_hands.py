@@ -43,9 +43,20 @@ def test_the_command_says_which(pair, tmp_path, capsys, blank_figures):
     told = json.loads(out)
     assert status == 0
     assert not told["same_hand"]
+    assert told["decided"]
     assert told["mirrored"]["fsc"][3] > told["as_given"]["fsc"][3]
     assert (tmp_path / "p.png").is_file()
     assert main(["fsc", *files, "--hands", "--mask", files[0]], capsys)[0] == 2
+
+
+def test_no_hand_is_named_where_both_fit_alike(pair, tmp_path, capsys):
+    truth, _ = pair
+    noise = np.random.default_rng(1).standard_normal(truth.data.shape).astype(np.float32)
+    vg.write_map(tmp_path / "a.mrc", truth)
+    vg.write_map(tmp_path / "n.mrc", vg.Map(noise, 6.0))
+    status, out, _ = main(["fsc", str(tmp_path / "a.mrc"), str(tmp_path / "n.mrc"), "--hands"], capsys)
+    assert status == 0
+    assert "cannot be told" in out
 
 
 def test_pixel_sizes_must_agree(pair):

@@ -203,6 +203,8 @@ def test_wild_pixels_do_not_outvote_the_others_in_correntropy():
     plain, robust = (alignment_scores(*pair, here, measure=m) for m in ("correlation", "correntropy"))
     assert plain[1] > plain[0]
     assert robust[0] > robust[1]
+    dark = alignment_scores(pair[0], -pair[1], here, measure="correntropy")
+    assert dark[0] < robust[0] - 0.1  # the other contrast is unlike: no negative grey scale
     assert correntropy(first, first, 0.1) == 1.0
     wide = correntropy(first, image, 1000.0)
     assert wide == pytest.approx(1 - np.mean((first - image) ** 2) / 2e6, abs=1e-9)

@@ -31,6 +31,12 @@ def test_value_is_the_distance_of_the_images(case):
     np.testing.assert_allclose(objective(truth, particles, threads=1), expected, rtol=1e-4)
 
 
+def test_a_map_of_another_sampling_is_refused(case):
+    truth, particles = case
+    with pytest.raises(vg.InputError, match=r"a map of 4 A and images of 5 A a pixel"):
+        objective(vg.Map(truth.data, 4.0), particles)
+
+
 @pytest.mark.parametrize("device", ["emulated", "cuda:0"])
 def test_devices_agree(case, device, monkeypatch):
     truth, particles = case

@@ -73,6 +73,14 @@ def test_the_command_writes_the_column_and_leaves_out(spoilt, tmp_path, capsys):
         assert words in main(["outliers", file, *wrong, "--out", out], capsys)[2]
 
 
+def test_a_frame_is_not_taken_from_few_particles_nor_a_hand_from_rounding(two_runs):
+    first, _, _ = two_runs
+    with pytest.raises(vg.InputError, match="4 particles are in both sets"):
+        pose_consensus(first[:4], first[:4])
+    flat = first.with_poses(vg.Poses(np.column_stack([np.zeros((50, 2)), np.arange(50.0)]), np.zeros((50, 2))))
+    assert not pose_consensus(flat, flat).other_hand  # both hands fit
+
+
 @pytest.fixture
 def two_runs():
     """The same particles in two frames of D2, a fifth of them oriented at random in the second."""

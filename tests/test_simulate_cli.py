@@ -82,6 +82,7 @@ def test_atomic_model(tmp_path, capsys, data_dir):
         (["--model", "gone.pdb"], 1, "gone.pdb: no such file"),
         (["--box", "16"], 1, "use a box of at least"),
         (["--phantom", "C0"], 1, "symmetry 'C0'"),
+        (["--phantom", "gone.txt"], 2, "gone.txt: no such file"),
     ],
 )
 def test_errors_are_one_sentence(tmp_path, capsys, arguments, status, words):
@@ -116,4 +117,8 @@ def test_bodies_of_a_text_file(tmp_path, capsys):
     (tmp_path / "large.txt").write_text("20 20 20 0\nsph + 1  0 0 5  5\n")
     arguments = ("--box", 40, "--pixel-size", 3, "--n", 2, "--out", tmp_path / "no")
     assert "large.txt reaches 60.0 A" in run(capsys, "--phantom", tmp_path / "large.txt", *arguments)[2]
+    (tmp_path / "none.txt").write_text("20 20 20 0\n")
+    assert "none.txt has no bodies" in run(capsys, "--phantom", tmp_path / "none.txt", *arguments)[2]
+    own = run(capsys, "--phantom", tmp_path / "bodies.txt", "--diameter", 90, *arguments)[2]
+    assert "states its own sizes" in " ".join(own.replace("│", " ").split())
     assert "no hinge" in run(capsys, "--phantom", tmp_path / "bodies.txt", "--hinge", 20, *arguments)[2]

@@ -157,13 +157,17 @@ def alignment_scores(
 
 
 def _robust_likeness(image: FloatArray, reference: FloatArray) -> float:
-    """Correntropy with the reference times a gain plus an offset, which pixels fit that are not far off."""
+    """Correntropy with the reference times a gain plus an offset, which pixels fit that are not far off.
+
+    The gain is not negative: a reference in the other contrast is unlike.
+    """
     sigma = max(image_ops.robust_sigma(image), 1e-12 * float(np.abs(image).max()))
     design = np.column_stack([reference, np.ones(len(reference))])
     weight = np.ones(len(image))
     fitted = np.zeros(len(image))
     for _ in range(_REWEIGHTED):
-        fitted = design @ np.linalg.lstsq(design * weight[:, None], image * weight, rcond=None)[0]
+        factors = np.linalg.lstsq(design * weight[:, None], image * weight, rcond=None)[0]
+        fitted = design @ factors if factors[0] > 0 else np.full(len(image), np.average(image, weights=weight**2))
         weight = np.exp(-0.25 * ((image - fitted) / sigma) ** 2)  # the root of the kernel
     return image_ops.correntropy(image, fitted, sigma)
 

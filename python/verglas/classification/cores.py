@@ -10,12 +10,14 @@ from verglas.classification.classes import Classes2D
 from verglas.classification.multivariate import core_members, stable_core
 from verglas.image import fourier_resample
 from verglas.masks import soft_circle
+from verglas.optics.transfer import phase_flip
 from verglas.types import Particles
 from verglas.types.arrays import Float32Array, IntArray
 
 CORE, STABLE_CORE, LEVEL = "verglasCore", "verglasStableCore", "verglasLevel"
 _SIDE = 32  # pixels: what tells members of a class apart is coarse, and noise is fine
 _MOST = 10_000  # members judged at once
+_BATCH_PIXELS = 1 << 23  # of images as they are read, before they are small
 
 
 def class_cores(
@@ -90,15 +92,24 @@ def _aligned(
     particles: Particles, rows: IntArray, pixel_size_A: float, diameter_A: float | None, ctf: bool, threads: int | None
 ) -> tuple[Float32Array, Float32Array]:
     """Images in the frame of their average, small, and the mask."""
-    chosen = particles[rows]
-    assert chosen.poses is not None
-    images, box = chosen.images(), particles.box
-    if ctf:
-        sign = np.sign(ops.ctf(chosen.optics.as_params(), box, particles.pixel_size_A, threads=threads))
-        images = fourier.inverse(fourier.forward(images, 2, threads=threads) * sign, (box, box), threads=threads)
-    side = min(_SIDE, box)
-    small = fourier_resample(images, (side, side), threads=threads)
-    scale = side / (box * pixel_size_A)
-    frames = in_reference_frame(small, chosen.poses.angles_deg[:, 2], chosen.poses.shifts_A * scale, threads=threads)
+    side = min(_SIDE, particles.box)
+    scale = side / (particles.box * pixel_size_A)
+    step = max(1, _BATCH_PIXELS // particles.box**2)
+    parts = [particles[rows[begin : begin + step]] for begin in range(0, len(rows), step)]
+    frames = np.concatenate([_in_frame(part, side, scale, ctf, threads) for part in parts])
     radius = 0.4 * side if diameter_A is None else min(0.5 * diameter_A * scale, 0.48 * side)
     return frames, soft_circle(side, radius, 2.0)
+
+
+def _in_frame(particles: Particles, side: int, scale: float, ctf: bool, threads: int | None) -> Float32Array:
+    """Images of ``side`` pixels on their average; ``scale`` such pixels are one angstrom."""
+    assert particles.poses is not None
+    images, box = particles.images(), particles.box
+    if ctf:
+        ctfs = ops.ctf(particles.optics.as_params(), box, particles.pixel_size_A, threads=threads)
+        images = fourier.inverse(
+            phase_flip(fourier.forward(images, 2, threads=threads), ctfs), (box, box), threads=threads
+        )
+    small = fourier_resample(images, (side, side), threads=threads)
+    poses = particles.poses
+    return in_reference_frame(small, poses.angles_deg[:, 2], poses.shifts_A * scale, threads=threads)

@@ -73,6 +73,7 @@ def _both_hands(
     if as_json:
         record = {
             "same_hand": both.same_hand,
+            "decided": both.decided,
             "margin": both.margin,
             "correlation": {"as_given": both.correlation_as_given, "mirrored": both.correlation_mirrored},
             "as_given": _as_dict(both.as_given, threshold),
@@ -82,6 +83,9 @@ def _both_hands(
         return
     typer.echo(f"as given: {_sentence(both.as_given, threshold, masked=False)}")
     typer.echo(f"mirrored: {_sentence(both.mirrored, threshold, masked=False)}")
+    if not both.decided:
+        typer.echo(f"which hand {second} has cannot be told: it and its mirror image fit alike ({both.margin:+.3f})")
+        return
     hand = "the same hand" if both.same_hand else "the other hand: verglas flip-hand mirrors it"
     side = "above" if both.same_hand else "below"
     typer.echo(f"{second} has {hand} (mean FSC {abs(both.margin):.3f} {side} its mirror image's)")

@@ -38,7 +38,7 @@ def simulate(
         list[Path] | None, typer.Option(help="PDB or mmCIF file instead; again for further conformations.")
     ] = None,
     assembly: str = typer.Option("1", "--assembly", help="Biological assembly of the file; 'none' for its chains."),
-    diameter: float = typer.Option(100.0, "--diameter", min=0, help="Diameter of the phantom, A."),
+    diameter: float = typer.Option(None, "--diameter", min=0, help="Diameter of the phantom, A [100]."),
     hinge: float = typer.Option(None, "--hinge", help="Second conformation of the phantom: half turned, degrees."),
     box: int = typer.Option(128, "--box", min=8, help="Image side, pixels."),
     pixel_size: float = typer.Option(1.5, "--pixel-size", min=1e-3, help="Pixel size, A."),
@@ -57,11 +57,15 @@ def simulate(
     bodies = Path(phantom) if phantom and Path(phantom).is_file() else None
     if bodies and hinge is not None:
         raise typer.BadParameter("a text file of bodies has no hinge", param_hint="--hinge")
+    if bodies and diameter is not None:
+        raise typer.BadParameter("a text file of bodies states its own sizes", param_hint="--diameter")
+    if phantom and not bodies and ("." in phantom or "/" in phantom):
+        raise typer.BadParameter(f"{phantom}: no such file, and no point group", param_hint="--phantom")
     models = models_of(
         model or bodies or phantom or "C1",
         box=box,
         pixel_size_A=pixel_size,
-        diameter_A=diameter,
+        diameter_A=100.0 if diameter is None else diameter,
         seed=seed,
         hinge_deg=hinge,
         assembly=None if assembly.lower() == "none" else assembly,

@@ -13,6 +13,7 @@ from verglas.types.arrays import FloatArray
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 
 _BATCH_PIXELS = 1 << 22
+_SAME_PIXEL = 2e-3  # relative: pixel sizes of files are rounded
 
 
 def objective(
@@ -50,7 +51,7 @@ def objective(
     Raises
     ------
     InputError
-        No poses, or another box.
+        No poses, or another box or pixel size.
 
     Examples
     --------
@@ -67,6 +68,11 @@ def objective(
         raise InputError(f"{images.where}: objective: no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi)")
     if volume.data.shape != (images.box,) * 3:
         raise InputError(f"objective: a map of shape {volume.data.shape} and images of {images.box} px")
+    if abs(volume.pixel_size_A / images.pixel_size_A - 1) > _SAME_PIXEL:
+        raise InputError(
+            f"objective: a map of {volume.pixel_size_A:g} A and images of {images.pixel_size_A:g} A a pixel; "
+            "resample one"
+        )
     box = images.box
     radius = max_radius_for(box, images.pixel_size_A, max_resolution_A)
     grid = ops.Grid(box, max_radius=radius)

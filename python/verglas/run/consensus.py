@@ -18,6 +18,7 @@ from verglas.types import Particles
 from verglas.types.arrays import FloatArray, IntArray
 
 ANGLE, SHIFT = "verglasAngleChange", "verglasShiftChange"
+_LEAST = 5  # particles: the common frame is taken from them, and one always agrees with itself
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def pose_consensus(
     Raises
     ------
     InputError
-        No poses, no particle in both, or an image twice in one set.
+        No poses, fewer than five particles in both, or an image twice in one set.
 
     References
     ----------
@@ -106,6 +107,10 @@ def pose_consensus(
     mine, theirs = _joined(first, second)
     if not len(mine):
         raise InputError(f"consensus: no image of {first.where} is in {second.where}")
+    if len(mine) < _LEAST:
+        raise InputError(
+            f"consensus: {len(mine)} particles are in both sets; a frame and a hand can be told from {_LEAST} or more"
+        )
     here, there = first[mine], second[theirs]
     for side in (here, there):
         if side.poses is None:

@@ -44,6 +44,12 @@ class TwoHands:
         """Mean FSC of the map as it is less that of its mirror image; near 0 both fit alike, and nothing is known."""
         return float(np.mean(self.as_given.curve[1:]) - np.mean(self.mirrored.curve[1:]))
 
+    @property
+    def decided(self) -> bool:
+        r"""Whether the margin exceeds chance: twice :math:`\sqrt{\sum_k 2 / n_k} / K` of K shells of n_k voxels."""
+        counts = self.as_given.counts[1:]
+        return abs(self.margin) > 2 * float(np.sqrt((2 / counts).sum())) / len(counts)
+
 
 def fsc_of_hands(
     first: MapLike, second: MapLike, *, max_radius: int | None = None, threads: int | None = None

@@ -395,7 +395,9 @@ def _feature(words: list[str], name: str, line: int) -> list[Feature]:
 
 
 def check_phantom_fits(phantom: TextPhantom, box: int, pixel_size_A: float, shift_A: float = 0.0) -> None:
-    """Refuse a phantom of which some body, turned anyhow and shifted, would leave the box."""
+    """Refuse a phantom without bodies, or of which some body, turned anyhow and shifted, would leave the box."""
+    if not phantom.features:
+        raise InputError(f"phantom {phantom.name} has no bodies: expected lines such as 'sph + 1  0 0 0  10'")
     reach = phantom.radius_A(box, pixel_size_A)
     if reach + shift_A > box * pixel_size_A / 2:
         raise InputError(

@@ -54,10 +54,9 @@ class MergedClasses:
     shifts_px : (classes, 3) float64
         t (x, y, z).
     correlation : (classes,) float64
-        Of each class map with the map of the others where both saw something; 1 of the class that all are turned onto
-        where it stands alone.
+        Of each class map with the map of the others where both saw something; 1 of the class that all are turned onto.
     joined : (classes,) bool
-        Those that reached ``least``.
+        Those that reached ``least`` when they were first turned onto the others.
     missing_share : float
         Of the directions in Fourier space that no class reaches.
     """
