@@ -15,6 +15,7 @@ from verglas.errors import InputError
 from verglas.picking import PickSettings
 from verglas.run.extract import Microscope
 from verglas.run.pick import PickJob, pick_files
+from verglas.run.report import rewrite_page
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,23 @@ def test_files_picks_page_and_verdict(folder, tmp_path, capsys):
     assert "src=" not in page.replace('src="data:', "")  # nothing from elsewhere
     assert (tmp_path / "quality.csv").read_text().count("\n") == 3
     check_page_again(tmp_path, capsys)
+    check_pictures_are_of_this_job(tmp_path)
+
+
+def check_pictures_are_of_this_job(folder):
+    """Pages show no pictures of an earlier job in the same folder, nor lose those of an earlier version in silence."""
+    verdict = json.loads((folder / "verdict.json").read_text())
+    record = json.loads((folder / "run.json").read_text())
+    assert verdict.pop("pictures") is True
+    (folder / "verdict.json").write_text(json.dumps({**verdict, "pictures": False}))
+    assert "data:image/jpeg" in (folder / "report.html").read_text()
+    assert "data:image/jpeg" not in rewrite_page(folder).read_text()
+    (folder / "verdict.json").write_text(json.dumps(verdict))
+    with pytest.raises(InputError, match="of a version that did not keep what the page shows"):
+        rewrite_page(folder)
+    (folder / "run.json").write_text(json.dumps({**record, "state": "running", "run_state": "running"}))
+    with pytest.raises(InputError, match="this run of pick has not finished"):
+        rewrite_page(folder)
 
 
 def test_one_worker_or_many_give_the_same(folder, tmp_path):
@@ -78,6 +96,7 @@ def test_one_worker_or_many_give_the_same(folder, tmp_path):
             threads=threads,
         )
         pick_files(job)
+        assert json.loads((job.out / "verdict.json").read_text())["pictures"] is False
         found.append((tmp_path / str(threads) / "picks.star").read_text())
     assert found[0] == found[1]
 

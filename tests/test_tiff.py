@@ -140,3 +140,18 @@ def test_images_that_lead_back_to_one_another_are_refused_at_once(tmp_path):
     for read in (vg.io.micrograph_header, vg.io.read_movie):
         with pytest.raises(vg.FormatError):
             read(path)
+
+
+def test_a_header_that_does_not_say_is_no_contradiction(tmp_path):
+    """0 and 1 A in a header stand for unknown: a list is right. No image has pixels of 0 A."""
+    path = tmp_path / "a.mrc"
+    for header_A in (0.0, 1.0):
+        with mrcfile.new(path, np.ones((8, 8), np.float32), overwrite=True) as f:
+            f.voxel_size = header_A
+        if header_A:
+            with pytest.warns(vg.VerglasWarning, match=r"1 A in the file, 1\.1 A used as listed"):
+                assert vg.read_micrograph(path, 1.1, listed=True).pixel_size_A == 1.1
+        else:
+            assert vg.read_micrograph(path, 1.1, listed=True).pixel_size_A == 1.1
+        with pytest.raises(vg.InputError, match=r"pixel size: expected 0\.01 to 1000 A, got 0"):
+            vg.read_micrograph(path, 0.0)

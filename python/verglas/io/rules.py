@@ -87,7 +87,12 @@ def use_file_rules(**changes: Any) -> Iterator[FileRules]:
 
 def pixel_size_refused(metadata: object, metadata_A: float, path: Path, header_A: float) -> FormatError:
     """What is raised where metadata and the header of a file name pixel sizes too far apart to be a recalibration."""
-    flag = _current.word("any-pixel-size").replace("=", "=True")
+    # Not every function has the argument.
+    flag = (
+        "--any-pixel-size"
+        if _current.command_line
+        else "any_pixel_size=True, as an argument or by verglas.io.rules.use_file_rules"
+    )
     return FormatError(
         f"{metadata}: pixel size {metadata_A:.6g} A, but {path} has {header_A:.6g} A in its header, "
         f"{100 * abs(header_A / metadata_A - 1):.1f} % apart; one of them is wrong (binned images, unbinned "

@@ -19,6 +19,7 @@ from verglas.io.mrc_header import compression_of, open_plain
 from verglas.io.rules import RECALIBRATED, file_rules, pixel_size_refused
 from verglas.io.spider import read_spider, spider_header
 from verglas.types import Micrograph
+from verglas.types.ctf_ranges import check_pixel_size
 
 PICTURES = (".png", ".jpg", ".jpeg")
 # What deflate, twice, can make of constant pixels; a file that claims more is damaged.
@@ -59,6 +60,8 @@ def read_micrograph(
     ------
     FormatError
         Not such a file, several frames (a movie), colours, or a listed pixel size that is not the file's.
+    InputError
+        A pixel size that no image has.
     """
     path = Path(path)
     if not path.is_file():
@@ -80,13 +83,15 @@ def read_micrograph(
         data = read_map(path, header.pixel_size_A or 1.0).data[0] if packed else read_stack(path)[0]
         in_file = header.pixel_size_A or float("nan")
     if pixel_size_A is not None:
+        check_pixel_size(pixel_size_A, str(path))
         apart = abs(in_file / pixel_size_A - 1)
         # 1 A in a header stands for unknown.
         if listed and apart > RECALIBRATED and in_file != 1.0 and not file_rules().any_pixel_size:
             raise pixel_size_refused("the list of micrographs", pixel_size_A, path, in_file)
         if np.isfinite(in_file) and apart > 1e-3:
+            why = "as asked" if not listed or file_rules().any_pixel_size else "as listed"
             warnings.warn(
-                f"{path}: pixel size {in_file:.6g} A in the file, {pixel_size_A:g} A used as asked",
+                f"{path}: pixel size {in_file:.6g} A in the file, {pixel_size_A:g} A used {why}",
                 VerglasWarning,
                 stacklevel=2,
             )

@@ -23,7 +23,7 @@ from verglas.io.rules import written_name
 from verglas.optics.fit import CtfFit, CtfSettings, estimate_ctf
 from verglas.report.ctf import ctf_figure
 from verglas.run.assumed import assumed_sentence
-from verglas.run.micrograph_pages import ctf_picture_name, write_ctf_page
+from verglas.run.micrograph_pages import PICTURES, ctf_picture_name, write_ctf_page
 from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
@@ -170,6 +170,7 @@ def _write_account(job: CtfJob, summary: CtfSummary) -> None:
     with atomic_path(job.out / "ctf.csv") as temporary:
         table.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
     account = {name: value for name, value in summary.as_dict().items() if name != "fits"}
+    account[PICTURES] = job.pictures
     write_text(job.out / "verdict.json", json.dumps(account, indent=1) + "\n")
     if job.pictures:
         write_ctf_page(job.out)

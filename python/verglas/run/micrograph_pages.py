@@ -21,6 +21,7 @@ from verglas.types.verdict import Verdict
 
 PAGE, VERDICT = "report.html", "verdict.json"
 MOTION_NUMBERS = ("early_px", "late_px", "total_px", "local_px", "shift_error_px", "gain_nats")
+PICTURES = "pictures"  # whether the job drew them: those in its folder may be of an earlier job
 _SAMPLE = 24  # particles that the page of an extraction shows
 
 
@@ -61,14 +62,14 @@ def write_ctf_page(folder: Path) -> Path:
     """``report.html`` of CTF fits, of ctf.csv, verdict.json and the pictures under png/."""
     table = read_csv(folder / "ctf.csv", ("micrograph", "reason"), ("micrograph", "reason", "flags"))
     table = table.assign(**{name: table[name].fillna("") for name in ("reason", "flags") if name in table})
-    against = doubts(table)
+    against, account = doubts(table), _account(folder, "seconds")
     names = {row: ctf_picture_name(row, str(table["micrograph"][row])) for row in rows_to_show(table)}
     pictures = [
         CtfPicture(Path(str(table["micrograph"][row])).name, (folder / name).read_bytes(), against[row], name)
         for row, name in names.items()
-        if (folder / name).is_file()  # --no-pictures
+        if account.get(PICTURES, True) and (folder / name).is_file()
     ]
-    footer = f"verglas {__version__}, {_account(folder, 'seconds')['seconds']:.0f} s"
+    footer = f"verglas {__version__}, {account['seconds']:.0f} s"
     return _write(folder, render(ctf_page(table, pictures, footer)))
 
 
@@ -84,12 +85,14 @@ def write_pick_page(folder: Path) -> Path:
     """``report.html`` of picked micrographs, of quality.csv, verdict.json and the pictures."""
     table = read_csv(folder / "quality.csv", ("micrograph", "picks"), ("micrograph", "flags"))
     account = _account(folder, "seconds_per_micrograph")
+    if PICTURES not in account and any((folder / "pictures").glob("*.jpg")):
+        raise InputError(f"{folder}: of a version that did not keep what the page shows; give the same command again")
     flags = dict(account["flagged"])
     rows = []
     for row in table.to_dict("records"):
         name = str(row["micrograph"])
         picture, small = pick_picture_names(name)
-        drawn = (folder / small).read_bytes() if (folder / small).is_file() else b""
+        drawn = (folder / small).read_bytes() if account.get(PICTURES) and (folder / small).is_file() else b""
         quality = MicrographQuality(
             name,
             int(row["picks"]),

@@ -51,7 +51,7 @@ from verglas.run.candidates import LeftOut, candidates_star
 from verglas.run.edited_picks import set_aside_edits
 from verglas.run.extract import Microscope
 from verglas.run.fine_tune import chosen_weights
-from verglas.run.micrograph_pages import pick_picture_names, write_pick_page
+from verglas.run.micrograph_pages import PICTURES, pick_picture_names, write_pick_page
 from verglas.run.parallel import in_order
 from verglas.run.pick_inputs import optics_of, pixel_size_of, read_templates
 from verglas.run.reasons import most_common_reason, without_name
@@ -296,7 +296,7 @@ def _pick_all(
     write_picks(job.out / "picks.star", by_file, one_file=job.one_file)
     if said := set_aside_edits(job.out, by_file):
         held.note("edits", said)
-    _write_quality(job.out, usable, summary)
+    _write_quality(job.out, usable, summary, pictures=job.pictures)
     write_pick_page(job.out)
     return summary
 
@@ -448,7 +448,7 @@ def compare_with(
     return total, roc
 
 
-def _write_quality(out: Path, usable: Sequence[_Done], summary: PickSummary) -> None:
+def _write_quality(out: Path, usable: Sequence[_Done], summary: PickSummary, *, pictures: bool) -> None:
     with atomic_path(out / "quality.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(("micrograph", "picks", "bad_fraction", "separation", "defocus_A", "resolution_A", "flags"))
@@ -466,4 +466,5 @@ def _write_quality(out: Path, usable: Sequence[_Done], summary: PickSummary) -> 
                     "; ".join(summary.flags[q.name]),
                 )
             )
-    write_text(out / "verdict.json", json.dumps(summary.as_dict(), indent=1) + "\n")
+    account = {**summary.as_dict(), PICTURES: pictures}
+    write_text(out / "verdict.json", json.dumps(account, indent=1) + "\n")

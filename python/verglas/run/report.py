@@ -8,6 +8,7 @@ from pathlib import Path
 
 from verglas.errors import InputError
 from verglas.io import read_json
+from verglas.types.run_state import read_run_state
 
 
 def rewrite_page(folder: Path) -> Path:
@@ -30,7 +31,13 @@ def rewrite_page(folder: Path) -> Path:
         The folder holds no such run, or one whose page cannot be drawn from files alone.
     """
     run = folder / "run.json"
-    command = str(read_json(run).get("command", "refine")) if run.is_file() else ""
+    record = read_json(run) if run.is_file() else {}
+    command = str(record.get("command", "refine")) if run.is_file() else ""
+    if command in _AT_THE_END and read_run_state(record).goes_on:
+        raise InputError(
+            f"{folder}: this run of {command} has not finished, and other files in its folder may be of an "
+            "earlier one; its page is written when it ends"
+        )
     for holds, write in _WRITERS.items():
         if command == holds or (not command and (folder / holds).is_file()):
             return write(folder)
@@ -79,6 +86,7 @@ def _micrographs(folder: Path, kind: str) -> Path:
 
 
 _POSTPROCESS = "postprocess.json"
+_AT_THE_END = ("abinitio", "pick")  # what they leave when they finish is all that their pages are made of
 # A command, as run.json has it; or, of jobs that write none, a file that only their folders hold.
 _WRITERS: dict[str, Callable[[Path], Path]] = {
     "refine": _refine,
