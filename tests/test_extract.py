@@ -15,6 +15,7 @@ import verglas as vg
 from verglas.cli import main
 from verglas.errors import SettingError
 from verglas.extraction import ExtractSettings, cut_particles
+from verglas.io import write_micrograph, write_picks
 from verglas.optics import plain_images
 from verglas.run.extract import ExtractOptions, extract_files
 from verglas.types import Picks
@@ -202,6 +203,21 @@ def test_optics_groups_of_several_pixel_sizes(tmp_path):
     p = vg.extract(m, picks, 32)
     assert p.table["rlnOpticsGroup"].tolist() == [1, 2]
     np.testing.assert_allclose(p.optics_table["rlnImagePixelSize"], [1.0, 1.1])
+
+
+def test_a_set_of_several_pixel_sizes_has_its_verdict_and_page(tmp_path, capsys, blank_figures):
+    """The account asked for the one pixel size after all was cut, and ended without verdict.json and page."""
+    for name, pixel in (("a", 3.0), ("b", 3.02)):
+        write_micrograph(tmp_path / f"{name}.mrc", vg.Micrograph(blobs((64, 64), [(32, 32)]), pixel, name))
+    write_picks(tmp_path / "picks.star", {f"{name}.mrc": Picks([[32, 32]], f"{name}.mrc") for name in "ab"})
+    words = ["extract", str(tmp_path / "*.mrc"), "--picks", str(tmp_path / "picks.star"), "--box", "32"]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--out", str(tmp_path / "o")])
+    assert ended.value.code == 0
+    assert "32 px of 3 and 3.02 A" in capsys.readouterr().out
+    account = json.loads((tmp_path / "o" / "verdict.json").read_text())
+    assert (account["box"], account["pixel_size_A"]) == (32, [3.0, 3.02])
+    assert "32 px of 3 and 3.02 Å" in (tmp_path / "o" / "report.html").read_text()
 
 
 def test_float16_and_threads_do_not_matter(tmp_path):

@@ -10,6 +10,7 @@ import typer
 
 from verglas.cli.options import with_settings
 from verglas.cli.progress import say_verdict
+from verglas.report.extract import boxes_in_words
 from verglas.run.extract import ExtractOptions, extract_files
 from verglas.types.settings import settings_from
 
@@ -49,7 +50,7 @@ def extract(
         return
     typer.echo(
         f"{numbers['particles']} of {numbers['coordinates']} particles extracted in {numbers['seconds']} s, "
-        f"{numbers['box']} px of {numbers['pixel_size_A']:g} A: {out / 'particles.star'}"
+        f"{boxes_in_words(numbers, 'A')}: {out / 'particles.star'}"
     )
     for reason, count in numbers["excluded"].items():
         typer.echo(f"set aside: {count}: {reason}")

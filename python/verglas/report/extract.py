@@ -30,7 +30,9 @@ class ExtractShown:
         What ``--json`` prints.
     images : (n, y, x) float32
         Some of the particles.
+        Of one box and pixel size, where the set has several.
     pixel_size_A : float
+        Of these.
     per_micrograph : Series
         Particles by name of micrograph.
     defocus_u_A : (particles,) float64, optional
@@ -43,6 +45,12 @@ class ExtractShown:
     pixel_size_A: float
     per_micrograph: pd.Series[int]
     defocus_u_A: FloatArray | None = None
+
+
+def boxes_in_words(account: Mapping[str, Any], angstrom: str = "Å") -> str:
+    """Box and pixel size of an account of extraction, all where there are several: "32 px of 3 and 3.02 Å"."""
+    boxes, sizes_A = (np.atleast_1d(account[name]).tolist() for name in ("box", "pixel_size_A"))
+    return f"{' and '.join(f'{n:d}' for n in boxes)} px of {' and '.join(f'{size:.4g}' for size in sizes_A)} {angstrom}"
 
 
 def extract_page(shown: ExtractShown, footer: str = "") -> Page:
@@ -63,7 +71,7 @@ def extract_page(shown: ExtractShown, footer: str = "") -> Page:
     numbers = {
         "particles": f"{account['particles']:,}",
         "micrographs": f"{len(shown.per_micrograph):,}",
-        "box": f"{account['box']} px of {shown.pixel_size_A:.4g} Å",
+        "box": boxes_in_words(account),
         "set aside": f"{account['coordinates'] - account['particles']:,}",
     }
     excess = account["median_background_excess"]

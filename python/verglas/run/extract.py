@@ -114,16 +114,18 @@ class ExtractSummary:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """JSON-ready; ``box`` and ``pixel_size_A`` are lists where micrographs of several pixel sizes were cut."""
         excess = float(np.median(self.excess))
+        boxes = np.unique(self.particles.source.boxes()).tolist() if self.particles.source is not None else []
+        sizes_A = np.unique(np.round(self.particles.pixel_sizes_A, 5)).tolist()
         reasons: dict[str, int] = {}
         for reason in (one.reason for one in self.excluded):
             reasons[reason] = reasons.get(reason, 0) + 1
         return {
             "coordinates": self.asked,
             "particles": len(self.particles),
-            "box": self.particles.box,
-            "pixel_size_A": self.particles.pixel_size_A,
+            "box": boxes[0] if len(boxes) == 1 else boxes,
+            "pixel_size_A": sizes_A[0] if len(sizes_A) == 1 else sizes_A,
             "excluded": reasons,
             "micrographs_without_coordinates": len(self.without_picks),
             "median_background_excess": excess if np.isfinite(excess) else None,  # background of one value

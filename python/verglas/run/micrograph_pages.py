@@ -119,15 +119,18 @@ def write_extract_page(folder: Path) -> Path:
     """``report.html`` of extracted particles, of particles.star, its stacks and verdict.json."""
     account = _account(folder, "coordinates")
     particles = read_particles(folder / "particles.star")
+    assert particles.source is not None  # read from its stacks
+    sizes_A, boxes = particles.pixel_sizes_A, particles.source.boxes()
+    alike = np.flatnonzero((sizes_A == sizes_A[0]) & (boxes == boxes[0]))
     # Evenly over the set: the first ones would all be of one micrograph.
-    sample = np.unique(np.linspace(0, len(particles) - 1, _SAMPLE).astype(np.int64))
+    sample = alike[np.unique(np.linspace(0, len(alike) - 1, _SAMPLE).astype(np.int64))]
     columns = particles.table
     names = columns["rlnMicrographName"].astype(str)
     shown = ExtractShown(
         Verdict.from_dict(account["verdict"]),
         account,
         np.asarray(particles.images(sample)),
-        float(particles.pixel_size_A),
+        float(sizes_A[0]),
         names.groupby(names, sort=False).size(),
         columns["rlnDefocusU"].to_numpy(np.float64) if "rlnDefocusU" in columns else None,
     )

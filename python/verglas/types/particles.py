@@ -245,14 +245,25 @@ class Particles:
         Raises
         ------
         InputError
-            Unknown, or not the same for all (then see ``p.optics.pixel_size_A``).
+            Unknown, or not the same for all (then see ``p.pixel_sizes_A``).
+        """
+        return float(col.one_value(self.pixel_sizes_A, "pixel sizes", self.where, "p.pixel_sizes_A has one value each"))
+
+    @property
+    def pixel_sizes_A(self) -> col.FloatArray:
+        """Pixel size of every particle in angstrom, (n,); CTFs need not be known.
+
+        Raises
+        ------
+        InputError
+            Unknown.
         """
         sizes = self._pixel_sizes_A()
         if sizes is None:
             raise InputError(
                 f"{self.where}: the pixel size is unknown: the metadata have no rlnImagePixelSize, nor do the stacks"
             )
-        return float(col.one_value(sizes, "pixel sizes", self.where, "p.optics.pixel_size_A has one value each"))
+        return sizes
 
     def _pixel_sizes_A(self) -> col.FloatArray | None:
         sizes = col.pixel_sizes_A(self._tables())
