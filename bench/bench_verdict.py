@@ -206,7 +206,7 @@ def started(kind: str, symmetry: str, seed: int) -> dict[str, Any]:
     begun = time.process_time()
     found = vg.abinitio(particles, symmetry, MASK_A, starts=3, seed=seed, listener=None)
     row = {"state": found.verdict.kind, "codes": found.verdict.kind, "agreeing": found.verdict.agreeing}
-    row |= {"starts": found.verdict.starts, "stated_A": found.resolution_A}
+    row |= {"starts": found.verdict.starts}
     seconds = time.process_time() - begun
     return row | {"truth_A": of_better_hand_A(truth, found.map), "processor_seconds": seconds}
 
