@@ -90,7 +90,8 @@ def test_a_stopped_run_goes_on_to_the_same_result(particles, tmp_path, monkeypat
             vg.abinitio(particles, out=out, listener=stopping, **{**choices, "starts": starts})
     found = vg.abinitio(particles, out=out, listener=seen, **choices)
     assert "goes on from the checkpoint" in seen.lines[0]
-    assert seen.lines[1].startswith("time: about ")
+    assert seen.lines[1].startswith("memory: at most ")
+    assert seen.lines[2].startswith("time: about ")
     assert next(step for step in seen.seen if step[0].startswith("start")) == ("start 2 of 2", 4)
     assert seen.seen[-1] == ("poses of all particles", 80)
     assert np.array_equal(found.map.data, whole.map.data)

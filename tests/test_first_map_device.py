@@ -46,7 +46,7 @@ def relative(found: np.ndarray, wanted: np.ndarray) -> float:
 def test_a_step_towards_a_first_map_is_that_of_the_host(gpu, kind, monkeypatch):
     # Which weak candidates are left out, or drawn for the sums, turns on the last bit of their probabilities.
     monkeypatch.setattr(batch_step, "thin_posterior", lambda posterior, rows: posterior)
-    monkeypatch.setattr(batch_step, "_LIMITS", GridLimits(n_power=3, max_candidates=1 << 16, epsilon=1e-6))
+    monkeypatch.setattr(batch_step, "LIMITS", GridLimits(n_power=3, max_candidates=1 << 16, epsilon=1e-6))
     # Without symmetry: on an axis two poses score alike.
     model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A)
     particles = vg.simulate.particles(model, 20, BOX, PIXEL_A, snr=1.0, seed=1)

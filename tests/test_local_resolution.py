@@ -137,7 +137,7 @@ def test_what_is_refused(halves):
     with pytest.raises(vg.InputError, match="cube"):
         vg.local_resolution(*flat, listener=None)
     with pytest.raises(
-        vg.InputError, match="expected fsc, significance, monogenic, steerable, directional or tomogram"
+        vg.InputError, match="expected fsc, significance, monogenic, steerable, network, directional or tomogram"
     ):
         vg.local_resolution(first, second, method="resmap", listener=None)
     with pytest.raises(vg.InputError, match=r"the halves have voxels of 1\.5 and 2 A"):

@@ -51,10 +51,13 @@ import sys, verglas as vg
 import verglas.run.abinitio
 from verglas.refinement.em import peak_memory_GB
 folder, resolution_A = sys.argv[1], float(sys.argv[2])
+loaded = peak_memory_GB()
 vg.abinitio(folder + "/particles.star", out=folder + "/run", diameter_A=110.0, threads=1, starts=1, iterations=4,
             full_iterations=1, final_resolution_A=resolution_A, listener=None)
-print(peak_memory_GB())
+print(loaded, peak_memory_GB())
 """
+# As _LIBRARIES_GB: what they took where the plan of first maps was measured (0.14 GB elsewhere).
+_FIRST_MAP_LIBRARIES_GB = 0.172
 
 
 @pytest.mark.slow
@@ -67,7 +70,8 @@ def test_a_first_map_takes_what_was_stated(tmp_path, box, particles, resolution_
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     stated = max(read_json(tmp_path / "run" / "run.json")["memory_plan"].values())
-    assert 0.85 * stated <= float(done.stdout) <= 1.05 * stated
+    loaded, peak = map(float, done.stdout.split())
+    assert 0.85 * stated <= peak + _FIRST_MAP_LIBRARIES_GB - loaded <= 1.05 * stated
 
 
 @pytest.mark.slow

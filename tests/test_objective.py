@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 import verglas as vg
-from verglas.reconstruction import objective, operators
+from verglas.reconstruction import objective
 
 from devices import open_device
 
@@ -65,27 +65,3 @@ def test_greedy_refinement_is_trapped_by_a_bad_start(case):
     angle = np.degrees(np.arccos(np.clip((np.trace(turned, axis1=1, axis2=2) - 1) / 2, -1, 1)))
     assert angle[0] < 6
     assert angle[1] > 20
-
-
-@pytest.mark.slow
-def test_the_map_of_an_iteration_is_that_of_dense_least_squares():
-    """Second step of a refinement at 16^3: with CTFs and noise, no map in the ball explains the images better."""
-    box, n = 16, 40
-    model = vg.simulate.phantom(box, 6.0, 70.0, seed=2)
-    particles = vg.simulate.particles(model, n, box, 6.0, snr=3.0, seed=2, listener=None)
-    A = operators.particles(particles, threads=1)
-    inside = np.flatnonzero((np.indices((box,) * 3) - box // 2).astype(float).__pow__(2).sum(axis=0) <= 49)
-    unit = np.zeros(box**3, np.float32)
-    dense = np.empty((n * box**2, len(inside)), np.float32)
-    for column, voxel in enumerate(inside):
-        unit[voxel] = 1
-        dense[:, column] = A @ unit
-        unit[voxel] = 0
-    images = particles.images().ravel().astype(np.float64)
-    best = np.linalg.lstsq(dense.astype(np.float64), images, rcond=1e-6)[0]
-    made = vg.reconstruct(particles, method="least-squares", ssnr=np.full(8, 1e5), threads=1, listener=None)
-    ours = made.data.ravel()[inside].astype(np.float64)
-    fit, other = dense @ best, dense @ ours
-    assert np.linalg.norm(fit - other) < 0.02 * np.linalg.norm(fit)
-    least = np.sum((images - fit) ** 2)
-    assert least <= np.sum((images - other) ** 2) < 1.001 * least

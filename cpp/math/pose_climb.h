@@ -261,6 +261,13 @@ struct PoseClimb {
   /// Takes the trial where the score rose; false: over.
   VG_HD bool judge(const Pose& trial, const PoseEvaluation& there, const PosePriorTerm& prior) {
     const double gain = there.score() + prior.log_density - value;
+    if (promised < roughness && gain > -roughness) {
+      // Scores cannot tell the two apart any more, gradients still can: the step is taken, and the next is smaller.
+      pose = trial;
+      best = there;
+      best_prior = prior;
+      return true;
+    }
     if (gain > 1e-3 * promised) {
       const double excess = 2.0 * (gain / promised) - 1.0, factor = 1.0 - excess * excess * excess;
       pose = trial;

@@ -12,6 +12,7 @@ import typer
 from verglas.cli.options import with_settings
 from verglas.run.simulate import Imaging, describe, models_of, particles
 
+_DIAMETER_A = 100.0  # of a phantom
 _EXAMPLE = (
     "Example: verglas simulate --phantom C1 --diameter 100 --box 128 --pixel-size 1.5 --n 5000 --snr 0.05 "
     "--seed 0 --out sim"
@@ -38,7 +39,9 @@ def simulate(
         list[Path] | None, typer.Option(help="PDB or mmCIF file instead; again for further conformations.")
     ] = None,
     assembly: str = typer.Option("1", "--assembly", help="Biological assembly of the file; 'none' for its chains."),
-    diameter: float = typer.Option(None, "--diameter", min=0, help="Diameter of the phantom, A [100]."),
+    diameter: float = typer.Option(
+        None, "--diameter", min=0, help="Diameter of the phantom, A.", show_default=f"{_DIAMETER_A:g}"
+    ),
     hinge: float = typer.Option(None, "--hinge", help="Second conformation of the phantom: half turned, degrees."),
     box: int = typer.Option(128, "--box", min=8, help="Image side, pixels."),
     pixel_size: float = typer.Option(1.5, "--pixel-size", min=1e-3, help="Pixel size, A."),
@@ -65,7 +68,7 @@ def simulate(
         model or bodies or phantom or "C1",
         box=box,
         pixel_size_A=pixel_size,
-        diameter_A=100.0 if diameter is None else diameter,
+        diameter_A=_DIAMETER_A if diameter is None else diameter,
         seed=seed,
         hinge_deg=hinge,
         assembly=None if assembly.lower() == "none" else assembly,

@@ -116,9 +116,8 @@ def abinitio(
         raise InputError("abinitio: resume needs the run folder (out)")
     where = Where(one_device("abinitio", device), threads)
     how: dict[str, Any] = {"flip_hand": flip_hand, "device": where.device, "threads": threads}
-    plan = plan_memory(
-        problem_of(for_job(source, "abinitio"), resolved_settings, where), resolved_settings, source.box, memory_GB
-    )
+    on_one_grid = for_job(source, "abinitio")
+    plan = plan_memory(problem_of(on_one_grid, resolved_settings, where), resolved_settings, on_one_grid.box, memory_GB)
     with shown_to(listener) as heard:
         if folder is None:
             return find_initial_model(
