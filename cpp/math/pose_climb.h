@@ -262,11 +262,12 @@ struct PoseClimb {
   VG_HD bool judge(const Pose& trial, const PoseEvaluation& there, const PosePriorTerm& prior) {
     const double gain = there.score() + prior.log_density - value;
     if (promised < roughness && gain > -roughness) {
-      // Scores cannot tell the two apart any more, gradients still can: the step is taken, and the next is smaller.
+      // Scores cannot tell the two apart any more, gradients still can: the step is taken, and the next is smaller,
+      // unless damping made this one small.
       pose = trial;
       best = there;
       best_prior = prior;
-      return true;
+      return damping <= 1e-2 ? true : over(PoseStatus::kConverged);
     }
     if (gain > 1e-3 * promised) {
       const double excess = 2.0 * (gain / promised) - 1.0, factor = 1.0 - excess * excess * excess;
