@@ -262,12 +262,13 @@ struct PoseClimb {
   VG_HD bool judge(const Pose& trial, const PoseEvaluation& there, const PosePriorTerm& prior) {
     const double gain = there.score() + prior.log_density - value;
     if (promised < roughness && gain > -roughness) {
-      // Scores cannot tell the two apart any more, gradients still can: the step is taken, and the next is smaller,
-      // unless damping made this one small.
+      // Scores cannot tell the two apart any more, gradients still can: the step is taken, and a few smaller ones
+      // after it. Each raises the damping, which ends them before it counts: gradients jump a little, too.
       pose = trial;
       best = there;
       best_prior = prior;
-      return damping <= 1e-2 ? true : over(PoseStatus::kConverged);
+      damping *= 3.0;
+      return damping <= 0.1 ? true : over(PoseStatus::kConverged);
     }
     if (gain > 1e-3 * promised) {
       const double excess = 2.0 * (gain / promised) - 1.0, factor = 1.0 - excess * excess * excess;

@@ -368,7 +368,7 @@ def refine_pose(
     >>> import numpy as np
     >>> from verglas import gridding, ops
     >>> density = np.zeros((32, 32, 32), np.float32); density[10:18, 12:20, 14:18] = 1; density[18:24, 14:17, 8:16] = 2
-    >>> g = ops.Grid(32)
+    >>> g = ops.Grid(32, width=6)
     >>> v = gridding.to_grid(density, g)
     >>> c, s = np.cos(0.05), np.sin(0.05)
     >>> truth = np.array([[[c, s, 0], [-s, c, 0], [0, 0, 1]]])
