@@ -261,22 +261,20 @@ struct PoseClimb {
   /// Takes the trial where the score rose; false: over.
   VG_HD bool judge(const Pose& trial, const PoseEvaluation& there, const PosePriorTerm& prior) {
     const double gain = there.score() + prior.log_density - value;
-    if (promised < roughness && gain > -roughness) {
-      // Scores cannot tell the two apart any more, gradients still can: the step is taken, and a few smaller ones
-      // after it. Each raises the damping, which ends them before it counts: gradients jump a little, too.
+    // Where scores cannot tell the two apart any more, gradients still can: the step is taken, and a few smaller ones
+    // after it. Each raises the damping, which ends them before it counts: gradients jump a little, too.
+    const bool unseen = promised < roughness && gain > -roughness;
+    if (unseen || gain > 1e-3 * promised) {
       pose = trial;
       best = there;
       best_prior = prior;
-      damping *= 3.0;
-      return damping <= 0.1 ? true : over(PoseStatus::kConverged);
-    }
-    if (gain > 1e-3 * promised) {
-      const double excess = 2.0 * (gain / promised) - 1.0, factor = 1.0 - excess * excess * excess;
-      pose = trial;
-      best = there;
-      best_prior = prior;
-      damping *= factor > 1.0 / 3.0 ? factor : 1.0 / 3.0;
       growth = 2.0;
+      if (unseen) {
+        damping *= 3.0;
+        return damping <= 0.1 ? true : over(PoseStatus::kConverged);
+      }
+      const double excess = 2.0 * (gain / promised) - 1.0, factor = 1.0 - excess * excess * excess;
+      damping *= factor > 1.0 / 3.0 ? factor : 1.0 / 3.0;
       return true;
     }
     if (promised < roughness) return over(PoseStatus::kConverged);
