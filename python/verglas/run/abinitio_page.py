@@ -15,15 +15,14 @@ from verglas.initial_model.averages import AveragesMap
 from verglas.initial_model.consensus import Comparison, Verdict
 from verglas.initial_model.find import AbInitio
 from verglas.initial_model.symmetry import SymmetryFound
-from verglas.io import read_json, read_map, read_particles, write_map
+from verglas.io import read_map, read_particles, write_map
 from verglas.map_geometry.symmetry_search import SymmetryScore
 from verglas.report.abinitio import MOST_SHOWN, AbInitioShown, StartShown, write_abinitio_page
-from verglas.run.live_page import footer_text
+from verglas.run.live_page import SHOWN, finished_summary, footer_text
 from verglas.types import Map
 
 SUMMARY = "abinitio.json"
 STARTS = "starts"  # folder of the starts' maps, turned onto the best
-_SHOWN = "shown"  # what the page shows and other files do not hold
 
 
 def shown_result(
@@ -57,7 +56,7 @@ def shown_record(folder: Path, shown: AbInitioShown) -> dict[str, Any]:
     """
     (folder / STARTS).mkdir(exist_ok=True)
     return {
-        _SHOWN: {
+        SHOWN: {
             "verdict": asdict(shown.verdict),
             "starts": [asdict(start) for start in shown.starts],
             "maps": _write_maps(folder, shown.starts[0].number, shown.maps),
@@ -127,13 +126,8 @@ def write_again(folder: Path) -> Path:
     InputError
         The run has not finished, or is of a version that did not keep what its page shows.
     """
-    path = folder / SUMMARY
-    if not path.is_file():
-        raise InputError(f"{folder}: this run of abinitio has not finished; while it runs it writes report.html itself")
-    summary = read_json(path)
-    if _SHOWN not in summary:
-        raise InputError(f"{path}: of a version that did not keep what the page shows; give the same command again")
-    shown = summary[_SHOWN]
+    summary = finished_summary(folder / SUMMARY, "run of abinitio", "report.html")
+    shown = summary[SHOWN]
     poses = read_particles(folder / "particles.star").poses
     if poses is None:
         raise InputError(f"{folder / 'particles.star'}: no angles, which the page shows; give the same command again")

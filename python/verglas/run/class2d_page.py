@@ -11,13 +11,11 @@ import pandas as pd
 
 from verglas.classification import Classes2D
 from verglas.classification.classes import Iteration
-from verglas.errors import InputError
-from verglas.io import read_json, read_particles, read_stack, write_text
+from verglas.io import read_particles, read_stack, write_text
 from verglas.report import class2d as report
-from verglas.run.live_page import footer_text
+from verglas.run.live_page import SHOWN, finished_summary, footer_text
 
 SUMMARY, PAGE = "summary.json", "classes.html"
-_SHOWN = "shown"  # what the page shows and other files do not hold
 
 
 def shown_record(
@@ -25,7 +23,7 @@ def shown_record(
 ) -> dict[str, Any]:
     """What the page shows and no other file of the folder holds, for :data:`SUMMARY`."""
     return {
-        _SHOWN: {
+        SHOWN: {
             "pixel_size_A": result.pixel_size_A,
             "frequency_per_A": result.frequency_per_A.tolist(),
             "curves": np.round(result.curves, 5).tolist(),
@@ -54,13 +52,8 @@ def write_again(folder: Path) -> Path:
     InputError
         The classification has not finished, or is of a version that did not keep what its page shows.
     """
-    path = folder / SUMMARY
-    if not path.is_file():
-        raise InputError(f"{folder}: this classification has not finished; while it runs it writes {PAGE} itself")
-    summary = read_json(path)
-    if _SHOWN not in summary:
-        raise InputError(f"{path}: of a version that did not keep what the page shows; give the same command again")
-    shown = summary[_SHOWN]
+    summary = finished_summary(folder / SUMMARY, "classification", PAGE)
+    shown = summary[SHOWN]
     table = pd.DataFrame(summary["classes"]).astype(float)
     table["resolution_A"] = table["resolution_A"].fillna(np.inf)
     classes = Classes2D(

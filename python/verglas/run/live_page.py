@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from verglas._version import __version__
-from verglas.io import write_text
+from verglas.errors import InputError
+from verglas.io import read_json, write_text
 from verglas.report.html import Page, render
 from verglas.run.tenure import now_text
 
+SHOWN = "shown"  # of a summary: what the page shows and other files do not hold
 EVERY_S = 20.0
 _COST = 50  # a page waits so many times as long as the last one took to draw: two per cent of the time
 
@@ -18,6 +21,22 @@ _COST = 50  # a page waits so many times as long as the last one took to draw: t
 def footer_text(*more: object) -> str:
     """What stands at the foot of every page."""
     return ", ".join([f"verglas {__version__}", now_text(), *map(str, more)])
+
+
+def finished_summary(path: Path, job: str, page: str) -> dict[str, Any]:
+    """Summary of a run that has ended, with :data:`SHOWN` in it: what its page is written again from.
+
+    Raises
+    ------
+    InputError
+        The run has not finished, or is of a version that did not keep what the page shows.
+    """
+    if not path.is_file():
+        raise InputError(f"{path.parent}: this {job} has not finished; while it runs it writes {page} itself")
+    summary: dict[str, Any] = read_json(path)
+    if SHOWN not in summary:
+        raise InputError(f"{path}: of a version that did not keep what the page shows; give the same command again")
+    return summary
 
 
 class LivePage:
