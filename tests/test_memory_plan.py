@@ -76,9 +76,9 @@ def test_a_first_map_takes_what_was_stated(tmp_path, box, particles, resolution_
 
 @pytest.mark.slow
 def test_a_small_limit_is_kept(tmp_path):
-    stated, peak = measure(tmp_path, 48, 60, limit_GB=0.385)
-    assert stated <= 0.385
-    assert peak <= 0.385
+    stated, peak = measure(tmp_path, 48, 60, limit_GB=0.35)
+    assert stated <= 0.35
+    assert peak <= 0.35
 
 
 @pytest.mark.slow

@@ -20,13 +20,13 @@ from verglas.search.pose_step import coarse_radius
 from verglas.search.problem import Problem
 from verglas.search.step import Step
 
-# Measured by bench/bench_memory.py: the interpreter with NumPy, SciPy, pandas and matplotlib loaded; and what a page
-# takes while it is drawn.
-_BASE_BYTES = 0.29e9
+# Measured by bench/bench_memory.py and tests/test_memory_plan.py: the interpreter with NumPy, SciPy, pandas and
+# matplotlib loaded (pages of a running job are drawn elsewhere); and what a page takes while it is drawn.
+_BASE_BYTES = 0.26e9
 _PAGE_BYTES = 0.075e9
 _PAGE_MAPS = 5  # that a page reads
 # Of a page of a running job, drawn beside it in a process of its own (0.29 GB measured; it reads no maps).
-PAGE_PROCESS_GB = (_BASE_BYTES + _PAGE_BYTES) / 1e9
+PAGE_PROCESS_GB = 0.365
 _ITERATION_MAPS = 7  # of a class: what the iteration before made, and what is being filtered
 # Bytes per image of a batch and pixel: raw, centred and transformed images, CTFs, slices and their copies.
 PIXEL_BYTES = 60
