@@ -20,7 +20,7 @@ from verglas import image
 from verglas.errors import FormatError, InputError
 from verglas.io import read_particles, read_star, write_map, write_particles, write_star
 from verglas.io.motion import read_motion_star, write_motion_star
-from verglas.polishing import MovieParticles, add_frames
+from verglas.polishing import MovieParticles, add_frames, evidence
 from verglas.run.polish import _identity
 from verglas.run.polish_inputs import MovieReading, recorded_movies
 from verglas.run.polish_passes import Passes
@@ -300,6 +300,34 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(session, tmp_path, monk
     assert opened == [0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1, 0, 1, 1]
     assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
     assert not (tmp_path / "stopped" / "checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_a_fit_of_the_prior_that_was_stopped_goes_on_to_the_same_bits(session, tmp_path, monkeypatch):
+    """Stopped in its second round and again in its third, with the prior from the data."""
+    folder, _ = session
+    given = {"half_maps": (folder / "map.mrc",) * 2, "mask": folder / "ball.mrc", "max_resolution_A": 4.0, "threads": 1}
+
+    def run(name):
+        out = tmp_path / name
+        return vg.polish(folder / "particles.star", folder / "micrographs.star", out, listener=None, **given)
+
+    whole = run("whole")
+    rounds, next_round = [], evidence._next_round
+
+    def stopping(sample, fit):
+        rounds.append(fit.rounds)
+        if len(rounds) in (2, 4):
+            raise Stopped
+        return next_round(sample, fit)
+
+    monkeypatch.setattr(evidence, "_next_round", stopping)
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            run("stopped")
+    assert rounds == [0, 1, 1, 2]
+    assert run("stopped").prior == whole.prior
+    assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-r"""How particles of one micrograph move together: a Gaussian process, and the few numbers that a track is made of.
+r"""How particles of one micrograph move together: a Gaussian process of three numbers.
 
 The velocity v_pf of particle p between frames f and f + 1, along each axis, has the prior of Zivanov et al. (2019)
 
@@ -8,7 +8,7 @@ The velocity v_pf of particle p between frames f and f + 1, along each axis, has
 
 with the exposure D of a frame. Eigenvectors of Sigma (over particles) and cosines (over frames) diagonalise it: mode
 (d, j) of the velocities has the variance 1 / (1 / L_d + m_j / (sigma_A D)^2) with eigenvalue L_d and
-m_j = 2 - 2 cos(pi j / (F - 1)). Tracks are sums of such modes, of which few matter.
+m_j = 2 - 2 cos(pi j / (F - 1)).
 """
 
 from __future__ import annotations
@@ -18,14 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
 
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray
-
-_LEAST_A = 0.005  # modes that move no particle further than this, in the root mean square, are left out
 
 
 @dataclass(frozen=True)
@@ -119,75 +116,6 @@ class VelocityModes:
 
 
 @dataclass(frozen=True, eq=False)
-class TrackBasis:
-    """Tracks as sums of modes with coefficients of variance 1: position = space (sd * c) time^T.
-
-    Attributes
-    ----------
-    space : (P, d) float64
-    time : (F, j) float64
-        Of the positions, their weighted mean over the frames taken off.
-    sd : (d, j) float64
-        Angstroms; 0 of modes that are left out.
-    """
-
-    space: FloatArray
-    time: FloatArray
-    sd: FloatArray
-
-    @classmethod
-    def of(
-        cls,
-        prior: MotionPrior,
-        places_A: FloatArray,
-        dose_e_A2: float,
-        frame_weights: npt.ArrayLike,
-    ) -> TrackBasis:
-        """The modes that move particles; ``frame_weights`` (F,) say about which mean a track is counted."""
-        weights = np.asarray(frame_weights, float)
-        modes = prior.modes(places_A, len(weights), dose_e_A2)
-        time = np.concatenate([np.zeros((1, len(weights) - 1)), np.cumsum(modes.time, axis=0)])
-        time = time - weights @ time / weights.sum()
-        sd = np.sqrt(modes.variance)
-        # root mean square over particles and frames of what a mode moves
-        moves = sd * np.sqrt((modes.space**2).mean(axis=0))[:, None] * np.sqrt((time**2).mean(axis=0))
-        keep = moves > _LEAST_A
-        keep[0, 0] = True
-        d, j = int(keep.any(axis=1).nonzero()[0][-1]) + 1, int(keep.any(axis=0).nonzero()[0][-1]) + 1
-        return cls(modes.space[:, :d], time[:, :j], np.where(keep, sd, 0.0)[:d, :j])
-
-    @property
-    def used(self) -> npt.NDArray[np.bool_]:
-        """(d, j): modes in use."""
-        return self.sd > 0
-
-    def positions(self, parts: FloatArray) -> FloatArray:
-        """Tracks (P, F, 2) of coefficients (d, j, 2)."""
-        return np.einsum("pd,dja,fj->pfa", self.space, self.sd[..., None] * parts, self.time, optimize=_PATH)
-
-    def gradient(self, slope: FloatArray) -> FloatArray:
-        """Derivative along coefficients (d, j, 2) of what has the slope (P, F, 2) along positions."""
-        inner = np.einsum("pd,pfa,fj->dja", self.space, slope, self.time, optimize=_PATH)
-        return np.asarray(self.sd[..., None] * inner)
-
-    def parts_of(self, tracks_A: FloatArray) -> FloatArray:
-        """Coefficients (d, j, 2) of the nearest tracks by least squares, damped as the prior damps them."""
-        time, triangle = np.linalg.qr(self.time)
-        inner = np.einsum("pd,pfa,fj->dja", self.space, tracks_A, time, optimize=_PATH)
-        plain = np.linalg.solve(triangle[None], np.moveaxis(inner, 1, 0).reshape(1, len(triangle), -1))[0]
-        plain = np.moveaxis(plain.reshape(len(triangle), *inner.shape[::2]), 0, 1)
-        return np.where(self.used[..., None], plain / np.where(self.used, self.sd, 1.0)[..., None], 0.0)
-
-    def design(self) -> FloatArray:
-        """(P, F, modes): displacement of particle p in frame f by a coefficient of 1."""
-        d, j = np.nonzero(self.used)
-        return np.einsum("pm,fm->pfm", self.space[:, d] * self.sd[d, j], self.time[:, j])
-
-
-_PATH: Any = ["einsum_path", (0, 1), (0, 1)]
-
-
-@dataclass(frozen=True, eq=False)
 class KnownTracks:
     """Tracks of one micrograph without error.
 
@@ -234,10 +162,10 @@ def fit_prior_to_tracks(tracks: Sequence[KnownTracks], start: MotionPrior) -> Mo
         prior = MotionPrior(*np.exp(logarithms).tolist())
         return -sum(prior.log_density(t.tracks_A, t.places_A, t.dose_e_A2) for t in tracks)
 
-    return MotionPrior(*np.exp(search_logarithms(cost, start)).tolist())
+    return MotionPrior(*np.exp(_search_logarithms(cost, start)).tolist())
 
 
-def search_logarithms(cost: Any, start: MotionPrior, evaluations: int = 150) -> FloatArray:
+def _search_logarithms(cost: Any, start: MotionPrior, evaluations: int = 150) -> FloatArray:
     """Least cost over the logarithms of the three numbers, by Nelder and Mead's simplex."""
     begin = np.log([start.velocity_A, start.correlation_length_A, start.acceleration_A])
     simplex = np.vstack([begin, begin + 0.7 * np.eye(3)])

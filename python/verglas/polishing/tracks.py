@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve_triangular
-from scipy.optimize import minimize
 
-from verglas.polishing.prior import MotionPrior, TrackBasis
+from verglas.polishing.prior import MotionPrior
+from verglas.polishing.smoothing import OFFSET_A, Scene, TrackSmoother
 from verglas.polishing.surfaces import Surfaces
 from verglas.types.arrays import FloatArray
 
-OFFSET_A = 0.5  # standard deviation along an axis of the error of a particle's place, as its pose says it
-_ITERATIONS = 60
+_ROUNDS = 40
+_CONVERGED_NATS = 1e-3
+_HALVINGS = 8
+_DRAWS = 64  # that errors are taken from: to 9 % each, 1 % or better on average
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,15 +27,15 @@ class Tracks:
         About the known track, x then y; their mean over the frames, weighted by information, is zero.
     offset_A : (P, 2) float64
         Place of the particle about that of its pose.
-    parts : (d, j, 2) float64
-        Coefficients of the modes.
+    slope : (P, F, 2) float64
+        Of the surfaces there, nats per angstrom.
     log_posterior : float
         Without the prior's normalisation.
     """
 
     positions_A: FloatArray
     offset_A: FloatArray
-    parts: FloatArray
+    slope: FloatArray
     log_posterior: float
 
     @property
@@ -43,78 +44,90 @@ class Tracks:
         return self.positions_A + self.offset_A[:, None]
 
 
-def frame_weights(surfaces: Surfaces) -> FloatArray:
-    """(F,) information of each frame, averaged over particles: about which mean a track is counted."""
-    weights = surfaces.information.mean(axis=0)
-    return weights if weights.sum() > 0 else np.ones(len(weights))
+def smoother_of(prior: MotionPrior, surfaces: Surfaces, places_A: FloatArray, dose_e_A2: float) -> TrackSmoother:
+    """Of particles at these places, seen as well as their surfaces see them."""
+    return TrackSmoother(prior, Scene(places_A, dose_e_A2, surfaces.information))
 
 
-def fit_tracks(surfaces: Surfaces, basis: TrackBasis | None, start: Tracks | None = None) -> Tracks:
-    """Tracks of greatest posterior probability, by L-BFGS.
+def fit_tracks(surfaces: Surfaces, smoother: TrackSmoother, start_A: FloatArray | None = None) -> Tracks:
+    """Tracks of greatest posterior probability: steps by the expected curvature, halved while they lose.
 
     Parameters
     ----------
     surfaces : Surfaces
         Of the data.
-    basis : TrackBasis or None
-        Modes of the tracks; None: particles do not move, only their offsets are fitted.
-    start : Tracks, optional
-        Of the same particles and frames, where the search begins.
+    smoother : TrackSmoother
+        Of the information of these surfaces.
+    start_A : (P, F, 2) float64, optional
+        Places where the search begins; those of particles that do not move by default.
 
     Returns
     -------
     Tracks
     """
+    information = smoother.information[..., None]
+    here = np.zeros((*surfaces.shape, 2)) if start_A is None else start_A
+    value, slope = surfaces.at(here)
+    best = float(value.sum()) + smoother.log_prior(here)
+    for _ in range(_ROUNDS):
+        step = smoother.solve(information * here + slope) - here
+        for halving in range(_HALVINGS):
+            there = here + step * 0.5**halving
+            value, slope_there = surfaces.at(there)
+            reached = float(value.sum()) + smoother.log_prior(there)
+            if reached > best:
+                break
+        else:
+            break
+        gained, best = reached - best, reached
+        here, slope = there, slope_there
+        if gained < _CONVERGED_NATS:
+            break
+    positions, offset = smoother.about_mean(here)
+    return Tracks(positions, offset, slope, best)
+
+
+def fit_offsets(surfaces: Surfaces) -> FloatArray:
+    """(P, 2) most probable offsets of particles that do not move, each found by itself as :func:`fit_tracks` does."""
     particles, frames = surfaces.shape
-    shape = (0, 0) if basis is None else basis.sd.shape
-    size = 2 * shape[0] * shape[1]
+    precision = surfaces.information.sum(axis=1)[:, None] + OFFSET_A**-2
 
-    def divide(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        parts, offset = x[:size].reshape(*shape, 2), OFFSET_A * x[size:].reshape(particles, 2)
-        return parts, offset, np.zeros((particles, frames, 2)) if basis is None else basis.positions(parts)
+    def judged(offset: FloatArray) -> tuple[FloatArray, FloatArray]:
+        value, slope = surfaces.at(np.repeat(offset[:, None], frames, axis=1))
+        penalty = 0.5 * (offset**2).sum(axis=1) / OFFSET_A**2
+        return value.sum(axis=1) - penalty, slope.sum(axis=1) - offset / OFFSET_A**2
 
-    def cost(x: FloatArray) -> tuple[float, FloatArray]:
-        _, offset, positions = divide(x)
-        value, slope = surfaces.at(positions + offset[:, None])
-        gradient = x.copy()
-        if basis is not None:
-            gradient[:size] -= basis.gradient(slope).ravel()
-        gradient[size:] -= OFFSET_A * slope.sum(axis=1).ravel()
-        return float(0.5 * x @ x - value.sum()), gradient
-
-    begin = np.zeros(size + 2 * particles)
-    if start is not None:
-        begin[size:] = start.offset_A.ravel() / OFFSET_A
-        if basis is not None:
-            # what a damped least-squares fit of the former track makes of new modes may lie far out in the prior
-            begin[:size] = np.clip(basis.parts_of(start.positions_A), -4, 4).ravel()
-    result = minimize(cost, begin, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "ftol": 1e-7})
-    parts, offset, positions = divide(np.asarray(result.x))
-    return Tracks(positions, offset, parts, -float(result.fun))
+    here = np.zeros((particles, 2))
+    best, slope = judged(here)
+    share = np.ones(particles)
+    for _ in range(_ROUNDS):
+        there = here + share[:, None] * slope / precision
+        reached, slope_there = judged(there)
+        better = reached > best
+        gained = float(np.where(better, reached - best, 0).sum())
+        here, best = np.where(better[:, None], there, here), np.where(better, reached, best)
+        slope = np.where(better[:, None], slope_there, slope)
+        share = np.where(better, 1.0, share / 2)
+        if gained < _CONVERGED_NATS and (better | (share < 0.5**_HALVINGS)).all():
+            break
+    return here
 
 
-def log_evidence(surfaces: Surfaces, basis: TrackBasis, tracks: Tracks) -> float:
+def log_evidence(smoother: TrackSmoother, tracks: Tracks) -> float:
     """Logarithm of the marginal likelihood of a prior, by Laplace's approximation at its most probable tracks.
 
     The curvature of the likelihood is the expected one, the same along x and y, so that one determinant serves both.
     """
-    design = basis.design() * np.sqrt(surfaces.information)[..., None]
-    flat = design.reshape(-1, design.shape[-1])
-    inner = flat.T @ flat
-    inner[np.diag_indices_from(inner)] += 1.0
-    diagonal = np.diag(np.linalg.cholesky(inner))
-    return float(tracks.log_posterior - 2 * np.log(diagonal).sum())
+    return tracks.log_posterior + 2 * smoother.log_determinant
 
 
-def track_errors_A(surfaces: Surfaces, basis: TrackBasis) -> FloatArray:
-    """(P, F) posterior standard deviations along an axis of the positions, by the expected curvature."""
-    design = basis.design()
-    weighted = (design * np.sqrt(surfaces.information)[..., None]).reshape(-1, design.shape[-1])
-    inner = weighted.T @ weighted
-    inner[np.diag_indices_from(inner)] += 1.0
-    root = np.linalg.cholesky(inner)
-    solved = solve_triangular(root, design.reshape(-1, design.shape[-1]).T, lower=True)
-    return np.asarray(np.sqrt((solved**2).sum(axis=0)).reshape(design.shape[:2]))
+def track_errors_A(smoother: TrackSmoother) -> FloatArray:
+    """(P, F) posterior standard deviations along an axis of the positions, by the expected curvature.
+
+    Of draws, always the same: positions of all particles and frames depend on each other.
+    """
+    draws, _ = smoother.about_mean(smoother.draw(_DRAWS, np.random.default_rng(0)))
+    return np.asarray(np.sqrt((draws**2).mean(axis=-1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,17 +153,14 @@ class HeldOutGain:
         return float(np.sqrt(len(self.nats)) * self.nats.std(ddof=1)) if len(self.nats) > 1 else np.inf
 
 
-def held_out_gain(folds: tuple[Surfaces, Surfaces], basis: TrackBasis) -> tuple[HeldOutGain, tuple[Tracks, Tracks]]:
+def held_out_gain(
+    folds: tuple[Surfaces, Surfaces], prior: MotionPrior, places_A: FloatArray, dose_e_A2: float
+) -> tuple[HeldOutGain, tuple[Tracks, Tracks]]:
     """Tracks fitted to each fold, judged by the other against a fit of offsets alone; and the tracks of the folds."""
-    gains, fits = np.zeros(folds[0].shape[0]), []
+    gains, fits, frames = np.zeros(folds[0].shape[0]), list[Tracks](), folds[0].shape[1]
     for fitted, judge in (folds, folds[::-1]):
-        still = fit_tracks(fitted, None)
-        moving = fit_tracks(fitted, basis, still)
-        gains += judge.at(moving.places_A)[0].sum(axis=1) - judge.at(still.places_A)[0].sum(axis=1)
+        still = np.repeat(fit_offsets(fitted)[:, None], frames, axis=1)
+        moving = fit_tracks(fitted, smoother_of(prior, fitted, places_A, dose_e_A2), still)
+        gains += judge.at(moving.places_A)[0].sum(axis=1) - judge.at(still)[0].sum(axis=1)
         fits.append(moving)
     return HeldOutGain(gains), (fits[0], fits[1])
-
-
-def basis_of(prior: MotionPrior, surfaces: Surfaces, places_A: FloatArray, dose_e_A2: float) -> TrackBasis:
-    """Modes of the tracks of these particles, about their mean weighted by information."""
-    return TrackBasis.of(prior, places_A, dose_e_A2, frame_weights(surfaces))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment import fsc
@@ -227,7 +228,9 @@ def polish(
         masked = masked_halves("polish", maps, solvent, chosen.diameter_A, threads)
         other = reference_maps(prepared.particles, masked, chosen, threads)
         work = Passes(prepared.particles, prepared.half, assigned, other, hold, checkpoints.part)
-        result = _polish(work, prepared, chosen, given_prior, PolishedFolder(folder, chosen.dtype), hold)
+        # small matrices, whose sums come out otherwise with other numbers of threads
+        with threadpool_limits(1, user_api="blas"):
+            result = _polish(work, prepared, chosen, given_prior, PolishedFolder(folder, chosen.dtype), hold)
         lost = {int(prepared.rows[i]): why for i, why in {**without, **work.excluded}.items()}
         excluded = dict(sorted({**prepared.excluded, **lost}.items()))
         made = replace(result, excluded=excluded, seconds=time.perf_counter() - begun)

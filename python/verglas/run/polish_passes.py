@@ -20,13 +20,13 @@ from verglas.polishing import (
     OtherHalf,
     References,
     Surfaces,
-    basis_of,
     correlate_frames,
     fit_frame_weights,
     fit_prior,
     fit_tracks,
     held_out_gain,
     measure,
+    smoother_of,
     track_errors_A,
     weights_gain,
 )
@@ -220,10 +220,10 @@ class Passes:
         amplitude /= float(sum(m.shell_sums[1, 1:].sum() for m in sample.measured))
         fitted = prior or _START
         # Motion takes from the amplitude, and a wrong amplitude from the motion: in turns.
-        for _ in range(2):
+        for turn in range(2):
             if prior is None:
-                self.heard.say("fitting the prior of tracks to a sample of the movies")
-                fitted = fit_prior([*self._evidence(sample, amplitude)], fitted)
+                self.heard.say(f"fitting the prior of tracks to a sample of the movies, turn {turn + 1} of 2")
+                fitted = fit_prior(self._evidence(sample, amplitude), fitted, self.part(f"prior_turn_{turn}"))
             amplitude = self._amplitude_along(sample, fitted, amplitude)
         return fitted, amplitude
 
@@ -236,7 +236,7 @@ class Passes:
         cross = power = 0.0
         for m, places, dose in zip(sample.measured, sample.places_A, sample.doses, strict=True):
             folds = scaled_folds(m, amplitude)
-            _, fits = held_out_gain(folds, basis_of(prior, folds[0] + folds[1], places, dose))
+            _, fits = held_out_gain(folds, prior, places, dose)
             cross += sum(float(m.folds[1 - i].at(fits[i].places_A)[0].sum()) for i in range(2))
             power += float(m.power.sum())
         return cross / power if cross > 0 else amplitude
@@ -259,10 +259,10 @@ class Passes:
             made = measure(movie, self.references(number), self.other.window)
             folds = scaled_folds(made, amplitude)
             whole = folds[0] + folds[1]
-            basis = basis_of(prior, whole, movie.places_A, dose_of(movie))
-            gain, fits = held_out_gain(folds, basis)
-            best = fit_tracks(whole, basis, fits[0])
-            error = float(np.sqrt((track_errors_A(whole, basis) ** 2).mean()))
+            gain, fits = held_out_gain(folds, prior, movie.places_A, dose_of(movie))
+            smoother = smoother_of(prior, whole, movie.places_A, dose_of(movie))
+            best = fit_tracks(whole, smoother, fits[0].places_A)
+            error = float(np.sqrt((track_errors_A(smoother) ** 2).mean()))
             one = MicrographTracks(number, best.positions_A.astype(np.float32), error, gain.nats)
             kept.save(Snapshot({"moves_A": one.moves_A, "nats": one.nats}, {"error_A": one.error_A}), needed=True)
             tracks.append(one)
