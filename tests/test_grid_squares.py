@@ -12,8 +12,8 @@ import verglas as vg
 from verglas import simulate
 from verglas.io.micrograph_file import write_micrograph
 from verglas.picking import screen_square
-from verglas.picking.grid_squares import shipped_square_model, square_descriptors
-from verglas.picking.screening import SQUARE_KINDS
+from verglas.picking.grid_squares import square_descriptors
+from verglas.picking.screening import SQUARE_KINDS, shipped_model
 
 
 def test_descriptors_do_not_depend_on_grey_scale_or_the_way_up():
@@ -22,7 +22,7 @@ def test_descriptors_do_not_depend_on_grey_scale_or_the_way_up():
     scaled, turned = square_descriptors(7 * square), square_descriptors(np.ascontiguousarray(square[::-1]))
     np.testing.assert_allclose(list(first.values()), list(scaled.values()), atol=1e-3)
     np.testing.assert_allclose(list(first.values()), list(turned.values()), atol=0.15)
-    assert sorted(shipped_square_model().names) == sorted(first)
+    assert sorted(shipped_model("square").names) == sorted(first)
 
 
 def test_a_lattice_is_found_and_a_torn_foil_has_less_of_it():
@@ -36,7 +36,7 @@ def test_a_lattice_is_found_and_a_torn_foil_has_less_of_it():
 @pytest.mark.slow
 def test_unseen_squares_are_told_apart():
     """Seeds that no training saw: good ones have nothing against them, opaque and torn ones have."""
-    assert sorted(shipped_square_model().kinds) == sorted(SQUARE_KINDS) == sorted(simulate.SQUARE_KINDS)
+    assert sorted(shipped_model("square").kinds) == sorted(SQUARE_KINDS) == sorted(simulate.SQUARE_KINDS)
     good = [screen_square(simulate.grid_square("good", seed=seed)) for seed in range(3010, 3018)]
     assert sum(not one.reason for one in good) >= 7
     for kind in ("thick", "broken", "contaminated"):

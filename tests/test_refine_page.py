@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 
@@ -143,18 +142,6 @@ def test_command_rewrites_the_page(folders, capsys, tmp_path):
         main(["report", str(tmp_path)])
     assert stop.value.code == 1
     assert "no run whose page can be written again" in capsys.readouterr().err
-
-
-def test_a_young_page_of_a_running_job_is_left_and_the_last_one_never(tmp_path):
-    folder = make_run_folder(tmp_path / "run", state="running", iterations=0)
-    page = write_refine_page(folder, at_most_every_s=60)
-    page.write_text("young")
-    assert write_refine_page(folder, at_most_every_s=60).read_text() == "young"
-    os.utime(page, (0, 0))
-    assert "Running" in write_refine_page(folder, at_most_every_s=60).read_text()
-    run = json.loads((folder / "run.json").read_text()) | {"state": "converged"}
-    (folder / "run.json").write_text(json.dumps(run))
-    assert "converged" in write_refine_page(folder, at_most_every_s=60).read_text()
 
 
 def test_broken_files_are_named(folders, tmp_path, blank_figures):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from verglas import fourier
-from verglas.assessment.fsc import FSC
+from verglas.assessment.fsc import FSC, correlate_shells
 from verglas.types import Map
 from verglas.types.arrays import Array, Float32Array, FloatArray
 from verglas.types.convert import MapLike, map_of
@@ -112,6 +112,39 @@ def corrected_fsc(masked: FSC, randomised: FSC, first_shell: int) -> FSC:
     t, n = curve[start:], np.minimum(randomised.curve[start:], 1.0 - 1e-6)
     curve[start:] = np.clip((t - n) / (1.0 - n), -1.0, 1.0)
     return replace(masked, curve=curve)
+
+
+def correct_for_mask(
+    masked: FSC, spectra: list[Array], mask: Float32Array, first_shell: int, seed: int, *, threads: int | None = None
+) -> tuple[FSC, FSC]:
+    """FSC of half maps with random phases in the mask, and the curve ``masked`` corrected by it.
+
+    Parameters
+    ----------
+    masked : FSC
+        Of the half maps in the mask.
+    spectra : list of (box, box, box//2+1)
+        Half transforms of the half maps, which are used up; the list is emptied.
+    mask : (box, box, box)
+        The mask.
+    first_shell, seed : int
+        The first randomised shell, and what phases are drawn by.
+    threads : int, optional
+        Threads; the result does not depend on it.
+
+    Returns
+    -------
+    (FSC, FSC)
+        Randomised and corrected.
+    """
+    inside = []
+    for number in range(2):
+        # 2 seed and 2 seed + 1: two runs with neighbouring seeds share no noise.
+        half = randomise_spectrum(spectra.pop(0), len(mask), first_shell, 2 * seed + number, threads=threads)
+        inside.append(fourier.forward(np.asarray(half, np.float32) * mask, 3, threads=threads))
+    # Thresholds count the same voxels: they depend on the mask and the symmetry alone.
+    randomised = replace(masked, curve=correlate_shells(inside, mask.shape, masked.counts))
+    return randomised, corrected_fsc(masked, randomised, first_shell)
 
 
 def vouches_for(shell: int | None, randomised: FSC | None, corrected: FSC) -> bool:

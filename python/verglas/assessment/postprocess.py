@@ -14,7 +14,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.fsc import FSC, THRESHOLDS, c_ref, fsc, threshold_name
 from verglas.assessment.guinier import WILSON_FROM_A, Guinier, guinier
 from verglas.assessment.independence import refuse_one_map_twice
-from verglas.assessment.phase_randomisation import RESOLUTION_AT, corrected_fsc, randomise_phases, vouches_for
+from verglas.assessment.phase_randomisation import RESOLUTION_AT, correct_for_mask, vouches_for
 from verglas.assessment.solvent import solvent_mask
 from verglas.errors import InputError
 from verglas.geometry import symmetry_order
@@ -350,12 +350,8 @@ def _in_mask(
     shell = _first_below(unmasked, chosen.randomise_below)
     if shell is None:
         return None, masked, None, masked
-    # 2 seed and 2 seed + 1: two runs with neighbouring seeds share no noise.
-    first, second = (
-        randomise_phases(half, shell, 2 * chosen.seed + number, threads=threads) for number, half in enumerate(halves)
-    )
-    randomised = fsc(first, second, mask.data, symmetry_order=order, threads=threads)
-    return shell, masked, randomised, corrected_fsc(masked, randomised, shell)
+    spectra = [fourier.forward(half.data, 3, threads=threads) for half in halves]
+    return shell, masked, *correct_for_mask(masked, spectra, mask.data, shell, chosen.seed, threads=threads)
 
 
 def _last_with_data(average: Map, threads: int | None) -> int:

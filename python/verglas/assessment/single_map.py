@@ -14,9 +14,9 @@ from verglas.assessment.fsc import first_crossing
 from verglas.assessment.local_bands import Band
 from verglas.assessment.solvent import solvent_mask
 from verglas.errors import InputError
-from verglas.masks import checked_mask
+from verglas.masks import checked_mask, distance_from
 from verglas.types import Map
-from verglas.types.arrays import BoolArray, Complex64Array, Float32Array, FloatArray
+from verglas.types.arrays import BoolArray, Complex64Array, FloatArray
 from verglas.types.convert import MapLike, map_of
 from verglas.types.display import Shown
 
@@ -174,7 +174,7 @@ def _regions(volume: Map, mask: MapLike | npt.ArrayLike | None, threads: int | N
             f"{name}: the mask reaches {weight.max():.2g} only; what is at least 0.5 counts as the molecule"
         )
     solvent = ndimage.distance_transform_edt(weight < 0.01) > _MARGIN * len(weight)
-    sphere = _from_middle(len(weight)) < 0.5 * len(weight) - 1
+    sphere = distance_from(weight.shape) < 0.5 * len(weight) - 1
     # Beyond the sphere of the box many programs leave a constant.
     corners, within = (volume.data[solvent & part] for part in (~sphere, sphere))
     if corners.size and within.size and corners.std() < _FLAT * within.std():
@@ -185,11 +185,6 @@ def _regions(volume: Map, mask: MapLike | npt.ArrayLike | None, threads: int | N
             f"{_LEAST_SOLVENT:.1%}: the box is too tight to tell the noise from it"
         )
     return inside, solvent
-
-
-def _from_middle(box: int) -> Float32Array:
-    z, y, x = np.ogrid[(slice(-(box // 2), box - box // 2),) * 3]
-    return np.sqrt((z * z + y * y + x * x).astype(np.float32))
 
 
 def _powers(

@@ -193,12 +193,25 @@ def find_initial_model(
     >>> result.map.box, len(result.particles)
     (32, 80)
     """
-    start_time = time.perf_counter()
     if particles.source is None:
         raise InputError(f"{particles.where}: these particles have no images")
     resolved_settings = settings_from("abinitio", AbInitioSettings, settings, **changes)
-    source, watch = for_job(particles, "abinitio"), observer or Observer()
     where = Where(one_device("abinitio", device), threads)
+    return search_initial_model(
+        for_job(particles, "abinitio"), resolved_settings, where, flip_hand=flip_hand, observer=observer
+    )
+
+
+def search_initial_model(
+    source: Particles,
+    resolved_settings: AbInitioSettings,
+    where: Where,
+    *,
+    flip_hand: bool = False,
+    observer: Observer | None = None,
+) -> AbInitio:
+    """:func:`find_initial_model` of particles on one grid, as :func:`verglas.optics.for_job` gives them."""
+    start_time, watch = time.perf_counter(), observer or Observer()
     draw = _draw_particles(source, resolved_settings, where, watch)
     sigma2 = _first_noise(draw.problem, draw.power)
     problem = centre_particles(draw.problem, resolved_settings, sigma2, watch.progress)

@@ -8,9 +8,6 @@ Whether holes are dry is not judged: without the level of vacuum in the image, t
 
 from __future__ import annotations
 
-import json
-from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -19,7 +16,7 @@ from scipy import ndimage
 
 from verglas.errors import InputError
 from verglas.image import fourier_resample
-from verglas.picking.screening import Screening, ScreeningModel
+from verglas.picking.screening import Screening, ScreeningModel, shipped_model
 from verglas.types import Micrograph
 from verglas.types.arrays import BoolArray, FloatArray
 
@@ -162,13 +159,6 @@ def _pieces(seen: FloatArray, open_: BoolArray) -> dict[str, float]:
     }
 
 
-@lru_cache(maxsize=1)
-def shipped_square_model() -> ScreeningModel:
-    """The model of squares that comes with the package."""
-    text = resources.files("verglas.picking").joinpath("square_weights.json").read_text(encoding="utf-8")
-    return ScreeningModel.of(json.loads(text))
-
-
 def screen_square(image: Micrograph | npt.NDArray[np.floating[Any]], model: ScreeningModel | None = None) -> Screening:
     """Judge a grid square from an image of it at low magnification.
 
@@ -194,4 +184,4 @@ def screen_square(image: Micrograph | npt.NDArray[np.floating[Any]], model: Scre
     >>> vg.picking.screen_square(vg.simulate.grid_square("thick", seed=5)).kind
     'thick'
     """
-    return (model or shipped_square_model()).judge(square_descriptors(image))
+    return (model or shipped_model("square")).judge(square_descriptors(image))

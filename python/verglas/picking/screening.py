@@ -263,10 +263,10 @@ class ScreeningModel:
         return Screening(max(chances, key=lambda kind: chances[kind]), chances, familiar)
 
 
-@lru_cache(maxsize=1)
-def shipped_model() -> ScreeningModel:
-    """The model that comes with the package."""
-    text = resources.files("verglas.picking").joinpath("screening_weights.json").read_text(encoding="utf-8")
+@lru_cache(maxsize=2)
+def shipped_model(images: str = "screening") -> ScreeningModel:
+    """The model that comes with the package: of micrographs, "screening", or of images of a grid, "square"."""
+    text = resources.files("verglas.picking").joinpath(f"{images}_weights.json").read_text(encoding="utf-8")
     return ScreeningModel.of(json.loads(text))
 
 

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import filters, fourier, ops
-from verglas.assessment import corrected_fsc, fsc, solvent_mask
+from verglas.assessment import fsc, solvent_mask
 from verglas.assessment.fsc import correlate_shells
-from verglas.assessment.phase_randomisation import randomise_spectrum, vouches_for
+from verglas.assessment.phase_randomisation import correct_for_mask, vouches_for
 from verglas.assessment.postprocess import PostprocessSettings
 from verglas.reconstruction.direct import fft_weights, shell_means
 from verglas.reconstruction.sums import finish
@@ -197,14 +197,8 @@ def half_fsc(problem: RefineProblem, halves: Float32Array, mask: Float32Array | 
     if mask is None or not below.size:
         return unmasked, masked.curve
     shell = int(below[0]) + 1
-    seed = 2 * problem.settings.seed  # and the next: two runs with neighbouring seeds share no noise
-    one, other = (
-        first.with_data(randomise_spectrum(spectra.pop(0), first.box, shell, seed + number, threads=threads))
-        for number in range(2)
-    )
-    without = fsc(one, other, mask, threads=threads)
-    corrected = corrected_fsc(masked, without, shell)
-    if vouches_for(shell, without, corrected):
+    randomised, corrected = correct_for_mask(masked, spectra, mask, shell, problem.settings.seed, threads=threads)
+    if vouches_for(shell, randomised, corrected):
         return unmasked, corrected.curve
     return unmasked, np.minimum(corrected.curve, fsc(first, second, problem.sphere, threads=threads).curve)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from verglas.assessment import orientation_efficiency
-from verglas.io import read_json, read_map, write_text
+from verglas.io import read_map, write_text
 from verglas.report import course, figures, posteriors
 from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
 from verglas.report.chart import charts_block, iteration_charts
@@ -21,7 +20,6 @@ from verglas.report.profile import profile_section
 from verglas.report.run_folder import RunFolder, read_run_folder
 from verglas.report.volume import viewer_block
 from verglas.types import Map
-from verglas.types.run_state import RunState, read_run_state
 from verglas.types.verdict import notes_of
 
 _MOST_ROWS = 50
@@ -29,7 +27,7 @@ _GAINS = ("regularisation_gain", "regularisation_gain_error")
 _MASK_GAINS = ("score_mask_gain", "score_mask_gain_error")
 
 
-def write_refine_page(folder: str | Path, *, at_most_every_s: float = 0.0) -> Path:
+def write_refine_page(folder: str | Path) -> Path:
     """Write report.html of a run folder of ``verglas refine``.
 
     Only files are read (run.json, iterations.csv, history/, particles.star, excluded.csv, and at the end the maps and
@@ -39,9 +37,6 @@ def write_refine_page(folder: str | Path, *, at_most_every_s: float = 0.0) -> Pa
     ----------
     folder : path
         The run folder.
-    at_most_every_s : float
-        While the run goes on, a page younger than this is left as it is: figures take seconds of processor time, and
-        early iterations may take no longer.
 
     Returns
     -------
@@ -54,9 +49,6 @@ def write_refine_page(folder: str | Path, *, at_most_every_s: float = 0.0) -> Pa
         No run.json in the folder, or a file that is not what it should be.
     """
     path = Path(folder) / "report.html"
-    fresh = at_most_every_s > 0 and path.is_file() and time.time() - path.stat().st_mtime < at_most_every_s
-    if fresh and read_run_state(read_json(Path(folder) / "run.json")) is RunState.RUNNING:
-        return path
     run = read_run_folder(Path(folder))
     write_text(path, render(refine_page(run)))
     return path

@@ -11,7 +11,7 @@ from verglas._devices import one_device
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.errors import InputError
-from verglas.initial_model.find import AbInitio, find_initial_model, problem_of
+from verglas.initial_model.find import AbInitio, problem_of, search_initial_model
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.io import read_particles, write_json, write_map, write_particles
 from verglas.optics import for_job
@@ -115,21 +115,21 @@ def abinitio(
     if folder is None and resume:
         raise InputError("abinitio: resume needs the run folder (out)")
     where = Where(one_device("abinitio", device), threads)
-    how: dict[str, Any] = {"flip_hand": flip_hand, "device": where.device, "threads": threads}
     on_one_grid = for_job(source, "abinitio")
     plan = plan_memory(problem_of(on_one_grid, resolved_settings, where), resolved_settings, on_one_grid.box, memory_GB)
     with shown_to(listener) as heard:
         if folder is None:
-            return find_initial_model(
-                source, resolved_settings, observer=Watch(None, resolved_settings, source, heard), **how
-            )
+            watch = Watch(None, resolved_settings, source, heard)
+            return search_initial_model(on_one_grid, resolved_settings, where, flip_hand=flip_hand, observer=watch)
         with tenure(folder, "abinitio", heard) as hold:
             # Inside the hold: opening removes checkpoints of another version, which no other process may then write.
             watch = Watch(folder, resolved_settings, source, hold, resume=resume)
             hold.write(state="running", n_particles=len(source), settings=asdict(resolved_settings))
             watch.planned(plan)
             try:
-                result = find_initial_model(source, resolved_settings, observer=watch, **how)
+                result = search_initial_model(
+                    on_one_grid, resolved_settings, where, flip_hand=flip_hand, observer=watch
+                )
                 _write(folder, result)
             # Interrupted or terminated as well: the page must not go on saying that it runs.
             except BaseException as error:

@@ -21,7 +21,7 @@ from verglas.report.abinitio import write_abinitio_page
 from verglas.run.abinitio_page import SUMMARY, shown_record, shown_result
 from verglas.run.class2d import Class2DJob, class2d_files
 from verglas.run.common_lines import read_averages
-from verglas.run.tenure import now_text, tenure
+from verglas.run.tenure import now_text, refuse_file, tenure
 from verglas.types.arrays import Float32Array
 from verglas.types.listener import Listener, phase_progress
 from verglas.types.settings import settings_from
@@ -82,8 +82,7 @@ def averages_files(job: AveragesJob, *, listener: ListenerChoice = "screen") -> 
     InputError
         A setting that these methods do not use, maps for another method than swarm-consensus, too few averages.
     """
-    if job.out.exists() and not job.out.is_dir():
-        raise InputError(f"cannot write {job.out}: it is a file, expected the name of a folder")
+    refuse_file(job.out)
     unused = sorted(set(job.settings) - set(USED_SETTINGS))
     if unused:
         raise InputError(

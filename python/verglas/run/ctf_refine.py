@@ -43,6 +43,7 @@ from verglas.run.ctf_refine_terms import (
     settings_of_words,
 )
 from verglas.run.half_maps import masked_halves, pixels_between, reconstruct_halves
+from verglas.run.tenure import refuse_file
 from verglas.types import Map, Particles
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 from verglas.types.listener import Listener
@@ -428,8 +429,7 @@ def summary(refined: CtfRefinement) -> dict[str, Any]:
 
 def ctf_refine_files(job: CtfRefineJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
     """Read, refine, write particles.star, half1.mrc, half2.mrc, ctf_refine.json and report.html; the summary."""
-    if job.out.exists() and not job.out.is_dir():
-        raise InputError(f"cannot write {job.out}: it is a file, expected the name of a folder")
+    refuse_file(job.out)
     particles = read_particles(job.particles, stack=job.stack)
     maps = None if job.half_maps is None else (read_map(job.half_maps[0]), read_map(job.half_maps[1]))
     mask = None if job.mask is None else read_map(job.mask)

@@ -18,6 +18,7 @@ from verglas.map_geometry import flip_hand
 from verglas.report.html import Gallery, Page, Picture, Section, Table, render
 from verglas.report.surface import level_for_volume
 from verglas.run.maps import half_map_suffixes, read_half_maps, read_mask
+from verglas.run.tenure import refuse_file
 from verglas.types import Map, Particles
 from verglas.types.settings import check_settings, setting, settings_from
 from verglas.types.verdict import STATES, Verdict
@@ -134,8 +135,7 @@ def deposit(
 
 def _folder_to_write(folder: Path, out: Path) -> Path:
     """The one asked for, unless files of a run would be lost: both kinds have a map.mrc and a report.html."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: it is a file, expected the name of a folder to write")
+    refuse_file(out)
     if (out.exists() and folder.exists() and out.samefile(folder)) or (out / "run.json").exists():
         raise InputError(f"{out}: it holds a run, whose map.mrc and report.html would be lost; name another folder")
     return out

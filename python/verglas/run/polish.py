@@ -24,7 +24,7 @@ from verglas.run.polish_files import PolishedFolder
 from verglas.run.polish_inputs import MovieReading, RecordedMovie, assign, recorded_movies
 from verglas.run.polish_passes import MicrographTracks, Passes, WeightsFit
 from verglas.run.refine_inputs import close_identity
-from verglas.run.tenure import tenure
+from verglas.run.tenure import refuse_file, tenure
 from verglas.types import Map, Particles, Snapshot
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
@@ -364,8 +364,7 @@ def polish_files(
     listener: ListenerChoice = "screen",
 ) -> Polishing:
     """:func:`polish` of files."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"cannot write {out}: it is a file, expected the name of a folder")
+    refuse_file(out)
     return polish(
         read_particles(particles, stack=stack),
         micrographs,

@@ -97,54 +97,66 @@ def select_automatically(
     (Particles, ClassSelection)
         Empty where the selection says stop.
     """
-    path = table or particles.with_name("classes.star")
-    classes = class_table(path)
-    all_particles = read_particles(particles)
-    own = _own_classes(all_particles, particles)
-    # Counted in the file at hand, which may have lost particles since the table was written.
-    classes["particles"] = np.bincount(np.maximum(own, 0), minlength=int(classes["class"].max()) + 1)[classes["class"]]
-    general = read_star(path).get(GENERAL)
-    general = general if isinstance(general, dict) else {}
-    signal = bool(int(general.get("verglasSignalFound", 1)))
-    empty_class = int(general.get("verglasEmptyClass", 0)) or None
-    if ranker == "rules":
-        selection = select_classes(classes, signal=signal, empty_class=empty_class, rules=rules)
-        return all_particles[np.isin(own, selection.classes)], selection
-    _refuse_unknown_classes(own, classes, path)
-    chance = rank_classes(_averages_of(path), classes, all_particles.table, empty_class=empty_class)
-    least = ranker_weights().threshold
-    selection = select_ranked(classes, chance, least, signal=signal, empty_class=empty_class, rules=rules)
-    return _scored(all_particles, chance)[np.isin(own, selection.classes)], selection
+    everything = read_particles(particles)
+    classified = _Classification.read(everything, particles, table)
+    if ranker == "learned":
+        everything, chance = classified.score(everything)
+        selection = classified.select_ranked(chance, rules)
+    else:
+        selection = classified.select_by_rules(rules)
+    return everything[np.isin(classified.own, selection.classes)], selection
 
 
-def score_particles_of_classes(particles: Particles, path: Path) -> Particles:
-    """The particles with verglasClassScore and verglasParticleScore, from the classes.star of their classification.
+@dataclass(frozen=True, eq=False)
+class _Classification:
+    """The classes.star of a classification, and the class of every particle."""
 
-    Raises
-    ------
-    InputError
-        The table, its averages or a column of the particles is missing.
-    """
-    own = _own_classes(particles, path)
-    general = read_star(path).get(GENERAL)
-    empty_class = int(general.get("verglasEmptyClass", 0)) or None if isinstance(general, dict) else None
-    classes = class_table(path)
-    _refuse_unknown_classes(own, classes, path)
-    return _scored(particles, rank_classes(_averages_of(path), classes, particles.table, empty_class=empty_class))
+    own: npt.NDArray[np.int64]
+    path: Path
+    classes: pd.DataFrame
+    signal: bool
+    empty_class: int | None
 
+    @classmethod
+    def read(cls, particles: Particles, where: Path, table: Path | None) -> _Classification:
+        """The table named, or the one beside the particles' file ``where``."""
+        path = table or where.with_name("classes.star")
+        classes, own = class_table(path), _own_classes(particles, where)
+        # Counted in the file at hand, which may have lost particles since the table was written.
+        count = np.bincount(np.maximum(own, 0), minlength=int(classes["class"].max()) + 1)
+        classes["particles"] = count[classes["class"]]
+        general = read_star(path).get(GENERAL)
+        general = general if isinstance(general, dict) else {}
+        signal = bool(int(general.get("verglasSignalFound", 1)))
+        return cls(own, path, classes, signal, int(general.get("verglasEmptyClass", 0)) or None)
 
-def _refuse_unknown_classes(own: npt.NDArray[np.int64], classes: pd.DataFrame, path: Path) -> None:
-    unknown = np.setdiff1d(own, classes["class"])
-    if len(unknown):
-        raise InputError(f"select: particles are in class {unknown[0]}, which {path} does not have")
+    def score(self, particles: Particles) -> tuple[Particles, pd.Series[float]]:
+        """The particles with verglasClassScore and verglasParticleScore, and the chance of every class.
 
+        Raises
+        ------
+        InputError
+            A class that the table lacks, averages or a column of the particles that are missing.
+        """
+        unknown = np.setdiff1d(self.own, self.classes["class"])
+        if len(unknown):
+            raise InputError(f"select: particles are in class {unknown[0]}, which {self.path} does not have")
+        averages = _averages_of(self.path)
+        chance = rank_classes(averages, self.classes, particles.table, empty_class=self.empty_class)
+        scored = particles.with_columns(
+            verglasClassScore=chance.reindex(self.own).to_numpy(float).round(4),
+            verglasParticleScore=particle_scores(particles.table, chance).round(4),
+        )
+        return scored, chance
 
-def _scored(particles: Particles, chance: pd.Series[float]) -> Particles:
-    own = particles.table["rlnClassNumber"].to_numpy(np.int64)
-    return particles.with_columns(
-        verglasClassScore=chance.loc[own].to_numpy(float).round(4),
-        verglasParticleScore=particle_scores(particles.table, chance).round(4),
-    )
+    def select_by_rules(self, rules: SelectionRules | None = None) -> ClassSelection:
+        """Classes within the limits."""
+        return select_classes(self.classes, signal=self.signal, empty_class=self.empty_class, rules=rules)
+
+    def select_ranked(self, chance: pd.Series[float], rules: SelectionRules | None = None) -> ClassSelection:
+        """Classes that the trained ranker gives a good chance."""
+        least, empty_class = ranker_weights().threshold, self.empty_class
+        return select_ranked(self.classes, chance, least, signal=self.signal, empty_class=empty_class, rules=rules)
 
 
 def _averages_of(path: Path) -> Float32Array:
@@ -198,12 +210,15 @@ def select_files(job: SelectJob) -> tuple[Particles, list[int], int]:
         No class numbers, no rule can be applied, or nothing is left.
     """
     particles = read_particles(job.particles)
-    if job.ranker == "learned":
-        particles = score_particles_of_classes(particles, job.table or job.particles.with_name("classes.star"))
+    classified = chance = None
+    if (job.auto and not job.classes) or job.ranker == "learned":
+        classified = _Classification.read(particles, job.particles, job.table)
+    if classified is not None and job.ranker == "learned":
+        particles, chance = classified.score(particles)
     subset, selection = particles, []
     if job.by_class:
         own = _own_classes(particles, job.particles)
-        selection = _choose_classes(job, own)
+        selection = _choose_classes(job, own, classified, chance)
         subset = particles[np.isin(own, selection)]
         if not len(subset):
             said = selection or "that fulfil the rules"
@@ -244,7 +259,12 @@ def read_regions(path: Path) -> list[Region]:
     return regions_of(record.get("steps") if isinstance(record, dict) else None, str(path))
 
 
-def _choose_classes(job: SelectJob, own: npt.NDArray[np.int64]) -> list[int]:
+def _choose_classes(
+    job: SelectJob,
+    own: npt.NDArray[np.int64],
+    classified: _Classification | None,
+    chance: pd.Series[float] | None,
+) -> list[int]:
     present = set(np.unique(own).tolist())
     rules = job.min_resolution_A is not None or job.min_size is not None
     table = _class_table(job) if (job.table is not None or rules) else None
@@ -254,7 +274,8 @@ def _choose_classes(job: SelectJob, own: npt.NDArray[np.int64]) -> list[int]:
             raise InputError(f"select: no particle of {job.particles} is in class {unknown[0]}")
         numbers = set(job.classes)
     elif job.auto:
-        selection = select_automatically(job.particles, job.table, ranker=job.ranker)[1]
+        assert classified is not None
+        selection = classified.select_by_rules() if chance is None else classified.select_ranked(chance)
         if selection.state == "stop":
             raise InputError(f"select: {selection.sentence}")
         numbers = set(selection.classes)

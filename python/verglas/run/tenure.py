@@ -322,6 +322,12 @@ def _take_back(path: Path, was: bytes | None) -> None:
         path.unlink(missing_ok=True)
 
 
+def refuse_file(folder: Path) -> None:
+    """Before a job computes for a folder that cannot be made."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"cannot write {folder}: it is a file, expected the name of a folder")
+
+
 @contextmanager
 def lock_project(folder: Path) -> Iterator[None]:
     """Alone in a folder: the lock ends with the process, however it ends.
@@ -331,8 +337,7 @@ def lock_project(folder: Path) -> Iterator[None]:
     InputError
         Another process works in it; it is a file or cannot be made.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"cannot write {folder}: it is a file, expected the name of a folder")
+    refuse_file(folder)
     fresh = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ from verglas.report.tilt_pairs import write_polar_plot
 from verglas.run.extract import ExtractOptions, extract_files
 from verglas.run.extract_inputs import Microscope
 from verglas.run.reasons import commonest_kind
+from verglas.run.tenure import refuse_file
 from verglas.run.tilt_classes import PAIR, class_maps
 from verglas.tilting import (
     ConicalSettings,
@@ -138,8 +139,7 @@ def tilt_pairs_files(job: TiltPairsJob, *, listener: ListenerChoice = "screen") 
         raise InputError(
             "tilt-pairs: --mirrors and --classes: classification puts the two faces in two classes; give one"
         )
-    if job.out.exists() and not job.out.is_dir():
-        raise InputError(f"cannot write {job.out}: it is a file, expected the name of a folder")
+    refuse_file(job.out)
     with shown_to(listener) as heard:
         pairs, set_aside = _match_all(job, heard)
         job.out.mkdir(parents=True, exist_ok=True)

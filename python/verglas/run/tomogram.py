@@ -17,6 +17,7 @@ from verglas.io.atomic import write_text
 from verglas.reconstruction.tomogram import Tomogram, TomogramSettings, reconstruct_tilts
 from verglas.report.figures import slices
 from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.run.tenure import refuse_file
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
 
@@ -78,8 +79,7 @@ def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> 
     ``listener`` is told how it goes: a bar or lines on standard error, nobody (None), or an object of one's own.
     """
     start_time = time.perf_counter()
-    if job.out.exists() and not job.out.is_dir():
-        raise InputError(f"cannot write {job.out}: it is a file, expected the name of a folder")
+    refuse_file(job.out)
     images, angles = read_stack(job.tilts), read_tilt_angles(job.angles)
     if len(images) != len(angles):
         raise InputError(f"{job.tilts} holds {len(images)} images, {job.angles} {len(angles)} angles")

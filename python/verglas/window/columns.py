@@ -14,7 +14,7 @@ from verglas.errors import InputError
 from verglas.io.columns import LARGE_BYTES, Columns, columns_of, read_columns
 from verglas.run.columns import keep_columns_apart
 from verglas.run.speed import cache_folder
-from verglas.window.kept import Kept
+from verglas.window.kept import Kept, file_stamp
 
 _KEPT_TABLES, _KEPT_FILES = 6, 12
 
@@ -49,10 +49,11 @@ class ReadColumns:
             kept = read_columns(path, folder)
             if kept is not None:
                 return kept
-        state = path.stat()
-        if state.st_size < LARGE_BYTES:
+        stamp = file_stamp(path)
+        size = stamp[1]
+        if size < LARGE_BYTES:
             return columns_of(path)
-        key = (path, state.st_mtime_ns, state.st_size)
+        key = (path, *stamp)
         with self._lock:
             wrong = self._reading.get(key)
             if wrong:
@@ -60,7 +61,7 @@ class ReadColumns:
             if wrong is None:
                 self._reading[key] = ""
                 threading.Thread(target=self._read, args=key, name="columns", daemon=True).start()
-        raise BeingRead(f"reading {path.name} ({state.st_size / 1e6:.0f} MB) for the first time")
+        raise BeingRead(f"reading {path.name} ({size / 1e6:.0f} MB) for the first time")
 
     def _read(self, path: Path, *state: int) -> None:
         with self._turn:  # one after the other: two would need twice the memory

@@ -19,6 +19,7 @@ from verglas.io import read_json
 from verglas.run.status import status
 from verglas.window import cryosparc, relion
 from verglas.window.job import Job, key_of
+from verglas.window.kept import file_stamp
 
 _DEPTH = 6
 _MOST_FOLDERS = 20_000
@@ -89,10 +90,9 @@ class Folders:
 
 def _stamp(path: Path) -> tuple[int, int]:
     try:
-        state = os.stat(path)
+        return file_stamp(path)
     except OSError:
         return 0, 0
-    return state.st_mtime_ns, state.st_size
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, frozenset[str]]]:

@@ -11,6 +11,12 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
+def file_stamp(path: Path) -> tuple[int, int]:
+    """When a file or folder changed last, ns, and its bytes."""
+    state = path.stat()
+    return state.st_mtime_ns, state.st_size
+
+
 class Kept(Generic[Value]):
     """Results by key, those that were asked for last; two readers at once do not both make one.
 
@@ -45,5 +51,4 @@ class Kept(Generic[Value]):
 
     def of_file(self, path: Path, make: Callable[[], Value]) -> Value:
         """What is made of a file or a folder, once more when it has changed."""
-        state = path.stat()
-        return self.get((path, state.st_mtime_ns, state.st_size), make)
+        return self.get((path, *file_stamp(path)), make)
