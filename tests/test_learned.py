@@ -123,14 +123,14 @@ def test_training_twice_gives_the_same_weights():
 
 
 def test_turning_a_field_turns_its_map():
-    from verglas.learned.training import _turned
+    from verglas.learned.training import _turn
 
     image = np.zeros((1, 32, 48), np.float32)
     image[0, 10, 20] = 1
     small = heat_map((32, 48), [[20, 10]], 6.0)[None]
     for turn in range(8):
-        y, x = np.argwhere(_turned(image, turn, 1)[0] == 1)[0]
-        assert np.unravel_index(_turned(small, turn)[0].argmax(), _turned(small, turn)[0].shape) == (y / 2, x / 2)
+        y, x = np.argwhere(_turn(image, turn, 1)[0] == 1)[0]
+        assert np.unravel_index(_turn(small, turn)[0].argmax(), _turn(small, turn)[0].shape) == (y / 2, x / 2)
 
 
 @pytest.mark.parametrize("shape", [(160, 160), (157, 165)])

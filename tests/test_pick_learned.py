@@ -15,9 +15,9 @@ from verglas import simulate
 from verglas.errors import InputError
 from verglas.learned import Weights, packaged_weights, to_safetensors
 from verglas.picking import PickSettings, compare_picks, inside, pick_detailed, prepare
-from verglas.picking.fine_tune import _clicked, _windows, fine_tune
+from verglas.picking.fine_tune import _place_clicks, _windows, fine_tune
 from verglas.picking.network import out_of_depth, probable_cut
-from verglas.run.fine_tune import _agreed, _given, read_weights
+from verglas.run.fine_tune import _agreed_picks, _clicks_by_row, read_weights
 
 DIAMETER_A, PIXEL_A = 150.0, 5.0
 
@@ -108,7 +108,7 @@ def _few_steps(monkeypatch):
 @pytest.mark.parametrize(("found", "kept"), [((5, 6), True), ((5, 5), False), ((5, 4), False)])
 def test_new_weights_are_taken_only_if_they_find_more_of_the_held_out_clicks(monkeypatch, found, kept):
     monkeypatch.setattr("verglas.picking.fine_tune._STEPS", 2)
-    monkeypatch.setattr("verglas.picking.fine_tune._found", lambda *_: found)
+    monkeypatch.setattr("verglas.picking.fine_tune._count_matches", lambda *_: found)
     micrograph, truth = scene("dumbbell", 5, shape=(256, 256))
     weights = packaged_weights("picker")
     tuned = fine_tune(weights, [(prepare(micrograph, DIAMETER_A), truth.picks.xy_px)])
@@ -123,7 +123,7 @@ def test_clicks_in_squares_held_out_are_not_trained_on():
     """Windows count nothing there, so what judges the new weights was never seen by them."""
     micrograph, truth = scene("dumbbell", 5, shape=(256, 256))
     rng = np.random.default_rng(0)
-    one = _clicked(prepare(micrograph, DIAMETER_A), truth.picks.xy_px, rng)
+    one = _place_clicks(prepare(micrograph, DIAMETER_A), truth.picks.xy_px, rng)
     assert 0 < one.held_out.mean() < 1
     everywhere = replace(one, held_out=np.ones_like(one.held_out))
     network = packaged_weights("picker").network
@@ -163,10 +163,10 @@ def test_a_consensus_is_taken_of_what_can_be_read(tmp_path, monkeypatch):
         vg.io.write_stack(tmp_path / f"{number}.mrc", np.full((1, 8, 8), number, np.float32), PIXEL_A)
     (tmp_path / "0.mrc").write_bytes(b"no map")
     table = vg.io.find_micrographs([str(tmp_path / "*.mrc")])
-    found = _agreed(table, DIAMETER_A, PickSettings())
+    found = _agreed_picks(table, DIAMETER_A, PickSettings())
     assert {row: picks.xy_px[0, 0] for row, picks in found.items()} == {row: row for row in (1, 2, 3, 4, 5, 6, 8)}
     with pytest.raises(InputError, match="none of 1 micrographs can be used for a consensus"):
-        _agreed(table[:1], DIAMETER_A, PickSettings())
+        _agreed_picks(table[:1], DIAMETER_A, PickSettings())
 
 
 @pytest.mark.slow
@@ -192,10 +192,10 @@ def test_clicks_are_those_of_the_micrograph_they_name(tmp_path):
     table = pd.DataFrame({"rlnMicrographName": ["a/m.mrc", "b/m.mrc"]})
     clicks = vg.Picks(np.ones((3, 2)))
     vg.io.write_picks(tmp_path / "clicks.star", {"b/m.mrc": clicks}, one_file=True)
-    assert list(_given(table, tmp_path / "clicks.star")) == [1]
+    assert list(_clicks_by_row(table, tmp_path / "clicks.star")) == [1]
     vg.io.write_picks(tmp_path / "clicks.star", {"m.mrc": clicks}, one_file=True)
     with pytest.raises(InputError, match="several micrographs"):
-        _given(table, tmp_path / "clicks.star")
+        _clicks_by_row(table, tmp_path / "clicks.star")
 
 
 def test_weights_without_calibration_and_clicks_that_cannot_be_complete_are_refused(tmp_path, capsys):

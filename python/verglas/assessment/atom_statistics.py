@@ -39,7 +39,7 @@ def radius_of_gyration_A(xyz_A: npt.ArrayLike, weights: npt.ArrayLike | None = N
     >>> radius_of_gyration_A([[-3, 0, 0], [3, 0, 0]])
     3.0
     """
-    xyz, w = _weighted(xyz_A, weights, "radius_of_gyration_A")
+    xyz, w = _check_positions(xyz_A, weights, "radius_of_gyration_A")
     centre = w @ xyz / w.sum()
     return float(np.sqrt(w @ ((xyz - centre) ** 2).sum(axis=1) / w.sum()))
 
@@ -76,7 +76,7 @@ def debye_power(
     >>> debye_power([[0, 0, 0], [5, 0, 0]], [0.0, 0.1, 0.2]).round(6).tolist()  # 2 + 2 sinc(2 s r)
     [4.0, 2.0, 2.0]
     """
-    xyz, w = _weighted(xyz_A, weights, "debye_power")
+    xyz, w = _check_positions(xyz_A, weights, "debye_power")
     s = np.atleast_1d(np.asarray(frequency_per_A, np.float64))
     if not ((s >= 0) & (s <= 1)).all():
         raise InputError("debye_power: expected frequencies of 0 to 1 per angstrom")
@@ -210,7 +210,7 @@ def model_variability_A(models: list[Atoms]) -> FloatArray:
     return np.asarray(np.sqrt(((places - places.mean(axis=0)) ** 2).sum(axis=-1).mean(axis=0)))
 
 
-def _weighted(xyz_A: npt.ArrayLike, weights: npt.ArrayLike | None, job: str) -> tuple[FloatArray, FloatArray]:
+def _check_positions(xyz_A: npt.ArrayLike, weights: npt.ArrayLike | None, job: str) -> tuple[FloatArray, FloatArray]:
     xyz = np.asarray(xyz_A, np.float64)
     if xyz.ndim != 2 or xyz.shape[1] != 3 or not len(xyz):
         raise InputError(f"{job}: expected positions of shape (n, 3), got {xyz.shape}")

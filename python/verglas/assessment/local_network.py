@@ -32,14 +32,14 @@ class NetworkValues(CorrelationValues):
 
     def averages(self, band: Band, windowed: Windowed) -> list[Float32Array]:
         """Of a b, a^2 and b^2, under the narrower window."""
-        return super().averages(narrowed(band, self.window_share), windowed)
+        return super().averages(narrow_band(band, self.window_share), windowed)
 
     def threshold(self, band: Band, averages: list[Float32Array]) -> float:
         """The network's; what the band is like in the whole molecule is noted for :meth:`of`."""
         inside = self.coarse_inside(len(averages[0]))
         cross, first, second = (float(one[inside].mean(dtype=np.float64)) for one in averages)
         power = max(np.sqrt(max(first, 0.0) * max(second, 0.0)), 1e-30)
-        n = narrowed(band, self.window_share).independent(self.box)
+        n = narrow_band(band, self.window_share).independent(self.box)
         self._band = (cross / power, n, power, max(abs(cross), 1e-3 * power))
         return self._network().threshold
 
@@ -110,14 +110,14 @@ def disagreement(one: LocalResolution, other: LocalResolution, factor: float = 1
     )
 
 
-def narrowed(band: Band, share: float) -> Band:
+def narrow_band(band: Band, share: float) -> Band:
     """The band under a part of its window."""
     return dataclasses.replace(band, window_px=share * band.window_px)
 
 
 def band_numbers(values: NetworkValues, band: Band, box: int, planes: slice) -> Float32Array:
     """The network's numbers at some planes of voxels, for training."""
-    windowed = Windowed(narrowed(band, values.window_share), box, values.threads)
+    windowed = Windowed(narrow_band(band, values.window_share), box, values.threads)
     averages = values.averages(band, windowed)
     values.threshold(band, averages)
     return values.numbers(windowed.slab(averages, planes))

@@ -149,16 +149,16 @@ def _tiles(shape: tuple[int, ...], side: int, margin: int) -> Iterator[_Tile]:
         ends = [min(start + step, n) for start, n in zip(starts, shape, strict=True)]
         where = tuple(slice(a, b) for a, b in zip(starts, ends, strict=True))
         inner = tuple(slice(margin, margin + b - a) for a, b in zip(starts, ends, strict=True))
-        index = np.ix_(*(_mirrored(a - margin, side, n) for a, n in zip(starts, shape, strict=True)))
+        index = np.ix_(*(_mirror_indices(a - margin, side, n) for a, n in zip(starts, shape, strict=True)))
         yield _Tile(where, inner, index)
 
 
 def _middle(shape: tuple[int, ...], side: int) -> _Tile:
-    index = np.ix_(*(_mirrored((n - side) // 2, side, n) for n in shape))
+    index = np.ix_(*(_mirror_indices((n - side) // 2, side, n) for n in shape))
     return _Tile((), (), index)
 
 
-def _mirrored(start: int, count: int, n: int) -> npt.NDArray[np.int64]:
+def _mirror_indices(start: int, count: int, n: int) -> npt.NDArray[np.int64]:
     """Indices of an axis that goes on mirrored beyond its ends."""
     place = np.arange(start, start + count)
     if n == 1:

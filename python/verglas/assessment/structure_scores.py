@@ -74,7 +74,7 @@ def side_chain_z(volume: MapLike, atoms: Atoms) -> FloatArray:
         axis = _axis(atoms, rows)
         if axis is None or not len(beyond):
             continue
-        places = _turned(atoms.xyz_A[beyond], *axis)
+        places = _turn(atoms.xyz_A[beyond], *axis)
         reach = float(np.linalg.norm(places[0] - axis[0], axis=1).max()) + _CLASH_A
         near = np.array(tree.query_ball_point(axis[0], reach), np.int64)
         free = _are_free(places, atoms.xyz_A[near[residue[near] != number]])
@@ -184,7 +184,7 @@ def _axis(atoms: Atoms, rows: IntArray) -> tuple[FloatArray, FloatArray] | None:
     return (at, (to - at) / length) if length > 0 else None
 
 
-def _turned(xyz: FloatArray, at: FloatArray, direction: FloatArray) -> FloatArray:
+def _turn(xyz: FloatArray, at: FloatArray, direction: FloatArray) -> FloatArray:
     """Positions as they are and turned about an axis (Rodrigues' formula), (1 + turns, atoms, 3)."""
     r, angle = xyz - at, np.deg2rad(np.concatenate([[0.0], _TURNS_DEG]))[:, None, None]
     along = (r @ direction)[:, None] * direction

@@ -72,7 +72,7 @@ def class_cores(
         for start in range(parts):
             rows = members[start::parts]
             if len(rows):
-                images, mask = _aligned(particles, rows, result.pixel_size_A, diameter_A, ctf, threads)
+                images, mask = _align_members(particles, rows, result.pixel_size_A, diameter_A, ctf, threads)
                 core[rows] = core_members(images, np.zeros(len(rows), np.int64), threshold=threshold, mask=mask)
     columns: dict[str, IntArray] = {CORE: core}
     if result.levels:
@@ -88,7 +88,7 @@ def with_levels(result: Classes2D) -> Particles:
     )
 
 
-def _aligned(
+def _align_members(
     particles: Particles, rows: IntArray, pixel_size_A: float, diameter_A: float | None, ctf: bool, threads: int | None
 ) -> tuple[Float32Array, Float32Array]:
     """Images in the frame of their average, small, and the mask."""

@@ -119,15 +119,15 @@ def view_neighbours(
         masked, _COMPONENTS, radius=radius or (box - 1) // 4, diameter_px=diameter + 2 * _EDGE_PX, threads=threads
     )
     own = steerable.coefficients(masked, threads=threads)
-    other = steerable.coefficients(_mirrored(masked), threads=threads)
+    other = steerable.coefficients(_mirror(masked), threads=threads)
     factor = _wiener(steerable, own, sigma, mask, threads)
     own, other = own * factor, other * factor
     if not diffusion:
         return _search(own, other, steerable.m, k, threads)
-    return _diffused(_search(own, other, steerable.m, min(max(k, _FIRST), len(stack) - 1), threads), k)
+    return _diffuse(_search(own, other, steerable.m, min(max(k, _FIRST), len(stack) - 1), threads), k)
 
 
-def _mirrored(images: Float32Array) -> Float32Array:
+def _mirror(images: Float32Array) -> Float32Array:
     """X -> -x about pixel N // 2."""
     flipped = images[..., ::-1]
     return np.ascontiguousarray(np.roll(flipped, 1, axis=-1) if images.shape[-1] % 2 == 0 else flipped)
@@ -199,7 +199,7 @@ def _best_turns(
     return np.take_along_axis(curves, at[..., None], -1)[..., 0], at * 360.0 / angles
 
 
-def _diffused(first: ViewNeighbours, k: int) -> ViewNeighbours:
+def _diffuse(first: ViewNeighbours, k: int) -> ViewNeighbours:
     """Neighbours by vector diffusion over the graph of the first ones."""
     n, each = first.index.shape
     rows, columns = np.repeat(np.arange(n), each), first.index.ravel()

@@ -252,12 +252,12 @@ def _of_image(image: FloatArray) -> dict[str, float]:
         "skewness": float(np.cbrt((z**3).mean())),
         "kurtosis": float(np.log((z**4).mean())),
         "at the rim": float(np.log(1e-3 + energy[(r > 1.5 * width) & (r < 2 * width)].mean() * image.size / total)),
-        **_connected(image),
+        **_connectivity(image),
         **_powers(image),
     }
 
 
-def _connected(image: FloatArray) -> dict[str, float]:
+def _connectivity(image: FloatArray) -> dict[str, float]:
     """How far what stands out is one thing, and how much of the box it fills."""
     smooth = ndimage.gaussian_filter(image, len(image) / 64)
     over = smooth > 0.35 * np.percentile(smooth, 99)

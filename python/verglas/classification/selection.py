@@ -128,7 +128,7 @@ def select_classes(
         raise InputError(f"select_classes: the table has no column {missing[0]}")
     limits = rules or SelectionRules()
     reason = _reasons(table, empty_class, limits)
-    return _chosen(table, reason, signal, limits)
+    return _select(table, reason, signal, limits)
 
 
 def select_ranked(
@@ -172,10 +172,10 @@ def select_ranked(
         low = not chance.get(number, 0.0) >= threshold
         said = f"shows the particle with a probability of {chance.get(number, 0.0):.2f} (at least {threshold:g})"
         reason.append(_EMPTY if number == empty_class else said if low else "")
-    return _chosen(table, reason, signal, rules or SelectionRules())
+    return _select(table, reason, signal, rules or SelectionRules())
 
 
-def _chosen(table: pd.DataFrame, reason: list[str], signal: bool, limits: SelectionRules) -> ClassSelection:
+def _select(table: pd.DataFrame, reason: list[str], signal: bool, limits: SelectionRules) -> ClassSelection:
     """The selection that these reasons leave."""
     number, size = table["class"].to_numpy(np.int64), table["particles"].to_numpy(np.int64)
     if not signal:

@@ -129,7 +129,7 @@ def lay_in_place(made: Multibodies) -> None:
     for one, turn, move_A in zip(made.bodies, turns.mean(axis=0), mean_moves, strict=True):
         matrix, shift_px = Rotation.from_rotvec(turn).as_matrix(), move_A / made.particles.pixel_size_A
         threads = one.problem.threads
-        moved = partial(_moved, matrix=matrix, shift_px=shift_px, threads=threads)
+        moved = partial(_move, matrix=matrix, shift_px=shift_px, threads=threads)
         one.state.halves = [replace(half, volumes=moved(half.volumes)) for half in one.state.halves]
         if one.made is not None:
             first = one.made.maps[0]
@@ -142,7 +142,7 @@ def lay_in_place(made: Multibodies) -> None:
         poses.origin_px = poses.origin_px + (orientation @ shift_px)[:, :2]
 
 
-def _moved(volumes: Float32Array, *, matrix: FloatArray, shift_px: FloatArray, threads: int | None) -> Float32Array:
+def _move(volumes: Float32Array, *, matrix: FloatArray, shift_px: FloatArray, threads: int | None) -> Float32Array:
     return np.stack([move_map(v, matrix, shift_px, threads=threads) for v in volumes])
 
 

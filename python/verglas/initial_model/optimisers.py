@@ -110,7 +110,7 @@ def _dual_annealing(search: _Search) -> None:
         maxfun=search.budget,
         maxiter=search.budget,
         no_local_search=True,
-        **_seeded(scipy.optimize.dual_annealing, search.rng),
+        **_seed_keyword(scipy.optimize.dual_annealing, search.rng),
     )
 
 
@@ -125,11 +125,11 @@ def _differential_evolution(search: _Search) -> None:
         updating="deferred",
         vectorized=True,
         tol=0,
-        **_seeded(scipy.optimize.differential_evolution, search.rng),
+        **_seed_keyword(scipy.optimize.differential_evolution, search.rng),
     )
 
 
-def _seeded(function: Callable[..., Any], rng: np.random.Generator) -> dict[str, Any]:
+def _seed_keyword(function: Callable[..., Any], rng: np.random.Generator) -> dict[str, Any]:
     """SciPy renamed the argument in 1.15; both names take a generator."""
     return {"rng": rng} if "rng" in function.__code__.co_varnames else {"seed": rng}
 

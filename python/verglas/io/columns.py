@@ -86,7 +86,7 @@ class Columns:
         """Of columns of numbers those of which two differ, looked at one after the other."""
         names, bins, limits = [], [], []
         for name in labels:
-            placed = _binned(_float64(read(name)))
+            placed = _bin(_float64(read(name)))
             if placed is not None:
                 names.append(name)
                 bins.append(placed[0])
@@ -112,7 +112,7 @@ def _float64(values: npt.NDArray[Any]) -> FloatArray:
     return values.astype(np.float64, copy=False)  # as `verglas select` reads it: a limit may be a value
 
 
-def _binned(column: FloatArray) -> tuple[npt.NDArray[np.uint8], tuple[float, float]] | None:
+def _bin(column: FloatArray) -> tuple[npt.NDArray[np.uint8], tuple[float, float]] | None:
     """Bins and limits of a column; None where no two values differ."""
     finite = np.isfinite(column)
     good = column[finite]
@@ -211,14 +211,14 @@ def read_columns(path: PathLike, folder: PathLike | None = None) -> Columns | No
         if record["of"] != state:
             return None
         if record["table"] is None:
-            return _mapped(target, record, None)
+            return _memory_map(target, record, None)
         star = kept_columns(path, folder, state)
-        return None if star is None else _mapped(target, record, partial(star.numbers, table=record["table"]))
+        return None if star is None else _memory_map(target, record, partial(star.numbers, table=record["table"]))
     except (OSError, ValueError, LookupError, TypeError, struct.error):  # being replaced, cut off, or another version
         return None
 
 
-def _mapped(target: Path, record: Mapping[str, Any], read: Callable[[str], npt.NDArray[Any]] | None) -> Columns:
+def _memory_map(target: Path, record: Mapping[str, Any], read: Callable[[str], npt.NDArray[Any]] | None) -> Columns:
     names, n_rows = list(record["names"]), int(record["rows"])
     limits, shape = np.array(record["limits"], np.float64).reshape(len(names), 2), (len(names), n_rows)
     if not names or not n_rows:

@@ -150,7 +150,7 @@ def read_micrographs(path: PathLike) -> pd.DataFrame:
     parts = col.Tables(table, optics, str(path))
     out: dict[str, Any] = {MICROGRAPH: [str(n) for n in table[MICROGRAPH]]}
     folders = [path.parent, *search_folders(path)[1:]]
-    out[PATH] = [_found_from(folders, n) for n in out[MICROGRAPH]]
+    out[PATH] = [_find_from(folders, n) for n in out[MICROGRAPH]]
     out |= _shared_values(parts)
     if optics is not None and "rlnOpticsGroupName" in optics:
         out["rlnOpticsGroupName"] = optics["rlnOpticsGroupName"].to_numpy()[parts.group()]
@@ -158,7 +158,7 @@ def read_micrographs(path: PathLike) -> pd.DataFrame:
         if label not in out and label != "rlnOpticsGroup":
             out[label] = table[label].to_numpy()
     if SPECTRUM in out:
-        out[SPECTRUM] = [_found_from(folders, str(name)) for name in out[SPECTRUM]]
+        out[SPECTRUM] = [_find_from(folders, str(name)) for name in out[SPECTRUM]]
     micrographs = pd.DataFrame(out)
     check_ctf_columns(micrographs, str(path))
     return micrographs
@@ -176,7 +176,7 @@ def _frame(table: pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:
     return table if isinstance(table, pd.DataFrame) else pd.DataFrame({k: [v] for k, v in table.items()})
 
 
-def _found_from(folders: list[Path], name: str) -> str:
+def _find_from(folders: list[Path], name: str) -> str:
     for folder in folders:
         if (folder / name).is_file():
             return str(folder / name)

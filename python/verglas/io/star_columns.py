@@ -186,7 +186,7 @@ class StarColumns:
         dtype = np.dtype(_KINDS[column.kind])
         if not column.n_rows:
             return np.zeros(0, dtype)
-        at = column.offset + number * _aligned(column.n_rows * dtype.itemsize)
+        at = column.offset + number * _align(column.n_rows * dtype.itemsize)
         with self._lock:
             run = np.frombuffer(self._data, dtype, column.n_rows, at)
             if at not in self._checked and zlib.crc32(run.data) != column.checksums[number]:
@@ -216,7 +216,7 @@ def kept_columns(
     are none: none are made.
     """
     path, mark = Path(path), file_state(path) if mark is None else mark
-    records = (_kept(path, columns_path(path, place), mark) for place in dict.fromkeys((None, folder)))
+    records = (_read_beside(path, columns_path(path, place), mark) for place in dict.fromkeys((None, folder)))
     return next((one for one in records if one is not None), None)
 
 
@@ -273,14 +273,14 @@ def open_columns(path: PathLike, folder: PathLike | None = None) -> StarColumns:
         try:
             with atomic_path(target) as temporary:
                 _write(path, temporary, mark)
-            return _mapped(path, target)
+            return _memory_map(path, target)
         except FormatError:
             raise
         except InputError as error:  # no room beside the file; perhaps elsewhere
             warnings.warn(f"{error}; columns are kept for this process only", VerglasWarning, stacklevel=2)
     with tempfile.TemporaryDirectory() as folder:
         _write(path, Path(folder) / "columns", mark)
-        return _mapped(path, Path(folder) / "columns")  # stays mapped when its name is gone
+        return _memory_map(path, Path(folder) / "columns")  # stays mapped when its name is gone
 
 
 def remove_abandoned(target: Path) -> None:
@@ -324,19 +324,19 @@ def read_footer(file: BinaryIO, magic: bytes) -> Any:
 # ---- the file of columns
 
 
-def _aligned(size: int) -> int:
+def _align(size: int) -> int:
     return -(-size // 64) * 64
 
 
-def _kept(path: Path, target: Path, mark: dict[str, Any]) -> StarColumns | None:
+def _read_beside(path: Path, target: Path, mark: dict[str, Any]) -> StarColumns | None:
     """The columns beside a file, where there are some of the file as it is."""
     try:
-        return _mapped(path, target, mark)
+        return _memory_map(path, target, mark)
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None
 
 
-def _mapped(path: Path, target: Path, mark: dict[str, Any] | None = None) -> StarColumns:
+def _memory_map(path: Path, target: Path, mark: dict[str, Any] | None = None) -> StarColumns:
     with open(target, "rb") as file:
         head = read_footer(file, _MAGIC)
         if mark is not None and head["of"] != mark:
@@ -345,13 +345,13 @@ def _mapped(path: Path, target: Path, mark: dict[str, Any] | None = None) -> Sta
     tables: dict[str, dict[str, Any]] = {}
     for one in head["tables"]:
         tables[one["name"]] = one.get("single") or {
-            label: Column(kind, offset, one["rows"], tuple(sums), tuple(map(_listed, values)))
+            label: Column(kind, offset, one["rows"], tuple(sums), tuple(map(_as_tuple, values)))
             for label, kind, offset, sums, values in one["columns"]
         }
     return StarColumns(path, tables, target, data, frozenset(one["name"] for one in head["tables"] if "columns" in one))
 
 
-def _listed(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -366,7 +366,7 @@ def _write(path: Path, target: Path, mark: dict[str, Any]) -> None:
                 head.append({"name": block.name, "single": parse_block(path, block, text)})
                 continue
             kinds: dict[str, str] = {}
-            start = _aligned(out.seek(0, os.SEEK_END))
+            start = _align(out.seek(0, os.SEEK_END))
             while (columns := _write_loop(path, block, text, out, start, kinds)) is None:
                 pass
             head.append({"name": block.name, "rows": block.n_rows, "columns": columns})
@@ -377,7 +377,7 @@ def _write_loop(
     path: Path, block: Block, text: mmap.mmap, out: Any, start: int, kinds: dict[str, str]
 ) -> list[list[Any]] | None:
     """Columns of a loop from an offset on; None if a kind had to change, which is then in ``kinds``."""
-    room = _aligned(8 * block.n_rows) + 128  # the widest column, and two runs of an image's name
+    room = _align(8 * block.n_rows) + 128  # the widest column, and two runs of an image's name
     writers = [_ColumnWriter(label, start + k * room, block.n_rows, kinds) for k, label in enumerate(block.labels)]
     out.truncate(start + len(writers) * room)
     as_text = [label for label, kind in kinds.items() if kind in ("text", "image")]
@@ -448,19 +448,19 @@ class _ColumnWriter:
             self.kinds[self.label] = "text"
             return False
         for number, run in enumerate(self._runs(kind, piece)):
-            out.seek(self.offset + number * _aligned(self.n_rows * run.itemsize) + self.done * run.itemsize)
+            out.seek(self.offset + number * _align(self.n_rows * run.itemsize) + self.done * run.itemsize)
             out.write(run.data)
         self.done += len(piece)
         return True
 
     def _runs(self, kind: str, piece: pd.Series[Any]) -> list[npt.NDArray[Any]]:
         if kind == "text":
-            return [self._coded(piece)]
+            return [self._encode(piece)]
         if kind == "image":
             return self._image_parts(piece)
         return [np.ascontiguousarray(piece.to_numpy(), _KINDS[kind])]
 
-    def _coded(self, piece: pd.Series[Any]) -> npt.NDArray[np.int32]:
+    def _encode(self, piece: pd.Series[Any]) -> npt.NDArray[np.int32]:
         codes, distinct = pd.factorize(piece)
         ids = [self.values.setdefault(str(value), len(self.values)) for value in distinct]
         return np.array([*ids, -1], np.int32)[codes]
@@ -479,7 +479,7 @@ class _ColumnWriter:
         kind = self.kinds.get(self.label, "float")
         itemsize, sums = np.dtype(_KINDS[kind]).itemsize, []
         for number in range(2 if kind == "image" else 1):
-            out.seek(self.offset + number * _aligned(self.n_rows * itemsize))
+            out.seek(self.offset + number * _align(self.n_rows * itemsize))
             left, crc = self.n_rows * itemsize, 0
             while left:
                 data = out.read(min(left, 1 << 22))

@@ -12,13 +12,13 @@ from verglas.types.arrays import Float32Array
 _BLOCK = 1 << 20
 
 
-def _padded(images: Float32Array, reach: int) -> Float32Array:
+def _pad(images: Float32Array, reach: int) -> Float32Array:
     return np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0))) if reach else np.ascontiguousarray(images)
 
 
 def _windows(images: Float32Array, side: int, stride: int) -> Iterator[tuple[int, slice, Float32Array]]:
     """Image, rows of the result, and the windows about their pixels (rows * columns, side * side * channels)."""
-    padded = _padded(images, side // 2)
+    padded = _pad(images, side // 2)
     count, height, width, channels = images.shape
     rows, columns = -(-height // stride), -(-width // stride)
     inside = side * side * channels

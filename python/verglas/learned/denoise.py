@@ -77,7 +77,7 @@ def wiener(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[Float32Array, F
     >>> bool(left.std() < 0.2)
     True
     """
-    one, two = _checked(first, second)
+    one, two = _check_pair(first, second)
     spectra = [scipy.fft.rfft2(each - each.mean()) for each in (one, two)]
     ring = _rings(one.shape)
     weights = np.full(spectra[0].shape, 2.0)  # of a real image's half spectrum
@@ -136,7 +136,7 @@ def denoise(
     True
     """
     chosen = settings or DenoiseSettings()
-    one, two = _checked(first, second)
+    one, two = _check_pair(first, second)
     smooth = wiener(one, two)
     if not all(float(each.std()) > 0 for each in smooth) or chosen.steps == 0:
         return ((smooth[0] + smooth[1]) / 2).astype(
@@ -145,14 +145,12 @@ def denoise(
     middle, scale = float(np.mean(smooth[0] + smooth[1])) / 2, float(np.mean([each.std() for each in smooth]))
     inputs = [((each - middle) / scale).astype(np.float32) for each in smooth]
     targets = [((each - middle) / scale).astype(np.float32) for each in (two, one)]
-    network = _trained(inputs, targets, chosen, seconds)
+    network = _train(inputs, targets, chosen, seconds)
     made = [each + network.apply(each[None])[0] for each in inputs]
     return ((made[0] + made[1]) * np.float32(scale / 2) + np.float32(middle)).astype(np.float32)
 
 
-def _trained(
-    inputs: list[Float32Array], targets: list[Float32Array], chosen: DenoiseSettings, seconds: float
-) -> Network:
+def _train(inputs: list[Float32Array], targets: list[Float32Array], chosen: DenoiseSettings, seconds: float) -> Network:
     """A network that says what the other half has beside the filtered one; it begins by saying nothing."""
     rng = np.random.default_rng(chosen.seed)
     top = np.array(inputs[0].shape) - _SIDE + 1
@@ -180,7 +178,7 @@ def _rings(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     return np.minimum(np.hypot(y, x) * 2 * count, count).astype(np.int64)
 
 
-def _checked(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[Float32Array, Float32Array]:
+def _check_pair(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[Float32Array, Float32Array]:
     one, two = np.asarray(first, np.float32), np.asarray(second, np.float32)
     if one.shape != two.shape or one.ndim != 2 or min(one.shape) < _SIDE:
         raise InputError(

@@ -188,9 +188,9 @@ def train(
         rows, order = order[: chosen.batch], order[chosen.batch :]
         turn = int(rng.integers(8))
         batch, aim, counts = (
-            _turned(images[rows], turn, stride - 1),
-            _turned(wanted[rows], turn),
-            _turned(weight[rows], turn),
+            _turn(images[rows], turn, stride - 1),
+            _turn(wanted[rows], turn),
+            _turn(weight[rows], turn),
         )
         now = Network(adam.parameters, stride)
         logits, seen = now.forward(batch)
@@ -204,7 +204,7 @@ def train(
     return Network(adam.parameters, stride)
 
 
-def _turned(fields: Float32Array, turn: int, offset: int = 0) -> Float32Array:
+def _turn(fields: Float32Array, turn: int, offset: int = 0) -> Float32Array:
     """Turned by quarter turns and mirrored.
 
     Pixels of a map are the even ones of its image, so a mirrored image is moved by ``offset`` = 1 to keep them so.

@@ -134,8 +134,8 @@ def examples_by_hand(clicked: Sequence[ClickedMicrograph]) -> PickExamples:
         apart = np.hypot(*between.transpose(2, 0, 1)).min(axis=1, initial=np.inf)
         others.append(windows_at(one.small, low[apart > one.small.radius_px]))
     radius = float(np.mean([one.small.radius_px for one in clicked]))
-    return PickExamples(np.concatenate(particles)[:_MOST], _thinned(np.concatenate(others)), radius, True)
+    return PickExamples(np.concatenate(particles)[:_MOST], _thin(np.concatenate(others)), radius, True)
 
 
-def _thinned(windows: Float32Array) -> Float32Array:
+def _thin(windows: Float32Array) -> Float32Array:
     return windows[:: max(1, -(-len(windows) // _MOST))]

@@ -222,7 +222,7 @@ def _bad(small: SmallImage, scores: Float32Array, width_px: float) -> npt.NDArra
     if near.all():
         return ~everywhere
     # With what lies beside it: ice and carbon keep their textures.
-    source = _mirrored(near)
+    source = _mirror_sources(near)
     wide = bad_areas(replace(small, data=small.data[source], grey=small.grey[source])).wide
     carbon = ndimage.binary_opening(wide, iterations=int(np.ceil(width_px)))
     # The edge of carbon is a ridge, and the gradient beside it another.
@@ -239,7 +239,7 @@ def _spots(data: Float32Array, marks: npt.NDArray[np.bool_], width_px: float) ->
     return dilate_by_disc(open_by_disc(dark, 0.75 * width_px), 0.5 * width_px)
 
 
-def _mirrored(near: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _mirror_sources(near: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Rows and columns that some places are filled from: as far beyond the nearest background as they are from it."""
     nearest = ndimage.distance_transform_edt(near, return_distances=False, return_indices=True)
     sides = np.array(near.shape)[:, None, None]

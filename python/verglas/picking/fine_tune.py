@@ -105,7 +105,7 @@ def fine_tune(
         Fewer than 15 clicks, or all of them in one square.
     """
     rng = np.random.default_rng(seed)
-    given = [_clicked(small, np.asarray(xy, np.float64).reshape(-1, 2), rng) for small, xy in clicked]
+    given = [_place_clicks(small, np.asarray(xy, np.float64).reshape(-1, 2), rng) for small, xy in clicked]
     total = sum(len(one.xy_px) for one in given)
     held_out = sum(int(one.is_held_out(one.xy_px).sum()) for one in given)
     if total < FEWEST_CLICKS or not 0 < held_out < total:
@@ -116,16 +116,16 @@ def fine_tune(
     images, wanted, counts = _windows(weights.network, given, complete, rng)
     settings = TrainingSettings(_STEPS, _BATCH, _RATE, seed=seed)
     network = train(weights.network, images, wanted, counts, settings)
-    before, after = _found(weights, network, given)
+    before, after = _count_matches(weights, network, given)
     kept = after > before
     card = weights.card | {
         "fine_tuned": {"clicks": total, "held_out": held_out, "before": before, "after": after, "complete": complete}
     }
-    tuned = _recalibrated(replace(weights, network=network, card=card), weights, given, complete) if kept else weights
+    tuned = _recalibrate(replace(weights, network=network, card=card), weights, given, complete) if kept else weights
     return FineTuned(tuned, kept, total, held_out, before, after)
 
 
-def _clicked(small: SmallImage, xy_px: FloatArray, rng: np.random.Generator) -> _Clicked:
+def _place_clicks(small: SmallImage, xy_px: FloatArray, rng: np.random.Generator) -> _Clicked:
     """At the scale of the network; clicks outside are left out."""
     scale = _RADIUS / small.radius_px
     here = small.from_micrograph(xy_px)
@@ -172,7 +172,7 @@ def _peaks(network: Network, one: _Clicked) -> tuple[FloatArray, FloatArray]:
     return ops.peaks(network_score(network, one.image, _RADIUS), _DISTANCE, threads=1)
 
 
-def _found(old: Weights, network: Network, given: Sequence[_Clicked]) -> tuple[int, int]:
+def _count_matches(old: Weights, network: Network, given: Sequence[_Clicked]) -> tuple[int, int]:
     """Held-out clicks that the old and the new network find with the same number of picks in the held-out squares."""
     before = after = 0
     for one in given:
@@ -190,14 +190,14 @@ def _found(old: Weights, network: Network, given: Sequence[_Clicked]) -> tuple[i
     return before, after
 
 
-def _recalibrated(new: Weights, old: Weights, given: Sequence[_Clicked], complete: bool) -> Weights:
+def _recalibrate(new: Weights, old: Weights, given: Sequence[_Clicked], complete: bool) -> Weights:
     """With an offset of the chances that expects as many particles as were clicked, or as the old weights expected."""
     slopes = np.array(old.card["calibration"]["slopes"])
-    logits = np.concatenate([_seen(new.network, one) @ slopes for one in given])
+    logits = np.concatenate([_features(new.network, one) @ slopes for one in given])
     if complete:
         expected = float(sum(len(one.xy_px) for one in given))
     else:
-        before = np.concatenate([_seen(old.network, one) @ slopes for one in given])
+        before = np.concatenate([_features(old.network, one) @ slopes for one in given])
         expected = float(expit(before + old.card["calibration"]["offset"]).sum())
     expected = float(np.clip(expected, 0.5, len(logits) - 0.5))
 
@@ -209,7 +209,7 @@ def _recalibrated(new: Weights, old: Weights, given: Sequence[_Clicked], complet
     return replace(new, card=new.card | {"calibration": old.card["calibration"] | {"offset": offset}})
 
 
-def _seen(network: Network, one: _Clicked) -> FloatArray:
+def _features(network: Network, one: _Clicked) -> FloatArray:
     """What the chances of all peaks of an image are made from."""
     xy, heights = _peaks(network, one)
     return features(heights, background_peaks(network, one.image, _RADIUS, probable(xy, heights)))

@@ -118,14 +118,14 @@ def descriptors(micrograph: MicrographLike) -> dict[str, float]:
     if not robust_sigma(data[::5, ::5]) > 0:
         raise InputError(f"{name}: more than half of its pixels are equal; there is nothing to screen")
     numbers = _histogram(data, "fine")
-    coarse = _binned(data, max(1, round(12.0 / given.pixel_size_A)))
+    coarse = _bin(data, max(1, round(12.0 / given.pixel_size_A)))
     numbers |= _histogram(coarse, "coarse") | _homogeneity(data, coarse)
     numbers |= _spectrum(data, given.pixel_size_A)
     rings = ring_contrast(data, given.pixel_size_A)
     return numbers | {"rings": float(np.log(rings)) if np.isfinite(rings) and rings > 0 else -3.0}
 
 
-def _binned(data: npt.NDArray[Any], factor: int) -> FloatArray:
+def _bin(data: npt.NDArray[Any], factor: int) -> FloatArray:
     height, width = (n // factor * factor for n in data.shape)
     blocks = data[:height, :width].reshape(height // factor, factor, width // factor, factor)
     return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float64))

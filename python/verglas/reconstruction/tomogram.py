@@ -205,13 +205,13 @@ def _volume(
     iterations = how.iterations or _ITERATIONS[how.method]
     if how.method in _WEIGHTS:
         assert weight is not None
-        x = _regularised(A, stack, how.method, weight, iterations)
+        x = _regularise(A, stack, how.method, weight, iterations)
     else:
         x = solve(A, stack, how.method, iterations=iterations).x
     return np.asarray(x, np.float32).reshape(A.map_shape)
 
 
-def _regularised(A: TiltSeries, stack: Float32Array, method: str, weight: float, iterations: int) -> Array:
+def _regularise(A: TiltSeries, stack: Float32Array, method: str, weight: float, iterations: int) -> Array:
     if method == "icon":
         # Images without their mean have no background of 0: density may be negative. Half the square: the threshold of
         # a step is sqrt(2 weight), in units of the noise.

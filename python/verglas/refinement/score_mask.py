@@ -103,7 +103,7 @@ class HeldOutShells:
         (narrow,), _ = spectra_of(problem, model, weight, self.radius)
         gains = []
         for batch in image_batches(problem, rows, model, self.poses):
-            images, ctf = self._seen(batch), batch.ctf(**problem.where.of_ops)
+            images, ctf = self._transform(batch), batch.ctf(**problem.where.of_ops)
             scores = []
             for reference in (whole, narrow):
                 start = euler_to_matrix(self.poses.angles_deg[batch.rows]), -batch.origin_px
@@ -114,7 +114,7 @@ class HeldOutShells:
             gains.append(scores[1].astype(np.float64) - scores[0])
         return np.concatenate(gains)
 
-    def _seen(self, batch: ImageBatch) -> Array:
+    def _transform(self, batch: ImageBatch) -> Array:
         """Transforms of images without neighbours, as the exact score sees them."""
         mask = self.problem.neighbour_mask
         return fourier.forward(batch.images if mask is None else batch.masked(mask), 2, threads=self.problem.threads)

@@ -46,7 +46,7 @@ def coloured_slices(volume: Map, local: LocalResolution) -> bytes:
         cuts = (central_slices(one) for one in (volume.data, local.map.data, local.mask.data))
         for axis, title, grey, resolution, mask in zip(axes, _TITLES, *cuts, strict=True):
             light = np.clip((grey - black) / max(white - black, 1e-12), 0, 1)
-            axis.imshow(_coloured(light, colours(scale(resolution))[..., :3], mask), interpolation="nearest")
+            axis.imshow(_colour(light, colours(scale(resolution))[..., :3], mask), interpolation="nearest")
             axis.set_title(title)
             axis.set_axis_off()
         from matplotlib.cm import ScalarMappable
@@ -55,7 +55,7 @@ def coloured_slices(volume: Map, local: LocalResolution) -> bytes:
         return png(figure)
 
 
-def _coloured(light: npt.NDArray, colour: npt.NDArray, mask: npt.NDArray) -> npt.NDArray:
+def _colour(light: npt.NDArray, colour: npt.NDArray, mask: npt.NDArray) -> npt.NDArray:
     """Density as brightness, resolution as colour inside the mask; grey outside."""
     inside = (0.35 + 0.65 * light)[..., None] * colour
     outside = np.repeat(light[..., None], 3, axis=-1) * 0.6

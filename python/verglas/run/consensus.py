@@ -104,7 +104,7 @@ def pose_consensus(
     """
     if not within_deg > 0 or (within_A is not None and not within_A > 0):
         raise InputError(f"consensus: expected limits above 0, got {within_deg} degrees and {within_A} A")
-    mine, theirs = _joined(first, second)
+    mine, theirs = _match_rows(first, second)
     if not len(mine):
         raise InputError(f"consensus: no image of {first.where} is in {second.where}")
     if len(mine) < _LEAST:
@@ -130,7 +130,7 @@ def pose_consensus(
     return Consensus(scored, errors.angle_deg, errors.shift_A, agree, other_hand, only_one)
 
 
-def _joined(first: Particles, second: Particles) -> tuple[IntArray, IntArray]:
+def _match_rows(first: Particles, second: Particles) -> tuple[IntArray, IntArray]:
     """Rows of either set that show the same image."""
     names = [image_names(p) for p in (first, second)]
     if names[0] is None or names[1] is None:

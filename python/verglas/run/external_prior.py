@@ -77,16 +77,16 @@ class ExternalReconstruct:
 
         def regularise(source: MapSource) -> Float32Array:
             if self.folder is not None:
-                made = self._made_in(self.folder.resolve(), given, source)
+                made = self._regularise_in(self.folder.resolve(), given, source)
             else:
                 temporary = Path(tempfile.mkdtemp(prefix="external_reconstruct_"))
-                made = self._made_in(temporary, given, source)
+                made = self._regularise_in(temporary, given, source)
                 shutil.rmtree(temporary)  # not where something was wrong: the error names a file in it
             return join_maps(made, plain(source), given)
 
         return regularise
 
-    def _made_in(self, folder: Path, given: HalfMaps, source: MapSource) -> Float32Array:
+    def _regularise_in(self, folder: Path, given: HalfMaps, source: MapSource) -> Float32Array:
         half = f"_{source.name}" if source.half_sets == 1 else ""
         root = folder / f"run_it{given.iteration:03d}{half}_class{given.class_number + 1:03d}"
         star = root.with_name(f"{root.name}_external_reconstruct.star")

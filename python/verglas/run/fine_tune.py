@@ -102,7 +102,7 @@ def tuned_weights(
     """
     from verglas.picking.fine_tune import fine_tune
 
-    clicks = _agreed(table, diameter_A, settings) if given == CONSENSUS else _given(table, Path(given))
+    clicks = _agreed_picks(table, diameter_A, settings) if given == CONSENSUS else _clicks_by_row(table, Path(given))
     clicked = []
     for row, picks in clicks.items():
         micrograph = read_micrograph(table.iloc[row][PATH], pixel_size_of(table.iloc[row]))
@@ -118,7 +118,7 @@ def write_weights(path: Path, weights: Weights) -> None:
     write_bytes(path, to_safetensors(weights))
 
 
-def _given(table: pd.DataFrame, path: Path) -> Mapping[int, Picks]:
+def _clicks_by_row(table: pd.DataFrame, path: Path) -> Mapping[int, Picks]:
     """Clicks of a file by row of the table."""
     clicks = read_picks(path)
     names = list(clicks)
@@ -133,7 +133,7 @@ def _given(table: pd.DataFrame, path: Path) -> Mapping[int, Picks]:
     return clicked
 
 
-def _agreed(table: pd.DataFrame, diameter_A: float, settings: PickSettings) -> Mapping[int, Picks]:
+def _agreed_picks(table: pd.DataFrame, diameter_A: float, settings: PickSettings) -> Mapping[int, Picks]:
     """What the classical pickers agree on, in micrographs spread over the set.
 
     Raises

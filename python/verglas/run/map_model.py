@@ -106,7 +106,7 @@ def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") ->
         write_csv(job.out / f"{name}.csv", {str(column): table[column].to_numpy() for column in table})
     curves = {"map_model": fit.fsc, "map_model_masked": fit.fsc_masked}
     write_csv(job.out / "fsc.csv", {"frequency_per_A": fit.frequency_per_A, **curves})
-    said = _said(fit, halves, own_A) + ([] if missing is None else [missing])
+    said = _sentences(fit, halves, own_A) + ([] if missing is None else [missing])
     record = {
         "verglas": __version__,
         "map": str(job.map),
@@ -152,7 +152,7 @@ def _own_resolution_A(halves: tuple[Map, Map] | None, threads: int | None) -> fl
     return round(own_A, 3) if np.isfinite(own_A) else None
 
 
-def _said(fit: MapModel, halves: tuple[Map, Map] | None, own_A: float | None) -> list[str]:
+def _sentences(fit: MapModel, halves: tuple[Map, Map] | None, own_A: float | None) -> list[str]:
     if own_A is not None:
         return consistency(fit, own_A)
     nowhere = halves is not None and _is_cube(halves[0])

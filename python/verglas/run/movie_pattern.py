@@ -78,10 +78,10 @@ class PatternFile:
         """For JSON and people: share, standard errors, movies, and a sentence where the pattern is there; or None."""
         pattern = self.read()
         fixed_pattern = pattern.found()
-        return None if fixed_pattern is None else _told(fixed_pattern, len(pattern.names))
+        return None if fixed_pattern is None else _as_record(fixed_pattern, len(pattern.names))
 
 
-def _told(fixed_pattern: FixedPattern, movies: int) -> dict[str, Any]:
+def _as_record(fixed_pattern: FixedPattern, movies: int) -> dict[str, Any]:
     return {
         "is_there": fixed_pattern.is_there,
         "share": round(fixed_pattern.share, 4) if np.isfinite(fixed_pattern.share) else None,

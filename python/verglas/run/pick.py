@@ -301,7 +301,7 @@ def _pick_all(
     return summary
 
 
-def _searched(
+def _search(
     job: PickJob, micrograph: Micrograph, optics: Optics | None, given: _Given, number: int, threads: int | None
 ) -> PickResult:
     """Particles of a micrograph, or segments of its filaments."""
@@ -336,7 +336,7 @@ def _pick_one(
             read_micrograph(row[PATH], pixel_size_of(row), listed=job.microscope.pixel_size_A is None), name=name
         )
         screening = screening_reason(micrograph)
-        result = _searched(job, micrograph, optics, given, number, threads)
+        result = _search(job, micrograph, optics, given, number, threads)
     # One micrograph must not end a session of thousands: why it failed stands in the account.
     except (VerglasError, OSError, MemoryError) as error:
         return _Done(number, name, reason=without_name(error, name))

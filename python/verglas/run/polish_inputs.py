@@ -100,7 +100,7 @@ def recorded_movies(source: PathLike, reading: MovieReading) -> list[RecordedMov
             "correction wrote (RELION's corrected_micrographs.star, or micrographs.star of verglas motion)"
         )
     folders = [path.parent, *search_folders(path)]
-    reading = _placed_as_before(path, reading)
+    reading = _with_earlier_placement(path, reading)
     movies = []
     for _, row in table.iterrows():
         about = _find(folders, str(row[METADATA]))
@@ -117,7 +117,7 @@ def recorded_movies(source: PathLike, reading: MovieReading) -> list[RecordedMov
     return movies
 
 
-def _placed_as_before(path: Path, reading: MovieReading) -> MovieReading:
+def _with_earlier_placement(path: Path, reading: MovieReading) -> MovieReading:
     """The placement of the gain that the run had which corrected the movies."""
     before = path.parent / "motion.json"
     if reading.placement != "auto" or not before.is_file():

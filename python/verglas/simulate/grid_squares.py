@@ -79,7 +79,7 @@ def _thick(square: _Square) -> None:
     square.ice = square.rng.uniform(1.2, 3.0) * (1 + 0.25 * square.smooth(square.rng.uniform(2, 5)))
 
 
-def _broken(square: _Square) -> None:
+def _draw_broken(square: _Square) -> None:
     """Part of the foil has gone, with a dark rolled edge."""
     depth = square.smooth(square.rng.uniform(2, 5))
     square.gone = depth > np.quantile(depth, 1 - square.rng.uniform(0.15, 0.7))
@@ -87,7 +87,7 @@ def _broken(square: _Square) -> None:
     square.ice = square.ice + square.rng.uniform(0.3, 1.5) * (rim & ~square.gone)
 
 
-def _contaminated(square: _Square) -> None:
+def _draw_contaminated(square: _Square) -> None:
     """Crystals of ice of all sizes over much of it."""
     rng, size = square.rng, square.size
     y, x = np.indices((size, size))
@@ -114,8 +114,8 @@ def _uneven(square: _Square) -> None:
 _SPOILT: Mapping[str, Callable[[_Square], None]] = {
     "good": lambda square: None,
     "thick": _thick,
-    "broken": _broken,
-    "contaminated": _contaminated,
+    "broken": _draw_broken,
+    "contaminated": _draw_contaminated,
     "uneven": _uneven,
 }
 

@@ -102,7 +102,7 @@ def mixed_particles(
         if name == "fragment" and small is not None:
             one = small[row]
         elif name in ("particle", "off_centre", "pair"):
-            one = _placed(name, clean[row], clean[n + row], diameter_px, rng)
+            one = _place(name, clean[row], clean[n + row], diameter_px, rng)
         else:
             one = np.float32(unit) * _dirt(name, wide, diameter_px, rng)
         images[row] = one[middle, middle]
@@ -112,18 +112,18 @@ def mixed_particles(
     return Particles.from_images(np.asarray(images, np.float32), pixel_size_A, optics=optics), kind.astype(np.int64)
 
 
-def _placed(
+def _place(
     name: str, one: Float32Array, other: Float32Array, diameter_px: float, rng: np.random.Generator
 ) -> Float32Array:
     """A particle in the middle or beside it, or two about it."""
     way = _way(rng)
     if name == "off_centre":
-        return _moved(one, rng.uniform(0.3, 0.6) * diameter_px * way)
+        return _move(one, rng.uniform(0.3, 0.6) * diameter_px * way)
     if name == "pair":
         apart = rng.uniform(0.5, 0.62) * diameter_px * way
-        return _moved(one, apart) + _moved(other, -apart)
+        return _move(one, apart) + _move(other, -apart)
     beside = rng.uniform() < _NEIGHBOUR
-    return one + _moved(other, rng.uniform(1.1, 1.4) * diameter_px * way) if beside else one
+    return one + _move(other, rng.uniform(1.1, 1.4) * diameter_px * way) if beside else one
 
 
 def _way(rng: np.random.Generator) -> FloatArray:
@@ -131,7 +131,7 @@ def _way(rng: np.random.Generator) -> FloatArray:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _moved(image: Float32Array, by_px: FloatArray) -> Float32Array:
+def _move(image: Float32Array, by_px: FloatArray) -> Float32Array:
     """By whole pixels, (y, x)."""
     return np.roll(image, tuple(int(v) for v in np.rint(by_px)), axis=(0, 1))
 

@@ -57,7 +57,7 @@ def _crystalline(model: Model, scene: Scene, rng: np.random.Generator, seed: int
     return replace(one, data=(one.data + _SIGMA * ndimage.gaussian_filter(added, 0.3)).astype(np.float32))
 
 
-def _contaminated(model: Model, scene: Scene, rng: np.random.Generator, seed: int) -> Micrograph:
+def _draw_contaminated(model: Model, scene: Scene, rng: np.random.Generator, seed: int) -> Micrograph:
     area = scene.shape[0] * scene.shape[1] * scene.pixel_size_A**2
     radius = rng.uniform(60, 160)
     number = int(rng.uniform(0.35, 0.9) * area / (np.pi * radius**2))
@@ -77,10 +77,10 @@ def _carbon(model: Model, scene: Scene, rng: np.random.Generator, seed: int) -> 
     share = rng.uniform(0.5, 0.85)
     n = max(1, int(0.6 * scene.n * (1 - share)))
     film = replace(scene, n=n, carbon=share, carbon_power=rng.uniform(4, 10), carbon_grey=rng.uniform(0.8, 2.5))
-    return _turned(_plain(model, film, seed), rng)
+    return _turn(_plain(model, film, seed), rng)
 
 
-def _turned(one: Micrograph, rng: np.random.Generator) -> Micrograph:
+def _turn(one: Micrograph, rng: np.random.Generator) -> Micrograph:
     return replace(one, data=np.ascontiguousarray(np.rot90(one.data, int(rng.integers(0, 4)))))
 
 
@@ -96,14 +96,14 @@ def _drift(model: Model, scene: Scene, rng: np.random.Generator, seed: int) -> M
     return replace(one, data=(noise + np.sqrt(0.35 * ice) * blurred).astype(np.float32))
 
 
-def _defocused(model: Model, scene: Scene, rng: np.random.Generator, seed: int) -> Micrograph:
+def _draw_defocused(model: Model, scene: Scene, rng: np.random.Generator, seed: int) -> Micrograph:
     """Far too much defocus, or none at all."""
     far = rng.uniform() < 0.7
     defocus_A = rng.uniform(65000, 110000) if far else rng.uniform(-200, 800)
     return _plain(model, replace(scene, defocus_u_A=defocus_A), seed)
 
 
-def _broken(model: Model, scene: Scene, rng: np.random.Generator, seed: int) -> Micrograph:
+def _draw_broken(model: Model, scene: Scene, rng: np.random.Generator, seed: int) -> Micrograph:
     """Part of the film is gone: bright, with noise of the detector alone, and a dark rolled edge."""
     one = _plain(model, scene, seed)
     bare = _plain(None, replace(scene, ice=0.0, contaminants=0), seed + 1)
@@ -120,12 +120,12 @@ def _broken(model: Model, scene: Scene, rng: np.random.Generator, seed: int) -> 
 _MADE: Mapping[str, Callable[[Model, Scene, np.random.Generator, int], Micrograph]] = {
     "good": lambda model, scene, _rng, seed: _plain(model, scene, seed),
     "crystalline": _crystalline,
-    "contaminated": _contaminated,
+    "contaminated": _draw_contaminated,
     "empty": _empty,
     "carbon": _carbon,
     "drift": _drift,
-    "defocus": _defocused,
-    "broken": _broken,
+    "defocus": _draw_defocused,
+    "broken": _draw_broken,
 }
 
 

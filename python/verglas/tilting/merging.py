@@ -123,7 +123,7 @@ def merge_classes(
     joined = np.arange(count) == order[0]
     correlation[order[0]] = 1.0
 
-    def seen_by(some: npt.NDArray[np.bool_]) -> _Seen:
+    def views_of(some: npt.NDArray[np.bool_]) -> _Seen:
         inside = [j for j in range(count) if some[j]]
         return _Seen([turns[j][:, 2] for j in inside], [_cone(classes[j]) for j in inside])
 
@@ -136,13 +136,13 @@ def merge_classes(
             made = reconstruct_tilted(_together(tilted, rows, classes, others, turns, shifts), chosen, threads=threads)
             start = turns[k] if again else None
             turns[k], shifts[k], correlation[k] = _place(
-                made, seen_by(others), classes[k], radius, start, chosen, threads
+                made, views_of(others), classes[k], radius, start, chosen, threads
             )
             joined[k] = again or correlation[k] >= least
     together = _together(tilted, rows, classes, joined, turns, shifts)
     of_class = np.concatenate([np.full(len(mine), k) for k, mine in enumerate(rows) if joined[k]]).astype(np.int64)
     whole = reconstruct_tilted(together, chosen, threads=threads)
-    missing = float(1 - seen_by(joined).covers(_ball_directions()).mean())
+    missing = float(1 - views_of(joined).covers(_ball_directions()).mean())
     return MergedClasses(whole, together, of_class, turns, shifts, correlation, joined, missing)
 
 
@@ -238,7 +238,7 @@ class _Compared(Sections):
     """Sections of a whitened map, with what it holds no data of told apart."""
 
     def __init__(self, volume: Float32Array, seen: _Seen, max_radius: int, threads: int | None) -> None:
-        super().__init__(_whitened(volume), max_radius, threads=threads)
+        super().__init__(_whiten(volume), max_radius, threads=threads)
         self.seen = seen
         box = self.box
         y, x = np.meshgrid(np.fft.fftfreq(box), np.fft.rfftfreq(box), indexing="ij")
@@ -280,7 +280,7 @@ class _Compared(Sections):
         return starts
 
 
-def _whitened(volume: Float32Array) -> Float32Array:
+def _whiten(volume: Float32Array) -> Float32Array:
     """The map with equal power in every shell: its lowest ones would decide alone."""
     box = len(volume)
     spectrum = fourier.forward(volume.astype(np.float32), 3)

@@ -82,7 +82,7 @@ class ParticleTables:
         except BeingRead as reading:
             return {"reading": str(reading)}
         columns = []
-        for name in _shown(table):
+        for name in _offered_columns(table):
             low, high = table.limits[table.names.index(name)].tolist()
             columns.append({"name": name, "low": low, "high": high, "counts": table.counts(name).tolist()})
         steps = self.saved(job)
@@ -112,8 +112,8 @@ class ParticleTables:
             Steps that are none.
         """
         table = self._of(job)
-        regions, names = regions_of(steps, "particles"), _shown(table)
-        kept = _kept(table, regions)
+        regions, names = regions_of(steps, "particles"), _offered_columns(table)
+        kept = _kept_rows(table, regions)
         rows = np.flatnonzero(kept)
         if sort in names:
             values = table.of(sort)[rows]
@@ -140,7 +140,7 @@ class ParticleTables:
             Steps that are none, or that leave no particle; others that another page has saved since ``seen``.
         """
         regions = regions_of(steps, "particles")
-        kept = _kept(self._of(job), regions)
+        kept = _kept_rows(self._of(job), regions)
         if not kept.any():
             raise InputError("particles: none would be left")
         records = [one.as_record() for one in regions]
@@ -166,12 +166,12 @@ def _inside(path: Path, job: Job) -> bool:
         return False
 
 
-def _shown(table: Columns) -> list[str]:
+def _offered_columns(table: Columns) -> list[str]:
     """Columns that the page offers, the most telling first."""
     return sorted((name for name in table.names if name not in _LEFT_OUT), key=_rank)[:_MOST_COLUMNS]
 
 
-def _kept(table: Columns, regions: list[Region]) -> BoolArray:
+def _kept_rows(table: Columns, regions: list[Region]) -> BoolArray:
     used = {name for one in regions for name in (one.x, one.y) if name in table}
     frame = pd.DataFrame({name: table.of(name) for name in used}, index=range(table.n_rows))
     return in_regions(frame, regions)

@@ -48,15 +48,15 @@ def run_simple(views: Views, rng: np.random.Generator) -> Float32Array:
         fresh, moved = matrices.copy(), shifts.copy()
         for lot in np.unique(lots):
             others = np.flatnonzero(lots != lot)
-            volume = _shifted(views, shifts).map(matrices[others], others)
+            volume = _shift(views, shifts).map(matrices[others], others)
             spectrum = gridding.to_grid(volume, views.grid, threads=views.threads)
             for i in np.flatnonzero(lots == lot):
                 fresh[i], moved[i] = _evolve(views, spectrum, int(i), matrices[i], shifts[i], rng)
         matrices, shifts = fresh, moved
-    return _shifted(views, shifts).map(matrices)
+    return _shift(views, shifts).map(matrices)
 
 
-def _shifted(views: Views, shifts_px: FloatArray) -> Views:
+def _shift(views: Views, shifts_px: FloatArray) -> Views:
     """Averages moved by minus their shifts, to the centre."""
     phases = fourier.shift_phases((views.box, views.box), -shifts_px)
     images = fourier.inverse((views.spectra * phases).astype(np.complex64), (views.box, views.box))

@@ -81,14 +81,14 @@ def swarm_consensus(
                 f"swarm consensus: expected maps of the averages' box, {views.box}, got {volume.shape} (map {number})"
             )
     rng = np.random.default_rng(seed)
-    members = np.stack([_scaled(views, v * views.sphere) for v in volumes])
+    members = np.stack([_normalise(views, v * views.sphere) for v in volumes])
     own_score = np.array([mean_correlation(views, v, _ORDER) for v in members])
     given, best = own_score.copy(), int(own_score.argmax())
     target = Map(members[best], 1.0)
     for i in range(len(members)):
         if i != best:
             turned = turn_onto(target, Map(members[i], 1.0), views.radius, views.threads).map.data
-            members[i] = _scaled(views, turned * views.sphere)
+            members[i] = _normalise(views, turned * views.sphere)
             own_score[i] = mean_correlation(views, members[i], _ORDER)
     own, velocity = members.copy(), np.zeros_like(members)
     # The best as it was given: turning the others has changed nothing about it.
@@ -98,10 +98,10 @@ def swarm_consensus(
             toward_own, toward_leader = rng.random(2).astype(np.float32)
             pull = toward_own * (own[i] - members[i]) + toward_leader * (leader - members[i])
             velocity[i] = _INERTIA * velocity[i] + _PULL * pull
-            moved = _scaled(views, members[i] + velocity[i])
+            moved = _normalise(views, members[i] + velocity[i])
             part = views.draw(rng, _SHARE)
             fresh = part.map(part.place(moved, _ORDER).matrices)
-            members[i] = _scaled(views, (1 - _FRESH) * moved + _FRESH * _scaled(views, fresh))
+            members[i] = _normalise(views, (1 - _FRESH) * moved + _FRESH * _normalise(views, fresh))
             score = mean_correlation(views, members[i], _ORDER)
             if score > own_score[i]:
                 own[i], own_score[i] = members[i], score
@@ -110,7 +110,7 @@ def swarm_consensus(
     return SwarmConsensus(leader, leader_score, given)
 
 
-def _scaled(views: Views, volume: Float32Array) -> Float32Array:
+def _normalise(views: Views, volume: Float32Array) -> Float32Array:
     """Of the deviation 1 inside the sphere: maps of programs differ in their grey scale."""
     inside = volume[views.sphere > 0.5]
     return np.asarray(volume / max(float(inside.std()), 1e-30), np.float32)

@@ -133,7 +133,7 @@ class Views:
     @cached_property
     def features(self) -> Complex64Array:
         """Weighted harmonics of the averages, (n, m, rings)."""
-        return self._weighted(ops.polar(self.images, self.polar, threads=self.threads))
+        return self._weighted_harmonics(ops.polar(self.images, self.polar, threads=self.threads))
 
     @cached_property
     def spectra(self) -> Complex64Array:
@@ -161,7 +161,7 @@ class Views:
         """A share of them at random, in their order."""
         return self.of_rows(np.sort(rng.permutation(len(self))[: max(fewest, round(share * len(self)))]))
 
-    def _weighted(self, samples: npt.ArrayLike) -> Complex64Array:
+    def _weighted_harmonics(self, samples: npt.ArrayLike) -> Complex64Array:
         harmonics = self.polar.unpack(ops.polar_harmonics(samples, self.polar, threads=self.threads))
         weight = np.sqrt(2 * np.pi * self.polar.radii * self.polar.spacing * self.ring_weight)
         return (harmonics * weight).astype(np.complex64)
@@ -172,7 +172,7 @@ class Views:
         matrices = euler_to_matrix(np.column_stack([directions, np.zeros(len(directions))]))
         spectrum = gridding.to_grid(np.ascontiguousarray(volume, np.float32), self.grid, threads=self.threads)
         samples = ops.polar_slices(spectrum, self.grid, matrices, self.polar, threads=self.threads)
-        return Slices(self._weighted(samples), matrices)
+        return Slices(self._weighted_harmonics(samples), matrices)
 
     def correlations(self, slices: Slices, radius: int | None = None) -> Float32Array:
         """Of every average with every slice at every in-plane angle, up to a shell: (angles, n, d)."""
