@@ -78,7 +78,7 @@ def main() -> None:
                 flagged += any("lies still" in flag for flag in done.flags)
                 paths.append(path_px(done.motion))
             level = level or paths
-            found = pattern.found()
+            found = pattern.estimate()
             assert found is not None
             rows.append(
                 {

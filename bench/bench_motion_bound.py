@@ -147,7 +147,7 @@ def least_error(patches: Patches, information: np.ndarray, truth: Any) -> tuple[
     wanted = truth.at(x, y)
     wanted = wanted - wanted.mean(1, keepdims=True)
     told = field.information(np.ones(n), information)
-    pushed = field.transposed(np.einsum("fg,pga->pfa", information, truth.at(*centres.T)))
+    pushed = field.adjoint(np.einsum("fg,pga->pfa", information, truth.at(*centres.T)))
 
     def expected(log_deviations: np.ndarray) -> float:
         prior = field.with_deviations(tuple(np.exp(log_deviations))).precision()

@@ -136,7 +136,7 @@ def polish(seed: int) -> dict[str, Any]:
         was.append(left)
         told.append(tracks.error_A)
     clean = vg.project(truth, particles.poses, particles.optics, threads=1)
-    left_amplitude = cuts[0].left(BOX)
+    left_amplitude = cuts[0].amplitude_left(BOX)
     k = np.hypot(np.fft.fftfreq(BOX)[:, None], np.fft.rfftfreq(BOX)) * BOX
     ideal = np.stack([np.interp(k, np.arange(BOX), row) for row in left_amplitude])
     ideal /= np.sqrt((ideal**2).sum(axis=0))

@@ -174,7 +174,7 @@ class _Harm:
 
 
 def test_what_somebody_else_put_in_a_files_place_is_not_loaded(tmp_path):
-    file = worker.SpoolFile.written(tmp_path / "block_a_1_0.pickle", {"a": 1})
+    file = worker.SpoolFile.write(tmp_path / "block_a_1_0.pickle", {"a": 1})
     assert file.read() == {"a": 1}
     (tmp_path / "block_a_1_0.pickle").write_bytes(pickle.dumps(_Harm(tmp_path / "harm")))
     with pytest.raises(InputError, match="not what this run wrote"):

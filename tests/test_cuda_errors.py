@@ -119,7 +119,7 @@ def test_no_kernel_image_is_said_before_a_kernel_fails(machine):
     ],
 )
 def test_served_by(capability, by):
-    assert _cuda_arrays.served_by(HELD, capability) == by
+    assert _cuda_arrays.architecture_for(HELD, capability) == by
 
 
 def test_out_of_memory(machine):

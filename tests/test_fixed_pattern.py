@@ -47,12 +47,12 @@ def test_movies_of_one_detector_share_its_pattern(first_seed):
     for i in range(5):
         level.add(str(i), sum_of(first_seed + i, 0.0))
         still.add(str(i), sum_of(first_seed + i, 0.2))
-        assert (level.found() is None) == (i < 2)
-    assert abs(level.found().sigmas) < 4
-    assert not level.found().is_there
-    assert still.found().is_there
+        assert (level.estimate() is None) == (i < 2)
+    assert abs(level.estimate().sigmas) < 4
+    assert not level.estimate().is_there
+    assert still.estimate().is_there
     # power of the pattern in one frame's noise 0.04, times what such a pattern steers, over what is there
-    assert still.found().share == pytest.approx(0.04 * 50 / 2, rel=0.25)
+    assert still.estimate().share == pytest.approx(0.04 * 50 / 2, rel=0.25)
 
 
 def test_a_movie_counts_once_and_one_of_another_size_not_at_all():
@@ -119,8 +119,8 @@ def test_sums_are_kept_in_a_file_for_movies_that_were_read_alike(tmp_path):
     for i in range(3):
         whole.add(f"m{i}", sum_of(i, 0.2))
     assert kept.names == ["m0", "m1", "m2"]
-    assert kept.found() == whole.found()
-    assert replace(file, reading="another gain").found() is None
+    assert kept.estimate() == whole.estimate()
+    assert replace(file, reading="another gain").summary() is None
     whole = (tmp_path / FILE).read_bytes()
     for broken in (b"PK no", whole[: len(whole) // 2]):
         (tmp_path / FILE).write_bytes(broken)
@@ -133,5 +133,5 @@ def test_frames_of_one_colour_have_no_pattern():
     for i in range(3):
         binned = bin_movie(np.ones((2, 64, 64), np.float32), 2, (64, 64), 1)
         movies.add(str(i), recorded_sum(binned, np.arange(2), (0.0, 0.0)))
-    assert not movies.found().is_there
+    assert not movies.estimate().is_there
     assert isinstance(vg.motion.FixedPattern(0.1, 2.0).sentence, str)

@@ -52,7 +52,7 @@ def test_the_blur_and_its_transpose_are_adjoint(blurred):
     blur = _Blur(mean, resolution, 0.06, mask.data, None)
     rng = np.random.default_rng(0)
     u, v = rng.normal(size=(2, *mean.data.shape)).astype(np.float32)
-    assert np.vdot(blur.of(u), v) == pytest.approx(float(np.vdot(u, blur.transposed(v))), rel=1e-4, abs=0.1)
+    assert np.vdot(blur.of(u), v) == pytest.approx(float(np.vdot(u, blur.adjoint(v))), rel=1e-4, abs=0.1)
 
 
 def test_local_amplitudes_become_the_references():

@@ -75,7 +75,7 @@ def recorded():
 
 def scaled(measured):
     amplitude = measured.shell_sums[0, 1:].sum() / measured.shell_sums[1, 1:].sum()
-    return tuple(fold.scaled(amplitude) for fold in measured.folds)
+    return tuple(fold.scale(amplitude) for fold in measured.folds)
 
 
 def sum_of(folds):
@@ -108,7 +108,7 @@ def test_surfaces_are_the_correlation_with_a_moved_reference(recorded):
     values, slopes = (measured.folds[0] + measured.folds[1]).at(place)
     f, spectra = next(iter(particles.spectra()))
     images, shell = window.take(spectra), window.shell.clip(max=LAST)
-    factor = particles.left(LAST + 1)[f][shell] / noise_power(images, window)[shell] * window.weight
+    factor = particles.amplitude_left(LAST + 1)[f][shell] / noise_power(images, window)[shell] * window.weight
     ky, kx = np.r_[0 : LAST + 1, -LAST:0][:, None], np.arange(LAST + 1)
     wave = np.exp(2j * np.pi * (kx * 1.3 - ky * 2.1) / (BOX * PIXEL_A))
     exact = (images * np.conj(references.models) * factor * wave).real.sum(axis=(1, 2))
@@ -130,7 +130,7 @@ def test_tracks_of_noise_gain_nothing(recorded):
     measured = measure(blank, references, window)
     z = measured.shell_sums[0, 1:] / np.sqrt(measured.shell_sums[1, 1:])
     assert (np.abs(z) < 4).all()
-    folds = tuple(fold.scaled(0.005) for fold in measured.folds)
+    folds = tuple(fold.scale(0.005) for fold in measured.folds)
     gain, _ = held_out_gain(folds, PRIOR, blank.places_A, 4.5)
     assert gain.total < 2 * gain.error
 
@@ -139,7 +139,7 @@ def test_weights_of_frames_are_those_of_the_planted_damage(recorded):
     particles, references, window, _, left_A = recorded
     halves = (FrameCorrelation(window, 8), FrameCorrelation(window, 8))
     correlate_frames(particles, references, left_A, halves)
-    left = particles.left(LAST + 1)
+    left = particles.amplitude_left(LAST + 1)
     true = left / np.sqrt((left**2).sum(axis=0))
     k2 = (np.arange(LAST + 1) / (BOX * PIXEL_A)) ** 2
     both = halves[0] + halves[1]

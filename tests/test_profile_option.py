@@ -65,7 +65,7 @@ def test_the_chart_is_asked_for_when_the_command_has_ended(tmp_path, monkeypatch
     path = tmp_path / "x.svg"
 
     def command():
-        with sampling.sampled(path):
+        with sampling.sample_stacks(path):
             until_it_began(path)
             assert not path.exists()
             raise ZeroDivisionError
@@ -79,7 +79,7 @@ def test_a_chart_that_was_not_made_is_a_warning(tmp_path, monkeypatch):
     use_sampler(monkeypatch, REFUSED)
     path = tmp_path / "x.svg"
     told = r"--profile: .*x\.svg was not written: Permission denied"
-    with pytest.warns(VerglasWarning, match=told), sampling.sampled(path):
+    with pytest.warns(VerglasWarning, match=told), sampling.sample_stacks(path):
         until_it_began(path)
 
 

@@ -160,7 +160,9 @@ def test_batches_are_moved_and_masked_as_on_the_host(gpu, begun):
             np.testing.assert_array_equal(
                 batch.centre_images(problem.image_mask).get(), wanted.centre_images(problem.image_mask)
             )
-            np.testing.assert_array_equal(batch.masked(problem.image_mask).get(), wanted.masked(problem.image_mask))
+            np.testing.assert_array_equal(
+                batch.apply_mask(problem.image_mask).get(), wanted.apply_mask(problem.image_mask)
+            )
 
 
 # -- one pass ----------------------------------------------

@@ -55,7 +55,7 @@ def _import_cupy() -> Any:
         ) from error
 
 
-def served_by(architectures: Sequence[str], compute_capability: str) -> str | None:
+def architecture_for(architectures: Sequence[str], compute_capability: str) -> str | None:
     """Which of the compiled architectures runs on a GPU, None if none does.
 
     Machine code of ``sm_XY`` runs on compute capability X.Z with Z >= Y; ``compute_XY`` (PTX) is compiled by the driver
@@ -63,10 +63,10 @@ def served_by(architectures: Sequence[str], compute_capability: str) -> str | No
 
     Examples
     --------
-    >>> from verglas._cuda_arrays import served_by
+    >>> from verglas._cuda_arrays import architecture_for
     >>> held = ["sm_80", "sm_90", "compute_90"]
-    >>> served_by(held, "8.6"), served_by(held, "9.0"), served_by(held, "12.0"), served_by(held, "7.5")
-    ('sm_80', 'sm_90', 'compute_90', None)
+    >>> [architecture_for(held, capability) for capability in ("8.6", "9.0", "12.0", "7.5")]
+    ['sm_80', 'sm_90', 'compute_90', None]
     """
     major, minor = (int(part) for part in compute_capability.split("."))
     held = [(name, *divmod(int(re.sub(r"\D", "", name.split("_")[1])), 10)) for name in architectures]
@@ -154,7 +154,7 @@ class CudaSession:
 def _refuse_unserved(device: str, gpu: Mapping[str, Any], architectures: Sequence[str]) -> None:
     """No kernel image for this GPU: said before a kernel fails."""
     capability = gpu.get("compute_capability")
-    if capability is not None and served_by(architectures, capability) is None:
+    if capability is not None and architecture_for(architectures, capability) is None:
         raise DeviceError(
             f"{device}: {gpu['name']} has compute capability {capability}, this build holds code for "
             f"{', '.join(architectures)} only; install from source for it (pip install . --config-settings="

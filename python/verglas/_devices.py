@@ -182,7 +182,7 @@ class Uploader:
         self.cuda.cupy.cuda.get_current_stream().wait_event(self.sent[slot])
         return self.buffers[slot][:n]
 
-    def done(self, turn: int) -> None:
+    def release(self, turn: int) -> None:
         """All work on buffer ``turn`` has been queued on the current stream."""
         self.free[turn % 2].record(self.cuda.cupy.cuda.get_current_stream())
 
@@ -229,4 +229,4 @@ def upload_pieces(
             if turn + 1 < len(pieces):
                 coming = ahead.submit(bring, turn + 1)
             yield piece, uploader.wait_for_images(turn, n)
-            uploader.done(turn)
+            uploader.release(turn)

@@ -241,7 +241,7 @@ class _Blur:
         """W m y."""
         return filter_by_bands(self.inside * data, self.bands, map(self.field, self.bands), threads=self.threads)
 
-    def transposed(self, data: Float32Array) -> Float32Array:
+    def adjoint(self, data: Float32Array) -> Float32Array:
         """M W^T v: each band of its field times the map."""
         first = self.bands[0]
         rest = np.where(self.radius < first.centre, 1.0 - first.gain(self.radius), 0.0)
@@ -259,13 +259,13 @@ def _solve(
     progress: Callable[[str, int, int], None],
 ) -> tuple[Float32Array, int]:
     """Conjugate gradients for (m W^T W m + mu) y = m W^T V, from 0; m y is the map."""
-    residual = blur.transposed(data)
+    residual = blur.adjoint(data)
     u, direction = np.zeros_like(data), residual.copy()
     power = _dot(residual, residual)
     for number in range(1, chosen.most_iterations + 1):
         if not power > 0:
             return u, number - 1
-        made = blur.transposed(blur.of(direction)) + np.float32(ratio) * direction
+        made = blur.adjoint(blur.of(direction)) + np.float32(ratio) * direction
         step = np.float32(power / _dot(direction, made))
         u += step * direction
         residual -= step * made

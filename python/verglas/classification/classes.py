@@ -192,7 +192,7 @@ def held_out_evidence(sums: Sums, first: int, last: int | None = None) -> tuple[
 
 def half_set_curves(engine: Engine2D, sums: Sums) -> FloatArray:
     """Fourier ring correlation of each class's half-set averages inside the mask, (K, rings)."""
-    halves, _ = engine.unfiltered(sums)
+    halves, _ = engine.half_averages(sums)
     k, _, rings, angles = halves.shape
     images = ops.images_from_polar(halves.reshape(2 * k, rings, angles).astype(np.complex64), engine.grid)
     masked = ops.polar(images * engine.geometry.mask, engine.grid, threads=engine.work.where.threads)

@@ -191,7 +191,7 @@ class Engine2D:
         if self.whole.masked:
             self.whole, self.share = Samples(self.work, self.grid, masked=False), 1.0
 
-    def masked(self, radius: int) -> Samples:
+    def samples_within(self, radius: int) -> Samples:
         """Masked samples of a stage; kept until another radius is asked for."""
         if self._masked is None or self._masked.grid.radius != radius:
             grid = ops.PolarGrid(self.geometry.box, radius, diameter_px=self.geometry.diameter_px)
@@ -246,7 +246,7 @@ class Engine2D:
             return self._pass(model, stage, rows, sums=sums)
 
     def _pass(self, model: Model2D, stage: Stage, rows: IntArray, *, sums: bool) -> tuple[Assignments, Sums | None]:
-        samples = self.masked(stage.radius)
+        samples = self.samples_within(stage.radius)
         search = GridSearch(
             samples.grid,
             stage.poses(model.shift_sigma_px),
@@ -294,7 +294,7 @@ class Engine2D:
 
     # -- the M-step -----------------------------------------------------------------------------------------------
 
-    def unfiltered(self, sums: Sums) -> tuple[npt.NDArray[np.complex128], FloatArray]:
+    def half_averages(self, sums: Sums) -> tuple[npt.NDArray[np.complex128], FloatArray]:
         """Averages of the half sets without prior, (K, 2, rings, angles), and their mean weights D (K, 2, rings).
 
         1 / D is the noise variance of a coefficient of the average.
@@ -307,7 +307,7 @@ class Engine2D:
 
     def maximise(self, model: Model2D, sums: Sums, *, tau2: FloatArray | None = None) -> Model2D:
         """The model of the next iteration. ``tau2`` fixes the signal power; by default it is measured anew."""
-        halves, weight = self.unfiltered(sums)
+        halves, weight = self.half_averages(sums)
         if tau2 is None:
             tau2 = signal_power(halves, weight)
         # The sums hold every sample with its area; the prior is of one coefficient.

@@ -21,7 +21,7 @@ from verglas._version import __version__
 from verglas.cli.files import taken_file_rules
 from verglas.cli.options import option_name
 from verglas.cli.renamed import with_present_names
-from verglas.cli.sampling import sampled, taken_profile
+from verglas.cli.sampling import sample_stacks, taken_profile
 from verglas.errors import SettingError, VerglasError, VerglasWarning
 
 _COMMANDS = (
@@ -198,7 +198,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         arguments, rules = taken_file_rules(arguments)
         arguments, profile = taken_profile(with_present_names(arguments))
-        with rules, sampled(profile):
+        with rules, sample_stacks(profile):
             status = _program(arguments).main(args=arguments, prog_name="verglas", standalone_mode=False)
     except Exception as error:
         if debug and not isinstance(error, (typer.Abort, _ClickException)):

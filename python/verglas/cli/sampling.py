@@ -77,7 +77,7 @@ def _sampler(path: Path) -> list[str]:
 
 
 @contextmanager
-def sampled(path: Path | None) -> Iterator[None]:
+def sample_stacks(path: Path | None) -> Iterator[None]:
     """Sample this process while the block runs, and write the chart; a chart that cannot be made is a warning."""
     if path is None:
         yield

@@ -183,7 +183,7 @@ class Passes:
         for old in self.folder.glob(f"references_*_{task.half}.pickle"):
             old.unlink()
         spread_px = task.shift_spread_px(poses)
-        return worker.SpoolFile.written(path, worker.PassOrder(task.model, task.mask, task.step, task.half, spread_px))
+        return worker.SpoolFile.write(path, worker.PassOrder(task.model, task.mask, task.step, task.half, spread_px))
 
     def _parts(self, task: HalfTask, blocks: list[IntArray]) -> list[worker.SpoolFile]:
         """Files of the blocks' particles, written once as long as the problem is the same."""
@@ -197,7 +197,7 @@ class Passes:
                 # by their numbers in the whole set: the problem may be a part of it
                 particles = part.particles if self.particles is None else self.particles[part.numbers]
                 path = self.folder / f"block_{name}_{i}.pickle"
-                made.append(worker.SpoolFile.written(path, replace(part, particles=_to_send(particles))))
+                made.append(worker.SpoolFile.write(path, replace(part, particles=_to_send(particles))))
             known[task.half] = made
         return known[task.half]
 

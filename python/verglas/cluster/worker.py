@@ -51,7 +51,7 @@ class SpoolFile:
     digest: str
 
     @classmethod
-    def written(cls, path: Path, value: Any) -> SpoolFile:
+    def write(cls, path: Path, value: Any) -> SpoolFile:
         """Write a value."""
         content = pickle.dumps(value, protocol=5)
         write_bytes(path, content)

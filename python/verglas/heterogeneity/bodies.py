@@ -48,7 +48,7 @@ class Body:
     inertia_px2: FloatArray
     share: float
 
-    def centred(self, volume: Float32Array) -> Float32Array:
+    def move_to_centre(self, volume: Float32Array) -> Float32Array:
         """A volume moved by whole voxels, so that the body's centre is the box's."""
         x, y, z = (-int(c) for c in self.centre_px)
         return np.roll(volume, (z, y, x), (0, 1, 2))

@@ -184,9 +184,9 @@ class _HalfMoments:
 
     def contrasts(self) -> tuple[Contrasts, float]:
         """The prior that these images suggest, of mean 1, and the mean that was taken out of it."""
-        return (self.half.contrasts, 1.0) if self.flat else self.half.contrasts.learned(self.contrast)
+        return (self.half.contrasts, 1.0) if self.flat else self.half.contrasts.learn(self.contrast)
 
-    def scaled(self, components: Float32Array) -> Float32Array:
+    def scale_coordinates(self, components: Float32Array) -> Float32Array:
         """Components whose coordinates have unit variance again: a step that EM would take many iterations for."""
         if not len(self.spread) or not self.number:
             return components
@@ -206,7 +206,7 @@ def _iterate(posed: PosedImages, model: ComponentModel, radii: list[int], *, fla
     volumes, curves = half_volumes(posed, sums, masks)
     halves = []
     for made, each in zip(volumes, moments, strict=True):
-        made[1:] = each.scaled(made[1:])
+        made[1:] = each.scale_coordinates(made[1:])
         contrasts, mean = each.contrasts()
         made *= np.float32(mean)  # a factor of all maps is one of all contrasts: the mean contrast is 1
         halves.append(HalfComponents(made, contrasts))

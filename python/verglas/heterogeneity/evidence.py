@@ -19,7 +19,7 @@ from verglas.heterogeneity.pose_null import (
     pose_derivatives,
     pose_null,
 )
-from verglas.heterogeneity.posed import PosedImages, posed_as_chosen
+from verglas.heterogeneity.posed import PosedImages, posed_images_for
 from verglas.heterogeneity.settings import TestSettings
 from verglas.heterogeneity.variability import SIGNIFICANT, component_gains
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
@@ -123,7 +123,7 @@ def heterogeneity_test(
     chosen = settings_from("heterogeneity", TestSettings, settings, **changes)
     given = particles_of(particles, "heterogeneity: particles")
     with shown_to(listener) as heard:
-        posed = posed_as_chosen(given, chosen, "heterogeneity", threads=threads)
+        posed = posed_images_for(given, chosen, "heterogeneity", threads=threads)
         mean = mean_model(posed, contrast=chosen.contrast)
         model = learn_components(
             posed,

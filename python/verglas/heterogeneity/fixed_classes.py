@@ -151,7 +151,7 @@ def iterate_classes(
             made = (mean + mask * (made - mean)).astype(np.float32)
         contrasts, factor = each.half.contrasts, 1.0
         if not given:
-            contrasts, factor = contrasts.learned(each.contrast)
+            contrasts, factor = contrasts.learn(each.contrast)
         halves.append(HalfClasses(made * np.float32(factor), share, contrasts))
     sigma2 = model.sigma2 if given else noise_from(sums, model.sigma2)
     return FixedClasses(halves, sigma2, curves, posterior, model.iterations + 1)

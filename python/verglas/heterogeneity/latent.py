@@ -38,7 +38,7 @@ class Contrasts:
         log_prior = -0.5 * ((values - 1) / float(np.clip(spread, 0.03, 0.4))) ** 2
         return cls(values, log_prior - logsumexp(log_prior))
 
-    def learned(self, weight: FloatArray) -> tuple[Contrasts, float]:
+    def learn(self, weight: FloatArray) -> tuple[Contrasts, float]:
         """The prior that posteriors (A,), summed over images, suggest, of mean 1; and the mean taken out of it."""
         if len(self.values) == 1:
             return self, 1.0

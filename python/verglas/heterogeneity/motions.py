@@ -338,5 +338,5 @@ def map_along(
         move = motions.mean_move_A[number] + coordinate_A * motions.vectors[motion, number, 3:]
         matrix = Rotation.from_rotvec(np.deg2rad(turn)).as_matrix()
         shift_px = move / pixel_size_A + body.centre_px
-        total += move_map(body.centred(volume), matrix, shift_px, threads=threads)
+        total += move_map(body.move_to_centre(volume), matrix, shift_px, threads=threads)
     return Map(total, pixel_size_A)

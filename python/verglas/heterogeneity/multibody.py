@@ -268,7 +268,7 @@ class Multibodies:
         return lambda phase, done, total: listener.progress(name, done, total)
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether no body changes any more, or all iterations are made."""
         return self.iteration >= self.settings.iterations or all(one.state.finished for one in self.bodies)
 
@@ -340,7 +340,7 @@ def start_multibody(
         about = particles.with_poses(Poses(given.angles_deg, origin_px * pixel_size_A))
         problem = start.make_problem(about, {}, body_settings(settings, diameter_A), mask_given=True, threads=threads)
         problem = replace(problem, devices=devices, job="multibody")
-        part = Map(body.centred(volume.data * body.mask) * np.float32(scale), pixel_size_A)
+        part = Map(body.move_to_centre(volume.data * body.mask) * np.float32(scale), pixel_size_A)
         volumes = start.low_pass_references(problem, [part])
         # The noise is what is left of the images without the whole particle, not without this body.
         signal = start.mean_slice_power(problem, np.asarray(volume.data * np.float32(scale), np.float32))
@@ -357,7 +357,7 @@ def start_multibody(
         poses.angles_deg, poses.origin_px = given.angles_deg.copy(), origin_px
         step = schedule.first_step(problem)
         shells = problem.box // 2 + 1
-        state = State(0, poses, halves, np.zeros((1, shells)), float(step.radius), body.centred(body.mask))
+        state = State(0, poses, halves, np.zeros((1, shells)), float(step.radius), body.move_to_centre(body.mask))
         made.bodies.append(BodyRefinement(body, problem, state, step))
     return made
 
@@ -439,7 +439,7 @@ def refine_bodies(made: Multibodies, *, listener: Listener | None = None, keeper
     saved = None if keeper is None else keeper.load()
     if saved is not None:
         restore_multibody(made, saved)
-    while not made.finished:
+    while not made.is_finished:
         made.advance(heard)
         for one in made.bodies:
             heard.say(_sentence(made.iteration, one))

@@ -211,7 +211,7 @@ class PosedChoices(Protocol):
         """Of half sets."""
 
 
-def posed_as_chosen(particles: Particles, settings: PosedChoices, job: str, *, threads: int | None) -> PosedImages:
+def posed_images_for(particles: Particles, settings: PosedChoices, job: str, *, threads: int | None) -> PosedImages:
     """:func:`posed_images` as the settings of a job have it."""
     return posed_images(
         particles,

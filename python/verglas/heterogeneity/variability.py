@@ -20,7 +20,7 @@ from verglas.heterogeneity.components import (
 from verglas.heterogeneity.gain import mean_gain
 from verglas.heterogeneity.kernel_maps import FEWEST, choose_width, kernel_weights, weighted_halves, worth
 from verglas.heterogeneity.landscape import Landscape, landscape
-from verglas.heterogeneity.posed import PosedImages, posed_as_chosen
+from verglas.heterogeneity.posed import PosedImages, posed_images_for
 from verglas.heterogeneity.settings import AUTO, VariabilitySettings
 from verglas.image import fourier_resample
 from verglas.initial_model.course import resample_to_box
@@ -258,7 +258,7 @@ def variability(
     chosen = settings_from("variability", VariabilitySettings, settings, **changes)
     given = particles_of(particles, "variability: particles")
     with shown_to(listener) as heard:
-        posed = posed_as_chosen(given, chosen, "variability", threads=threads)
+        posed = posed_images_for(given, chosen, "variability", threads=threads)
         inside = posed.sphere if mask is None else small_mask(posed, map_of(mask, "variability: mask"), given)
         heard.say(f"{len(posed)} particles at {posed.pixel_size_A:.2f} A per pixel, {posed.box} px")
         mean = mean_model(posed, contrast=chosen.contrast, mask=inside)

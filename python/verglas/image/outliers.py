@@ -52,7 +52,7 @@ class GreyValues:
         return cls(mean, deviation, np.asarray(peak, np.float64))
 
     @classmethod
-    def joined(cls, parts: Iterable[GreyValues]) -> GreyValues:
+    def concatenate(cls, parts: Iterable[GreyValues]) -> GreyValues:
         """Of batches in order."""
         every = list(parts)
         names = ("mean", "deviation", "peak")
@@ -179,5 +179,5 @@ def inspect_images(particles: Particles) -> Inspection:
         images = particles.images(slice(begin, begin + step))
         bad.update({begin + i: reason for i, reason in find_unusable_images(images).items()})
         parts.append(GreyValues.of(images))
-    values = GreyValues.joined(parts)
+    values = GreyValues.concatenate(parts)
     return Inspection({**wild_images(values, groups_of(particles)), **bad}, values.first_copies())

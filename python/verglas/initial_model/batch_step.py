@@ -49,7 +49,7 @@ class BatchSums:
     coefficients: FloatArray
     mass: FloatArray
 
-    def moved(self, fresh: BatchSums, step_size: float) -> BatchSums:
+    def step_towards(self, fresh: BatchSums, step_size: float) -> BatchSums:
         """(1 - step) of these sums plus step of fresh ones (Cappe and Moulines 2009, eq. 11)."""
 
         def mean(a: npt.NDArray | None, b: npt.NDArray | None) -> npt.NDArray:

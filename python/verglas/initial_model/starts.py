@@ -209,7 +209,7 @@ class StochasticEM(Method):
         step = course.step(course.radius(iteration, now.resolved))
         batch = BatchStep(problem, now.model, step, course.grid_radius)
         fresh = batch.sums(now.rng.permutation(rows), now.poses)
-        now.sums = fresh if now.sums is None else now.sums.moved(fresh, course.step_size(iteration))
+        now.sums = fresh if now.sums is None else now.sums.step_towards(fresh, course.step_size(iteration))
         now.model, now.curves = update_model(problem, now.model, now.sums)
 
 

@@ -385,7 +385,7 @@ def _write_loop(
         for writer in writers:
             if not writer.append(out, piece[writer.label]):
                 return None
-    return [writer.finished(out) for writer in writers]
+    return [writer.finish(out) for writer in writers]
 
 
 def _pieces(path: Path, block: Block, text: mmap.mmap, as_text: list[str]) -> Iterator[pd.DataFrame]:
@@ -474,7 +474,7 @@ class _ColumnWriter:
             codes[i] = values.setdefault((len(number), name), len(values))
         return [codes, numbers]
 
-    def finished(self, out: Any) -> list[Any]:
+    def finish(self, out: Any) -> list[Any]:
         """What the head of the file says of the column."""
         kind = self.kinds.get(self.label, "float")
         itemsize, sums = np.dtype(_KINDS[kind]).itemsize, []

@@ -184,15 +184,15 @@ def _histogram(body: FloatArray, field: _Field, shape: tuple[int, ...]) -> Compl
 def _climb(field: _Field, body: FloatArray, start: _Place, *, step_deg: float, step_A: float) -> _Place:
     """Local maximum of the mean density over turns and shifts, from first steps of these sizes."""
 
-    def moved(vector: npt.NDArray) -> tuple[FloatArray, FloatArray]:
+    def pose_of(vector: npt.NDArray) -> tuple[FloatArray, FloatArray]:
         return Rotation.from_rotvec(np.deg2rad(vector[:3])).as_matrix() @ start.matrix, start.centre_A + vector[3:]
 
     def loss(vector: npt.NDArray) -> float:
-        turn, at = moved(vector)
+        turn, at = pose_of(vector)
         return -field.at(body @ turn.T + at)
 
     simplex = np.vstack([np.zeros(6), np.diag([step_deg] * 3 + [step_A] * 3)])
     options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-5, "maxiter": 400}
     best = minimize(loss, np.zeros(6), method="Nelder-Mead", options=options)
-    turn, at = moved(best.x)
+    turn, at = pose_of(best.x)
     return _Place(turn, at, -float(best.fun))

@@ -66,7 +66,7 @@ class Field:
             )
         )
 
-    def transposed(self, values: FloatArray) -> FloatArray:
+    def adjoint(self, values: FloatArray) -> FloatArray:
         """From (n, frames, 2) to coefficients (2, size): the gradient's way back."""
         parts = [
             np.einsum("ps,pfa,ft->ast", s, values, t, optimize=True).reshape(2, -1)

@@ -107,7 +107,7 @@ def quadratic(field: Field, scores: ops.ShiftScores, at_patches: FloatArray) -> 
     gradient, curvature = scores.derivatives()
     places, frames = shift_information(curvature)
     pushed = places[:, None, None] * np.einsum("fg,pga->pfa", frames, at_patches)
-    return Quadratic(field.transposed(gradient + pushed), field.information(places, frames))
+    return Quadratic(field.adjoint(gradient + pushed), field.information(places, frames))
 
 
 def tune_prior(field: Field, about: Quadratic, fixed: Sequence[int] = ()) -> tuple[Field, float]:

@@ -264,7 +264,7 @@ class PatternOfMovies:
     >>> for name in "abcd":
     ...     noise = np.fft.rfft2(rng.standard_normal((64, 64))) / 64
     ...     movies.add(name, RecordedSum(np.complex64(still + noise), (64, 64), 10, (50.0, 10.0)))
-    >>> movies.found().is_there, round(movies.found().share, 1)
+    >>> movies.estimate().is_there, round(movies.estimate().share, 1)
     (True, 0.5)
     """
 
@@ -292,7 +292,7 @@ class PatternOfMovies:
         self.frames = self.frames + np.array([np.sqrt(movie.frames), movie.frames])
         self.steering = self.steering + np.array(movie.steering)
 
-    def found(self) -> FixedPattern | None:
+    def estimate(self) -> FixedPattern | None:
         """The pattern; None of fewer than FEWEST_MOVIES movies."""
         if self.total is None or self.shape is None or len(self.names) < FEWEST_MOVIES:
             return None

@@ -170,7 +170,7 @@ def to_stored(plain: Particles) -> Change | None:
         )
     change, rows = source.change, source.rows
     assert isinstance(change, ToModel)
-    return change.stored if rows is None else _OfRows(change, rows)
+    return change.redo if rows is None else _OfRows(change, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +181,7 @@ class _OfRows:
     rows: npt.NDArray[np.int64]
 
     def __call__(self, images: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return self.change.stored(images, self.rows[rows])
+        return self.change.redo(images, self.rows[rows])
 
 
 def ctf_in_images(particles: Particles) -> str | None:
@@ -264,7 +264,7 @@ class ToModel:
             images = self.ctf(images, rows)
         return self.aberrations.removed(images, rows, self.pixel_size_A) if self.aberrations.any else images
 
-    def stored(self, images: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def redo(self, images: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Images (m, box, box) of these rows, as the model has them, in the state of those that are stored."""
         if self.aberrations.any:
             images = self.aberrations.applied(images, rows, self.pixel_size_A)

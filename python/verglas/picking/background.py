@@ -53,7 +53,7 @@ class PeakHeights:
         standard = (np.asarray(heights, np.float64) - centre) / sigma
         return np.asarray(np.interp(standard, self.grid, above, left=1.0, right=0.0))
 
-    def exceeded(self, share: float) -> float:
+    def height_at(self, share: float) -> float:
         """Height that this share of the peaks exceeds."""
         below = np.cumsum(self.density) * (self.grid[1] - self.grid[0])
         return float(self.grid[min(int(np.searchsorted(below, 1 - share)), len(self.grid) - 1)])
@@ -225,7 +225,7 @@ def background_heights(
     if not len(values):
         return everywhere
     centre, sigma = background_level(score, np.zeros((0, 2)), radius_px, allowed)
-    away = away_from_peaks(allowed, xy[values > centre + sigma * everywhere.exceeded(0.5 / len(values))], radius_px)
+    away = away_from_peaks(allowed, xy[values > centre + sigma * everywhere.height_at(0.5 / len(values))], radius_px)
     if away is None:
         return everywhere
     return peak_heights(np.where(away, score, np.float32(centre)), distance_px, threads=threads)

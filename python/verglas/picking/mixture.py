@@ -278,7 +278,7 @@ def particle_cut(
     if not len(values):
         return ScoreCut(float("inf"), 0.0, False)
     centre, sigma = background_level(score, np.zeros((0, 2)), radius_px, allowed)
-    certain = float(centre + sigma * null.exceeded(0.5 / len(values)))
+    certain = float(centre + sigma * null.height_at(0.5 / len(values)))
     first = _fit_particles(values, null, centre, sigma)
     if len(values) < 8 or first.gain < LEAST_GAIN:
         if allowed.mean() < LEAST_AREA:
@@ -302,7 +302,7 @@ def _doubtful_cut(values: FloatArray, null: PeakHeights, centre: float, sigma: f
     count = np.arange(1, len(values) + 1)
     enough = np.flatnonzero(expected <= _DOUBTFUL_RATE * count)
     if not enough.size:
-        return ScoreCut(float(centre + sigma * null.exceeded(_DOUBTFUL_RATE / len(values))), 0.0, False, float(gain))
+        return ScoreCut(float(centre + sigma * null.height_at(_DOUBTFUL_RATE / len(values))), 0.0, False, float(gain))
     last = int(enough[-1])
     precision = 1 - float(expected[last]) / (last + 1)
     return ScoreCut(float(ordered[last]), 0.0, False, float(gain), precision * (last + 1), precision)

@@ -245,21 +245,21 @@ class ScreeningModel:
         arrays = (np.asarray(record[name], np.float64) for name in ("mean", "scale", "weights", "bias"))
         return cls(list(record["names"]), list(record["kinds"]), *arrays)
 
-    def standardised(self, numbers: Mapping[str, float]) -> FloatArray:
+    def standardise(self, numbers: Mapping[str, float]) -> FloatArray:
         """Descriptors in deviations of the training's."""
         return np.asarray((np.array([numbers[name] for name in self.names]) - self.mean) / self.scale)
 
     def probabilities(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """Of each kind for a micrograph's descriptors."""
         # One absurd value must not decide alone.
-        logits = self.weights @ np.clip(self.standardised(numbers), -_FAR, _FAR) + self.bias
+        logits = self.weights @ np.clip(self.standardise(numbers), -_FAR, _FAR) + self.bias
         chance = np.exp(logits - logits.max())
         return dict(zip(self.kinds, (chance / chance.sum()).tolist(), strict=True))
 
     def judge(self, found: Mapping[str, float]) -> Screening:
         """What descriptors say."""
         chances = self.probabilities(found)
-        familiar = float((np.abs(self.standardised(found)) > _FAR).mean()) <= _UNFAMILIAR
+        familiar = float((np.abs(self.standardise(found)) > _FAR).mean()) <= _UNFAMILIAR
         return Screening(max(chances, key=lambda kind: chances[kind]), chances, familiar)
 
 

@@ -76,7 +76,7 @@ class FinishStage(Stage):
         write_json(self.path(project, _STANDS), record)
         return self.outputs(project, _STANDS)
 
-    def stood(self, project: Project, state: str = "go on") -> Verdict | None:
+    def skip_verdict(self, project: Project, state: str = "go on") -> Verdict | None:
         """The verdict of a stage that had nothing to do; None where it had."""
         path = self.path(project, _STANDS)
         record = read_json(path) if path.is_file() else {}
@@ -137,7 +137,7 @@ class CtfRefineStage(FinishStage):
 
     def verdict(self, project: Project) -> Verdict:
         """What was kept; that nothing was is no fault."""
-        if stood := self.stood(project):
+        if stood := self.skip_verdict(project):
             return stood
         record = read_json(self.path(project, "ctf_refine.json"))
         numbers = {"kept": kept_fits(self.path(project)), "rounds": len(record["rounds"])}
@@ -206,7 +206,7 @@ class PolishStage(FinishStage):
         """What held-out data gain; that they gain nothing is no fault."""
         path = self.path(project, _STANDS)
         failed = path.is_file() and read_json(path).get("code") == "not_polished"
-        if stood := self.stood(project, "warn" if failed else "go on"):
+        if stood := self.skip_verdict(project, "warn" if failed else "go on"):
             return stood
         record = read_json(self.path(project, "polish.json"))
         numbers = {name: record[name] for name in ("particles", "excluded", "prior", "tracks")}

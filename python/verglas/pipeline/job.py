@@ -178,8 +178,8 @@ def process(
         around: dict[str, Any] = {"threads": threads, "memory_GB": memory_GB, "device": device, "workers": workers}
         project = Project(root, process_settings, shots, heard, **around)
         project.listener.say(plan_sentence(project))
-        if project.assumed and not process_settings.movies:  # the metadata of movies are read with them
-            project.listener.note("assumed", project.assumed)
+        if project.assumptions and not process_settings.movies:  # the metadata of movies are read with them
+            project.listener.note("assumed", project.assumptions)
         reason = ""
         try:
             run_stages(

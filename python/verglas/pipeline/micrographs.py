@@ -110,7 +110,7 @@ class MicrographStage(Stage):
         """What the result of one micrograph depends on."""
         # What an earlier result was made from stands for it: the result itself need not be read and hashed.
         earlier = [(project.results(name).get(shot.key) or {}).get("digest") for name in self.needs]
-        return digest([self.settings(project), project.mark_of(shot), project.known_of(shot), earlier])
+        return digest([self.settings(project), project.mark_of(shot), project.metadata_of(shot), earlier])
 
     def work(self, project: Project, shot: Shot) -> Work:
         """Compute one micrograph; what is wrong with it becomes the reason."""
@@ -201,7 +201,7 @@ def load(project: Project, shot: Shot) -> tuple[Micrograph, float | None]:
     path = project.micrograph_of(shot)
     micrograph = read_micrograph(path)
     header = float(micrograph.pixel_size_A) if np.isfinite(micrograph.pixel_size_A) else None
-    pixel = project.pixel_size_A or project.known_of(shot).get(PIXEL) or header
+    pixel = project.pixel_size_A or project.metadata_of(shot).get(PIXEL) or header
     if pixel is None:
         raise InputError(f"{path}: the pixel size is unknown: neither header nor list says; give --pixel-size")
     bad = int(np.count_nonzero(~np.isfinite(micrograph.data)))
@@ -241,7 +241,7 @@ class CtfStage(MicrographStage):
         default = CtfSettings()
         values: dict[str, float] = {}
         for name, label in zip(_OPTICS, SHARED, strict=True):
-            shot_value = None if shot is None else project.known_of(shot).get(label)
+            shot_value = None if shot is None else project.metadata_of(shot).get(label)
             overrides = getattr(process_settings, name)
             values[name] = float(next(v for v in (overrides, shot_value, getattr(default, name)) if v is not None))
         return with_overrides(replace(default, **values), self.given_settings(project), "ctf")  # type: ignore[arg-type]
@@ -352,7 +352,7 @@ class PickStage(MicrographStage):
         # Of areas only those of this micrograph, and nothing where there are none: others are not picked again.
         areas = self.left_out(project, shot)
         drawn = [] if areas is None else [areas.tolist()]
-        return digest([settings, project.mark_of(shot), project.known_of(shot).get(PIXEL), ctf_digest, *drawn])
+        return digest([settings, project.mark_of(shot), project.metadata_of(shot).get(PIXEL), ctf_digest, *drawn])
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:
         """Pick; one picture with picks, CTF and numbers."""

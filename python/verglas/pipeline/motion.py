@@ -110,8 +110,8 @@ class MotionStage(MicrographStage):
         names = list(dict.fromkeys(name for row in rows for name in row))
         write_csv(self.path(project, "motion.csv"), {name: [row.get(name, "") for row in rows] for name in names})
         self._write_table(project)
-        if project.assumed:  # only now is known what the metadata of the movies say
-            project.listener.note("assumed", project.assumed)
+        if project.assumptions:  # only now is known what the metadata of the movies say
+            project.listener.note("assumed", project.assumptions)
         marks = [(project.results(self.name).get(shot.key) or {}).get("digest") for shot in project.shots]
         return {**self.outputs(project, "motion.csv"), "movies": digest(marks)}
 
@@ -152,7 +152,7 @@ class MotionStage(MicrographStage):
             first = f"{with_flags[0]['movie']}: {with_flags[0]['flags']}"
             sentence = f"{len(with_flags)} of {len(good)} movies are flagged ({first})"
             notes.append(Finding("flagged", "warn", sentence, {"flagged": len(with_flags), "of": len(good)}))
-        pattern = PatternFile.of(project.folder(self.name), self._session(project).record()).found()
+        pattern = PatternFile.of(project.folder(self.name), self._session(project).record()).summary()
         if pattern is not None and pattern["is_there"]:
             told = {name: pattern[name] for name in ("share", "sigmas", "movies")}
             notes.append(Finding(CODE, "warn", pattern["sentence"], told))

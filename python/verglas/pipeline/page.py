@@ -131,8 +131,8 @@ def write_page(project: Project, *, running: bool = False, waiting: Mapping[str,
             break
     worst = next((s for word in ("stop", "warn") for s in stages if s.state == word), None)
     summary = "All stages say: go on." if worst is None else f"{worst.name}: {worst.state}: {'; '.join(worst.reasons)}."
-    if project.assumed:
-        summary += f" {project.assumed[:1].upper()}{project.assumed[1:]}."
+    if project.assumptions:
+        summary += f" {project.assumptions[:1].upper()}{project.assumptions[1:]}."
     if running:
         summary = "Watching for micrographs. " + (summary if stages else "")
     figures = ProcessShown(

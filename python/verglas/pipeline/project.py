@@ -209,13 +209,13 @@ class Project:
         self._numbered = (root / _FORMER_FOLDERS["ctf"]).is_dir()
 
     @property
-    def assumed(self) -> str:
+    def assumptions(self) -> str:
         """What is taken for granted of the microscope; empty if all of it has been said."""
         sources = [
             name for name in ("voltage_kV", "cs_mm", "amplitude_contrast") if getattr(self.settings, name) is not None
         ]
         sources += [name for name in self.settings.of_stage("ctf") if name not in sources]
-        return assumed_sentence(sources, [self.known_of(shot) for shot in self.shots])
+        return assumed_sentence(sources, [self.metadata_of(shot) for shot in self.shots])
 
     def _motion_of(self, shot: Shot) -> Mapping[str, Any] | None:
         """What became of the movie of a shot; None where there is none, or not yet."""
@@ -231,7 +231,7 @@ class Project:
         motion = self._motion_of(shot)
         return str(motion["digest"]) if motion else shot.fingerprint
 
-    def known_of(self, shot: Shot) -> Mapping[str, float]:
+    def metadata_of(self, shot: Shot) -> Mapping[str, float]:
         """What a STAR file, or the metadata of a movie, says of a micrograph, by RELION's labels."""
         motion = self._motion_of(shot)
         values = {} if motion is None else {label: motion["result"].get(label) for label in _KNOWN}
@@ -271,7 +271,7 @@ class Project:
             write_page(self)
             self._page_is_due = False
 
-    def stopped(self, record: StageRecord) -> None:
+    def show_stop(self, record: StageRecord) -> None:
         """The page of a project that stops here."""
         self.stage_done(record)
         self.update_page()

@@ -322,7 +322,7 @@ def _say_verdict(project: Project, record: StageRecord, force: bool) -> None:
     reasons = "".join(f"; {reason}" for reason in verdict.reasons)
     project.listener.say(f"{record.name}: {words}: {verdict.state}{reasons}")
     if verdict.state == "stop" and not force:
-        project.stopped(record)
+        project.show_stop(record)
         raise StageStopped(stop_sentence(project.root, record))
 
 

@@ -54,7 +54,7 @@ class MovieParticles:
             None if dose is None else np.asarray(self.movie.pre_exposure_e_A2 + dose * (self.frames + 0.5), np.float64)
         )
 
-    def left(self, shells: int) -> FloatArray:
+    def amplitude_left(self, shells: int) -> FloatArray:
         """(F, shells): share of the amplitude that the exposure before each frame leaves, by Grant and Grigorieff."""
         exposures = self.exposures_e_A2()
         if exposures is None:
@@ -132,7 +132,7 @@ class Measured:
 def measure(particles: MovieParticles, references: References, window: Window) -> Measured:
     """Surfaces of all particles and frames of a movie: one pass through its frames."""
     builder = SurfaceBuilder(window, references, len(particles.frames))
-    left = particles.left(window.last + 1)
+    left = particles.amplitude_left(window.last + 1)
     sums = np.zeros((len(particles), particles.plan.new_box, particles.plan.new_box // 2 + 1), np.complex64)
     for f, spectra in particles.spectra():
         builder.add(f, spectra, left[f])

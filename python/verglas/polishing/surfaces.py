@@ -126,7 +126,7 @@ class Surfaces:
         splines = spline_filter1d(splines, 3, axis=-2, output=np.float32)
         return cls(splines, information, step_A)
 
-    def scaled(self, amplitude: float) -> Surfaces:
+    def scale(self, amplitude: float) -> Surfaces:
         """Of a reference whose amplitude is this times as large."""
         return Surfaces(self.splines * np.float32(amplitude), self.information * amplitude**2, self.step_A)
 

@@ -103,7 +103,7 @@ class ReconstructSettings:
         return self.method == "least-squares" or self.method in ITERATED
 
     @property
-    def curved(self) -> Sign | None:
+    def curvature_sign(self) -> Sign | None:
         """The sign of the curvature, where it is known and asked for."""
         return self.ewald_sign if self.ewald and self.ewald_sign != "auto" else None
 
@@ -349,9 +349,9 @@ class _Share:
             if params is not None:
                 where: dict[str, Any] = {"device": self.device, "threads": threads}
                 ctf = ops.ctf(params[index], box, pixel_size_A, **where)
-                if settings.curved is not None:
+                if settings.curvature_sign is not None:
                     bands = SideBands.of(
-                        params[index], box, pixel_size_A, settings.curved, settings.diameter_A, **where
+                        params[index], box, pixel_size_A, settings.curvature_sign, settings.diameter_A, **where
                     )
             yield (
                 index,

@@ -140,7 +140,7 @@ def find_sign(insertion: Insertion, *, say: Callable[[str], None] | None = None)
         rows = [r[~np.isin(r, list(excluded))] for r in rows]
         parts = []
         for half, others in ((1, sets[1]), (2, sets[0])):
-            products = _foretold(insertion, rows[half - 1], others, curved.curved)
+            products = _foretold(insertion, rows[half - 1], others, curved.curvature_sign)
             if model == "flat":
                 noise[half] = products.noise(_coefficients(insertion))
             parts.append(products.log_likelihood(noise[half]))

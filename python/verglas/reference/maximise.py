@@ -44,7 +44,7 @@ class Problem:
         step = 1.0 / (self.pixel_size_A * np.shape(self.images)[-1])
         return reference_ctf.ctf_at(self.ctf[i], kx * step, ky * step)
 
-    def shifted(self, i: int, shift_px: npt.ArrayLike) -> Complex:
+    def shift_image(self, i: int, shift_px: npt.ArrayLike) -> Complex:
         """X S of image i."""
         kx, ky = self.points
         tx, ty = np.asarray(shift_px, np.float64)
@@ -72,7 +72,7 @@ def maximise(
         c = problem.optics(i)
         inverse = 1.0 if problem.inv_sigma2 is None else problem.inv_sigma2[i][:, None]
         factor = gamma * problem.weights * inverse
-        numerator += _adjoint(factor * c * problem.shifted(i, shift), matrix, problem)
+        numerator += _adjoint(factor * c * problem.shift_image(i, shift), matrix, problem)
         denominator += _adjoint(factor * c * c + 0j, matrix, problem)
     return numerator, denominator
 
@@ -89,6 +89,6 @@ def residuals(
     out = np.zeros((len(problem.images), len(problem.radii)))
     for i, matrix, shift, gamma in zip(image, matrices, shifts_px, weight, strict=True):
         a = reference_polar.polar_slices(volume, matrix, problem.radii, problem.n_theta)[0]
-        difference = problem.shifted(i, shift) - problem.optics(i) * a
+        difference = problem.shift_image(i, shift) - problem.optics(i) * a
         out[i] += gamma * (problem.weights * np.abs(difference) ** 2).sum(axis=1)
     return out

@@ -116,7 +116,7 @@ class HeldOutPoses:
             weight = batch.inv_sigma2[:, : self.radius + 1].astype(np.float32)
             weight[:, : joined + 1] = 0
             mask = problem.neighbour_mask
-            images = batch.images if mask is None else batch.masked(mask)
+            images = batch.images if mask is None else batch.apply_mask(mask)
             result = ops.refine_pose(
                 fourier.forward(images, 2, threads=problem.threads),
                 spectrum,

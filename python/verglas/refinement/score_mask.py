@@ -74,14 +74,14 @@ class HeldOutShells:
     radius: int
 
     @property
-    def posed_by(self) -> int:
+    def last_pose_shell(self) -> int:
         """Last shell that poses are found by; the joined ones are not among those that judge."""
         joined = joined_shell(self.problem)
         return joined + round(_POSED_BY * (self.radius - joined))
 
     def compare(self, mask: Float32Array, weight: Float32Array) -> ScoreMask:
         """Whether references under ``weight`` find better poses than under ``mask``, (N, N, N) each."""
-        if self.radius - self.posed_by < _LEAST_SHELLS or self.posed_by < _LEAST_SHELLS:
+        if self.radius - self.last_pose_shell < _LEAST_SHELLS or self.last_pose_shell < _LEAST_SHELLS:
             return ScoreMask()
         more = np.concatenate([self._gains(half, mask, weight) for half in (1, 2)])
         if len(more) < LEAST_HELD_OUT:
@@ -107,9 +107,11 @@ class HeldOutShells:
             scores = []
             for reference in (whole, narrow):
                 start = euler_to_matrix(self.poses.angles_deg[batch.rows]), -batch.origin_px
-                posed = self._at(batch, (images, ctf), (reference, grid), start, slice(1, self.posed_by + 1), _STEPS)
+                posed = self._at(
+                    batch, (images, ctf), (reference, grid), start, slice(1, self.last_pose_shell + 1), _STEPS
+                )
                 pose = to_host(posed.matrices), to_host(posed.shifts_px)
-                judged = slice(self.posed_by + 1, self.radius + 1)
+                judged = slice(self.last_pose_shell + 1, self.radius + 1)
                 scores.append(to_host(self._at(batch, (images, ctf), (narrow, grid), pose, judged, 0).scores))
             gains.append(scores[1].astype(np.float64) - scores[0])
         return np.concatenate(gains)
@@ -117,7 +119,9 @@ class HeldOutShells:
     def _transform(self, batch: ImageBatch) -> Array:
         """Transforms of images without neighbours, as the exact score sees them."""
         mask = self.problem.neighbour_mask
-        return fourier.forward(batch.images if mask is None else batch.masked(mask), 2, threads=self.problem.threads)
+        return fourier.forward(
+            batch.images if mask is None else batch.apply_mask(mask), 2, threads=self.problem.threads
+        )
 
     def _at(
         self,

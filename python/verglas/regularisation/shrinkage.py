@@ -55,13 +55,13 @@ class _Noise:
         """Of a coefficient, on that of white noise of variance 1; by Fourier voxel."""
         return np.sqrt(self.power / (half_sets * float(box) ** 3))[self.shells]
 
-    def whitened(self, spectrum: Complex64Array, half_sets: int) -> Float32Array:
+    def whiten(self, spectrum: Complex64Array, half_sets: int) -> Float32Array:
         """A map with white noise of variance 1, without what lies beyond the last shell."""
         box = len(spectrum)
         flat = np.where(self.shells <= self.radius, spectrum / self.amplitude(half_sets, box), 0)
         return np.asarray(fourier.inverse(flat.astype(np.complex64), (box,) * 3, threads=self.threads))
 
-    def coloured(self, volume: Float32Array, half_sets: int) -> Float32Array:
+    def colour(self, volume: Float32Array, half_sets: int) -> Float32Array:
         """Back from :meth:`whitened`."""
         spectrum = fourier.forward(volume, 3, threads=self.threads) * self.amplitude(half_sets, len(volume))
         spectrum[self.shells > self.radius] = 0
@@ -113,17 +113,17 @@ class WaveletShrinkage:
     def fit(self, given: HalfMaps) -> Regulariser:
         """Noise by shell, and by sub-band of the transform what whitening leaves uneven."""
         noise, plain = _Noise.of(given), Wiener().fit(given)
-        spread = self._transform(noise.whitened((given.spectra[0] - given.spectra[1]) / np.sqrt(2), 1))
+        spread = self._transform(noise.whiten((given.spectra[0] - given.spectra[1]) / np.sqrt(2), 1))
         sd = [{key: max(float(np.sqrt(np.mean(part**2))), 1e-12) for key, part in one.items()} for one in spread[1:]]
 
         def regularise(source: MapSource) -> Float32Array:
             spectrum = fourier.forward(source.raw, 3, threads=given.threads)
-            coarse, *details = self._transform(noise.whitened(spectrum, source.half_sets))
+            coarse, *details = self._transform(noise.whiten(spectrum, source.half_sets))
             shrunk = [self._shrink(one, of) for one, of in zip(details, sd, strict=True)]
             volume = _pywt().waverecn([coarse, *shrunk], _WAVELET, mode="periodization")
             # Odd sides come back one longer from a periodic wavelet transform.
             volume = np.asarray(volume, np.float32)[tuple(slice(0, n) for n in source.raw.shape)]
-            return join_maps(noise.coloured(volume, source.half_sets), plain(source), given)
+            return join_maps(noise.colour(volume, source.half_sets), plain(source), given)
 
         return regularise
 

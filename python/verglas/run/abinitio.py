@@ -125,7 +125,7 @@ def abinitio(
             # Inside the hold: opening removes checkpoints of another version, which no other process may then write.
             watch = Watch(folder, resolved_settings, source, hold, resume=resume)
             hold.write(state="running", n_particles=len(source), settings=asdict(resolved_settings))
-            watch.planned(plan)
+            watch.show_plan(plan)
             try:
                 result = search_initial_model(
                     on_one_grid, resolved_settings, where, flip_hand=flip_hand, observer=watch
@@ -133,10 +133,10 @@ def abinitio(
                 _write(folder, result)
             # Interrupted or terminated as well: the page must not go on saying that it runs.
             except BaseException as error:
-                watch.stopped(str(error) or type(error).__name__)
+                watch.show_stop(str(error) or type(error).__name__)
                 raise
             # After the results: until they are written, the checkpoints are all there is.
-            watch.done()
+            watch.remove_checkpoints()
             return result
 
 

@@ -57,7 +57,7 @@ class Watch(Observer):
             self.checkpoints.open(resume=resume)
             self.page = LivePage(folder / "report.html")
 
-    def planned(self, plan: InitialModelPlan) -> None:
+    def show_plan(self, plan: InitialModelPlan) -> None:
         """Memory is told of before anything is read."""
         self.listener.say(str(plan))
         if isinstance(self.listener, Tenure):
@@ -113,13 +113,13 @@ class Watch(Observer):
             start.number, total, total, None, start.model.volumes * self.problem.sphere, start.score
         )
 
-    def stopped(self, reason: str) -> None:
+    def show_stop(self, reason: str) -> None:
         """It ends without a result: the page says so, the checkpoint stays."""
         # Before the first start stands there is nothing to show.
         if self.page is not None and self.starts:
             self.page.show(lambda: self._draw_page(reason), now=True)
 
-    def done(self) -> None:
+    def remove_checkpoints(self) -> None:
         """The results are written."""
         if self.checkpoints is not None:
             self.checkpoints.remove()

@@ -172,7 +172,7 @@ def _run_under(job: Class2DJob, hold: Tenure) -> Class2DSummary:
             others.append(classify(replace(job.settings, seed=job.settings.seed + repeat), f"repeat{repeat}"))
     # Interrupted or terminated as well: the page must not go on saying that it runs.
     except BaseException as error:
-        course.stopped(str(error) or type(error).__name__)
+        course.show_stop(str(error) or type(error).__name__)
         raise
     result = with_stability(result, others)
     files = _write(result, job, course.events)
@@ -213,7 +213,7 @@ class _Course(Silence):
         if self.last.record:
             self.page.show(lambda: self._draw_page(""))
 
-    def stopped(self, reason: str) -> None:
+    def show_stop(self, reason: str) -> None:
         """It ends without a result; the page says so."""
         if self.last is not None and self.last.record:
             self.page.show(lambda: self._draw_page(reason), now=True)

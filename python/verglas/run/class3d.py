@@ -22,7 +22,7 @@ from verglas.heterogeneity.classes import (
     search_classes,
 )
 from verglas.heterogeneity.fixed_classes import population_errors
-from verglas.heterogeneity.posed import posed_as_chosen
+from verglas.heterogeneity.posed import posed_images_for
 from verglas.heterogeneity.settings import AUTO, ClassSettings
 from verglas.heterogeneity.variability import SIGNIFICANT, small_mask
 from verglas.image import in_memory, plan_resample, resample_particles
@@ -326,7 +326,7 @@ class _Job:
 
     def _prepare_fixed(self, watch: _Watch) -> _Prepared:
         s = self.settings
-        posed = posed_as_chosen(self.particles, s, "class3d", threads=self.threads)
+        posed = posed_images_for(self.particles, s, "class3d", threads=self.threads)
         inside = None if self.mask is None else small_mask(posed, as_map(self.mask), self.particles)
         trials = fixed_trials(posed, s, _counts(s, len(posed)), inside, watch)
         return _Prepared(trials, posed.kept, posed.half, posed.image, posed.excluded)

@@ -134,7 +134,7 @@ def _one(pair: tuple[Path, Path], job: DenoiseJob) -> dict[str, Any] | str:
     began, name = time.perf_counter(), _name(pair[0])
     try:
         first, second = (read_micrograph(path, job.pixel_size_A) for path in pair)
-        made, record = denoised(first, second, job)
+        made, record = denoise_pair(first, second, job)
         write_micrograph(job.out / f"{name}{MADE}", made)
     # One micrograph must not end a session of thousands: why it failed stands in the account.
     except (VerglasError, OSError, MemoryError) as error:
@@ -142,7 +142,7 @@ def _one(pair: tuple[Path, Path], job: DenoiseJob) -> dict[str, Any] | str:
     return record | {"seconds": round(time.perf_counter() - began, 2)}
 
 
-def denoised(first: Micrograph, second: Micrograph, job: DenoiseJob) -> tuple[Micrograph, dict[str, Any]]:
+def denoise_pair(first: Micrograph, second: Micrograph, job: DenoiseJob) -> tuple[Micrograph, dict[str, Any]]:
     """One micrograph on the sums' own grid, and how its halves agree.
 
     Raises

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from verglas import _native, fourier, gridding, ops, reference
-from verglas._cuda_arrays import served_by, session
+from verglas._cuda_arrays import architecture_for, session
 from verglas._version import __version__
 from verglas.errors import VerglasError
 from verglas.run.machine import _cuda_state, devices
@@ -275,7 +275,7 @@ def _gpu(index: int) -> Finding:
     state = _cuda_state()
     gpu, capability = state["devices"][index], state["devices"][index]["compute_capability"]
     text = f"{gpu['name']}, compute capability {capability}"
-    served = served_by(state["architectures"], capability)
+    served = architecture_for(state["architectures"], capability)
     if served is None:
         raise _Broken(
             f"{text}: this build has no code for it ({', '.join(state['architectures'])})",

@@ -282,7 +282,7 @@ def _write_account(
     table = star_table(rows, names, folder, session.settings) if rows else pd.DataFrame({PATH: []})
     if rows:
         write_motion_table(folder / "micrographs.star", table)
-        pattern = PatternFile.of(folder, session.record()).found()
+        pattern = PatternFile.of(folder, session.record()).summary()
     summary = MotionSummary(table, excluded, folder, session.settings.placement, fixed_pattern=pattern)
     write_json(folder / "motion.json", {k: v for k, v in summary.as_dict().items() if k != "movies"})
     if rows:

@@ -74,10 +74,10 @@ class PatternFile:
         np.savez(content, **pattern.as_arrays(), reading=np.array(self.reading))  # type: ignore[arg-type]
         write_bytes(self.path, content.getvalue())
 
-    def found(self) -> dict[str, Any] | None:
+    def summary(self) -> dict[str, Any] | None:
         """For JSON and people: share, standard errors, movies, and a sentence where the pattern is there; or None."""
         pattern = self.read()
-        fixed_pattern = pattern.found()
+        fixed_pattern = pattern.estimate()
         return None if fixed_pattern is None else _as_record(fixed_pattern, len(pattern.names))
 
 

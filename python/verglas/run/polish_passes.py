@@ -291,7 +291,7 @@ class Passes:
             n = len(movie.frames)
             if n not in halves:
                 halves[n] = (FrameCorrelation(window, n), FrameCorrelation(window, n))
-                left[n] = movie.left(int(0.75 * window.box))  # to the corners of the transform
+                left[n] = movie.amplitude_left(int(0.75 * window.box))  # to the corners of the transform
             if by_data:
                 correlate_frames(movie, self.references(number), moves.get(number), halves[n])
         self.heard.progress("movies, weights of frames", len(numbers), len(numbers))
@@ -306,7 +306,7 @@ def dose_of(movie: MovieParticles) -> float:
 
 def scaled_folds(measured: Measured, amplitude: float) -> tuple[Surfaces, Surfaces]:
     """Surfaces of both folds for references of an amplitude."""
-    return measured.folds[0].scaled(amplitude), measured.folds[1].scaled(amplitude)
+    return measured.folds[0].scale(amplitude), measured.folds[1].scale(amplitude)
 
 
 def both(measured: Measured, amplitude: float) -> Surfaces:

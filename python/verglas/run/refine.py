@@ -411,7 +411,7 @@ def _run(setup: Setup, folder: RefineFolder | None, listener: Listener, runner: 
     # Interrupted or terminated as well: run.json and the page must not go on saying that it runs.
     except BaseException as error:
         if folder is not None:
-            folder.ended(error)
+            folder.record_end(error)
         raise
     classes = [
         _class(problem, maps, assessment) for maps, assessment in zip(last_iteration.maps, assessments, strict=True)

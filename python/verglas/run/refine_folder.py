@@ -173,7 +173,7 @@ class RefineFolder:
         self._page_beside = plan.limit_GB - plan.peak_GB >= PAGE_PROCESS_GB
         self._write(self.held.state, self.held.state.value)
 
-    def born(self) -> None:
+    def mark_running(self) -> None:
         """The checkpoint is there: from now on the run can be resumed."""
         self._write(RunState.RUNNING, "running")
 
@@ -258,7 +258,7 @@ class RefineFolder:
         self._write(RunState.FINISHED, sentence, converged=converged, verdict=verdict.as_dict())
         write_refine_page(self.folder)
 
-    def ended(self, error: BaseException) -> None:
+    def record_end(self, error: BaseException) -> None:
         """The run ends without a result; the checkpoint stays, and the page says so."""
         end = end_of(error)
         # First, since a job that was told to end has seconds left.

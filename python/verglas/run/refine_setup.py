@@ -122,7 +122,7 @@ def start_run(
         folder.begin(problem, plan, set_aside_table(particles, inspection.excluded), notes)
         # The checkpoint first: a run that says that it runs can be resumed.
         write_checkpoint(folder.folder, Checkpoint(state, step, problem.half, inspection.excluded, inputs))
-        folder.born()
+        folder.mark_running()
     return Setup(problem, plan, state, step, inspection.excluded, inputs, particles[usable], stored[usable])
 
 
@@ -212,7 +212,7 @@ def resume_run(particles: Particles, settings: RefineSettings, around: Around, *
     problem = replace(problem, half=checkpoint.half, devices=around.devices, map_prior=around.prior)
     plan = plan_memory(problem, around.limit_GB, cached=keep)
     folder.plan(plan, around.devices)
-    folder.born()
+    folder.mark_running()
     return Setup(
         with_plan(problem, plan),
         plan,

@@ -103,8 +103,8 @@ def _take_in(total: BlockSums, more: BlockSums) -> BlockSums:
 
 
 def _join(grids: list[ops.GridSums], first: BlockSums, second: BlockSums) -> BlockSums:
-    totals = first.sums.totals.followed_by(second.sums.totals)
-    return BlockSums(first.poses.followed_by(second.poses), HalfSums(grids, totals))
+    totals = first.sums.totals.concatenate(second.sums.totals)
+    return BlockSums(first.poses.concatenate(second.poses), HalfSums(grids, totals))
 
 
 def add_in_order(made: Iterable[BlockSums]) -> BlockSums:

@@ -38,7 +38,7 @@ class Candidates:
         return Candidates(*(value[index] for value in vars(self).values()))
 
     @classmethod
-    def merged(cls, parts: list[Candidates]) -> Candidates:
+    def merge(cls, parts: list[Candidates]) -> Candidates:
         """All of them, sorted by image; earlier parts come first."""
         union = cls(*(np.concatenate(v) for v in zip(*(vars(p).values() for p in parts), strict=True)))
         return union[np.argsort(union.image, kind="stable")]

@@ -137,7 +137,7 @@ class Totals:
         self._add_sums(other)
         self.ratio[rows] = other.ratio[rows]
 
-    def followed_by(self, other: Totals) -> Totals:
+    def concatenate(self, other: Totals) -> Totals:
         """Sums of both, of particles that follow one another."""
         both = replace(self, ratio=np.concatenate([self.ratio, other.ratio]))
         both._add_sums(other)

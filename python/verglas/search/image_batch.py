@@ -94,7 +94,7 @@ class ImageBatch:
         """Present shifts, rounded to whole pixels."""
         return np.rint(self.origin_px)
 
-    def masked(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def apply_mask(self, mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Images inside a mask that stands where the particle is."""
         if on_device(self.images):
             rows, columns = self._roll_indices(-self.centre_px)

@@ -244,7 +244,7 @@ class PoseStep:
         now = previous
         if self.step.phase == "global":
             has_pose = np.isfinite(poses.log_evidence[batch.rows])[previous.image]
-            now = Candidates.merged([self._find_peaks(batch), previous[has_pose]])
+            now = Candidates.merge([self._find_peaks(batch), previous[has_pose]])
         scale = self._scale(now, data, len(batch)) if self.correlation else None
         radii = self._radii()
         for i, radius in enumerate(radii[:-1]):
@@ -326,7 +326,7 @@ class PoseStep:
         return _Spectra(
             batch.rows,
             images,
-            images if mask is None else fourier.forward(batch.masked(mask), 2, threads=self.threads),
+            images if mask is None else fourier.forward(batch.apply_mask(mask), 2, threads=self.threads),
             batch.ctf(**self.where.of_ops),
             to_device(batch.inv_sigma2, problem.device),
             bands,

@@ -362,7 +362,7 @@ def survey(
             power[piece] = to_host(ops.shell_dot(spectra, device=device, threads=threads)) / number
             if progress is not None:
                 progress(min(piece.stop, len(particles)), len(particles))
-    values = GreyValues.joined(grey)
+    values = GreyValues.concatenate(grey)
     wild = wild_images(values, groups_of(particles))
     # Later reasons win: an image of NaN is wild as well, but that is not what its user has to mend.
     return Survey({**wild, **particles.optics.unusable(), **reasons}, power, values.first_copies())

@@ -74,7 +74,7 @@ class PoseTable:
         for name, value in vars(self).items():
             value[rows] = getattr(other, name)
 
-    def followed_by(self, other: PoseTable) -> PoseTable:
+    def concatenate(self, other: PoseTable) -> PoseTable:
         """Both tables, end to end."""
         return PoseTable(**{name: np.concatenate([v, getattr(other, name)]) for name, v in vars(self).items()})
 

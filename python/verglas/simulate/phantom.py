@@ -52,7 +52,7 @@ class _Domain:
         local = (points - self.centre_A) @ self.frame.T / (self.radius_A * self.aspect)
         return (local**2).sum(-1) <= 1.0
 
-    def scaled(self, factor: float) -> _Domain:
+    def scale_by(self, factor: float) -> _Domain:
         return replace(self, centre_A=self.centre_A * factor, radius_A=self.radius_A * factor)
 
     @property
@@ -122,7 +122,7 @@ def phantom(
     # take the one that comes nearest to the diameter from below, and let the last few percent be a plain dilation.
     best: Model | None = None
     for scale in full * _SCALES:
-        unit = _fill([d.scaled(scale) for d in domains], planes, stream(seed, 1))
+        unit = _fill([d.scale_by(scale) for d in domains], planes, stream(seed, 1))
         model = None if unit is None else unit.symmetrise(symmetry).recentre()
         if model and 2 * model.radius_A <= diameter_A and (best is None or model.radius_A > best.radius_A):
             best = model

@@ -215,7 +215,7 @@ class Window:
 
     def volume(self, request: Request) -> Response:
         """A map for the viewer."""
-        packed = self.volumes.packed(self.job(request), request.path_params["name"])
+        packed = self.volumes.map_bytes(self.job(request), request.path_params["name"])
         if packed is None:
             raise HTTPException(404, "no such map")
         return Response(packed, media_type="application/octet-stream")

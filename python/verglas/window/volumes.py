@@ -79,7 +79,7 @@ class Volumes:
             return None
         return self._packed.of_file(path, lambda: pack_model(read_atoms(path), name))
 
-    def packed(self, job: Job, name: str) -> bytes | None:
+    def map_bytes(self, job: Job, name: str) -> bytes | None:
         """A map for the viewer; None where there is none of that name."""
         path = self.paths(job).get(name)
         if path is None:

@@ -82,5 +82,5 @@ def anneal_directions(views: Views, rng: np.random.Generator) -> Float32Array:
         probability = np.exp(energy - energy.max(axis=1, keepdims=True))
         probability /= probability.sum(axis=1, keepdims=True)
         rows, which = np.nonzero(probability > _LEAST)
-        volume = views.map(views.turned(slices, which, turn[rows, which]), rows, probability[rows, which])
+        volume = views.map(views.rotate_in_plane(slices, which, turn[rows, which]), rows, probability[rows, which])
     return volume

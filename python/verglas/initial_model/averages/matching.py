@@ -123,7 +123,9 @@ def map_of_weights(views: Views, volume: Float32Array, order: int, radius: int, 
     turn, best = correlation.argmax(axis=0), correlation.max(axis=0).astype(np.float64)
     weights = significant_weights(best, share)
     rows, which = np.nonzero(weights)
-    return views.map(views.turned(slices, which, turn[rows, which]), rows, (weights * np.maximum(best, 0))[rows, which])
+    return views.map(
+        views.rotate_in_plane(slices, which, turn[rows, which]), rows, (weights * np.maximum(best, 0))[rows, which]
+    )
 
 
 def keep_significant(views: Views, rng: np.random.Generator) -> Float32Array:

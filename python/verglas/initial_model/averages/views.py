@@ -178,7 +178,7 @@ class Views:
         """Of every average with every slice at every in-plane angle, up to a shell: (angles, n, d)."""
         return rotational_correlation(self.features, slices.features, self.polar.n_theta, radius)
 
-    def turned(self, slices: Slices, which: IntArray, turn: IntArray) -> FloatArray:
+    def rotate_in_plane(self, slices: Slices, which: IntArray, turn: IntArray) -> FloatArray:
         """Matrices of slices turned by numbers of in-plane angles."""
         psi = 2 * np.pi * np.asarray(turn, np.float64) / self.polar.n_theta
         cosine, sine, zero = np.cos(psi), np.sin(psi), np.zeros_like(psi)
@@ -192,7 +192,7 @@ class Views:
         _angles, n, d = correlation.shape
         flat = correlation.transpose(1, 0, 2).reshape(n, -1)
         best = flat.argmax(axis=1)
-        matrices = self.turned(slices, best % d, best // d)
+        matrices = self.rotate_in_plane(slices, best % d, best // d)
         return Placed(matrices, flat[np.arange(n), best].astype(np.float64))
 
     def map(

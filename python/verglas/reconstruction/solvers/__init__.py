@@ -21,7 +21,7 @@ from verglas.reconstruction.solvers.analysis import (
 from verglas.reconstruction.solvers.course import Callback, Course, Solution, System
 from verglas.reconstruction.solvers.gradient import sgd
 from verglas.reconstruction.solvers.krylov import bicg, bicgstab, cg, cgs, conjugate_residuals, gmres, qmr
-from verglas.reconstruction.solvers.proximal import admm, fista, primal_dual, projected_subgradient, superiorised
+from verglas.reconstruction.solvers.proximal import admm, fista, primal_dual, projected_subgradient, superiorise
 from verglas.reconstruction.solvers.row_action import art, bicav, sart
 from verglas.reconstruction.solvers.sparse import orthogonal_matching_pursuit, reweighted_least_squares
 from verglas.reconstruction.solvers.stationary import (
@@ -58,7 +58,7 @@ METHODS: dict[str, Callable[..., Solution]] = {
     "admm": admm,
     "primal-dual": primal_dual,
     "projected-subgradient": projected_subgradient,
-    "superiorised": superiorised,
+    "superiorised": superiorise,
     "omp": orthogonal_matching_pursuit,
     "irls": reweighted_least_squares,
 }
@@ -97,7 +97,7 @@ def solve(
     start : array of n, optional
         Zero by default.
     prior : Prior or sequence of them, optional
-        Of the methods fista, primal-dual, projected-subgradient, superiorised, and (several) admm.
+        Of the methods fista, primal-dual, projected-subgradient, superiorise, and (several) admm.
     callback : callable, optional
         ``callback(iteration, x, relative_residual)``; true stops.
     **choices

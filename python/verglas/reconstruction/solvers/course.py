@@ -133,7 +133,7 @@ class Course:
             raise InputError(f"solve: expected 1 iteration or more, got {self.iterations}")
         self._scale = max(norm(self.system.data), np.finfo(float).tiny)
 
-    def ended(self, x: Array, residual: Array) -> bool:
+    def take(self, x: Array, residual: Array) -> bool:
         """Take the state after an iteration; whether it was the last."""
         relative = norm(residual) / self._scale
         self.residuals.append(relative)

@@ -74,7 +74,7 @@ def sgd(
             else:
                 velocity = (0.0 if variant == "plain" else momentum) * velocity - now * gradient
                 x = x + velocity
-        if course.ended(x, system.residual(x)):
+        if course.take(x, system.residual(x)):
             return course.solution(x)
 
 

@@ -26,14 +26,14 @@ def cg(course: Course) -> Solution:
     while True:
         if power == 0.0:
             course.reason = "tolerance"
-            course.ended(x, residual)
+            course.take(x, residual)
             return course.solution(x)
         image = system.operator.matvec(direction)
         weighted = image if system.weights is None else system.weights * image
         step = power / _dot(image, weighted)
         x += step * direction
         residual = residual - step * image
-        if course.ended(x, residual):
+        if course.take(x, residual):
             return course.solution(x)
         descent = system.back(residual)
         before, power = power, _dot(descent, descent)
@@ -82,7 +82,7 @@ def _scipy(course: Course, method: Callable[..., Any], name: str, **more: Any) -
     def after(x: Array) -> None:
         # A copy: SciPy goes on working in the array that it hands over.
         last[0] = np.array(x)
-        if course.ended(last[0], system.residual(last[0])):
+        if course.take(last[0], system.residual(last[0])):
             raise _Enough
 
     try:

@@ -27,7 +27,7 @@ def fista(course: Course, prior: Prior) -> Solution:
         following = 0.5 * (1 + np.sqrt(1 + 4 * momentum**2))
         ahead = fresh + ((momentum - 1) / following) * (fresh - x)
         x, momentum = fresh, following
-        if course.ended(x, system.residual(x)):
+        if course.take(x, system.residual(x)):
             return course.solution(x)
 
 
@@ -49,7 +49,7 @@ def admm(course: Course, priors: Sequence[Prior], penalty: float | None = None, 
         before = copies
         copies = [p.prox(x + u, 1 / rho) for p, u in zip(priors, duals, strict=True)]
         duals = [u + x - z for z, u in zip(copies, duals, strict=True)]
-        if course.ended(copies[-1], system.residual(copies[-1])):
+        if course.take(copies[-1], system.residual(copies[-1])):
             return course.solution(copies[-1])
         primal = sum(norm(x - z) for z in copies)
         dual = rho * sum(norm(new - old) for new, old in zip(copies, before, strict=True))
@@ -90,7 +90,7 @@ def primal_dual(course: Course, prior: Prior) -> Solution:
         dual = np.where(weighted, dual / (1 + sigma * _inverse(weights)), 0.0)
         fresh = prior.prox(x - tau * system.operator.rmatvec(dual), tau)
         ahead, x = 2 * fresh - x, fresh
-        if course.ended(x, system.residual(x)):
+        if course.take(x, system.residual(x)):
             return course.solution(x)
 
 
@@ -122,11 +122,11 @@ def projected_subgradient(course: Course, prior: Prior, sets: Sequence[Prior] = 
         for point in (x, mean):
             if (value := cost(point)) < lowest:
                 best, lowest = point, value
-        if course.ended(best, system.residual(best)):
+        if course.take(best, system.residual(best)):
             return course.solution(best)
 
 
-def superiorised(course: Course, prior: Prior, shrink: float = 0.99, relaxation: float = 1.0) -> Solution:
+def superiorise(course: Course, prior: Prior, shrink: float = 0.99, relaxation: float = 1.0) -> Solution:
     """SIRT, perturbed before every step towards a lower phi by steps whose lengths are summable (Censor et al. 2010).
 
     SIRT is resilient to such perturbations: it still converges to what fits the data, by a way on which phi is lower.
@@ -142,5 +142,5 @@ def superiorised(course: Course, prior: Prior, shrink: float = 0.99, relaxation:
         if prior.value(moved) <= prior.value(x):
             x = moved
         x = x + relaxation * column_scale * system.back(row_scale * system.residual(x))
-        if course.ended(x, system.residual(x)):
+        if course.take(x, system.residual(x)):
             return course.solution(x)

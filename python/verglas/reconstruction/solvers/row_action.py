@@ -29,7 +29,7 @@ def art(course: Course, relaxation: float = 1.0, seed: int | None = None) -> Sol
             where = columns[part]
             miss = system.data[i] - values[part] @ x[where]
             x[where] += (relaxation * miss / squares[i]) * np.conj(values[part])
-        if course.ended(x, system.residual(x)):
+        if course.take(x, system.residual(x)):
             return course.solution(x)
 
 
@@ -64,7 +64,7 @@ def _blocks(course: Course, relaxation: float, blocks: int, kind: str) -> Soluti
     while True:
         for (rows, part), (row_scale, column_scale) in zip(parts, scales, strict=True):
             x += relaxation * column_scale * (part.conj().T @ (row_scale * (system.data[rows] - part @ x)))
-        if course.ended(x, system.residual(x)):
+        if course.take(x, system.residual(x)):
             return course.solution(x)
 
 

@@ -34,7 +34,7 @@ def orthogonal_matching_pursuit(course: Course, nonzeros: int) -> Solution:
         x[:] = 0
         x[support] = values
         residual = system.residual(x)
-        if course.ended(x, residual) or len(support) == nonzeros:
+        if course.take(x, residual) or len(support) == nonzeros:
             return course.solution(x)
 
 
@@ -51,5 +51,5 @@ def reweighted_least_squares(course: Course, power: float = 1.0, weight: float =
         pull = weight * power * (np.abs(x) ** 2 + smooth**2) ** (power / 2 - 1)
         x = np.linalg.solve(normal + np.diag(pull), b)
         smooth = max(floor, 0.7 * smooth)
-        if course.ended(x, system.residual(x)):
+        if course.take(x, system.residual(x)):
             return course.solution(x)

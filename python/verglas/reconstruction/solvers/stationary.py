@@ -25,7 +25,7 @@ def _iterate(course: Course, step: float, scale: Array | None) -> Solution:
         change = system.back(residual)
         x += step * (change if scale is None else scale * change)
         residual = system.residual(x)
-        if course.ended(x, residual):
+        if course.take(x, residual):
             return course.solution(x)
 
 
@@ -52,7 +52,7 @@ def richardson(course: Course, relaxation: float = 1.0) -> Solution:
     while True:
         x = x + relaxation * residual
         residual = system.residual(x)
-        if course.ended(x, residual):
+        if course.take(x, residual):
             return course.solution(x)
 
 
@@ -80,7 +80,7 @@ def gauss_seidel(course: Course, relaxation: float = 1.0) -> Solution:
     b, x = system.back(system.data), system.first()
     while True:
         x = x + sla.spsolve_triangular(lower, b - normal @ x, lower=True)
-        if course.ended(x, system.residual(x)):
+        if course.take(x, system.residual(x)):
             return course.solution(x)
 
 
