@@ -45,7 +45,7 @@ def tree(tmp_path):
     """A source tree with one good notebook."""
     (tmp_path / "docs" / "notebooks").mkdir(parents=True)
     (tmp_path / "mkdocs.yml").write_text("nav:\n  - notebooks/a.md\n")
-    (tmp_path / "docs" / "notebooks" / "a.ipynb").write_text(check.spelled(check.stripped(notebook("1 + 1"))))
+    (tmp_path / "docs" / "notebooks" / "a.ipynb").write_text(check.to_text(check.strip_output(notebook("1 + 1"))))
     return tmp_path
 
 
@@ -93,7 +93,7 @@ def test_a_fault_is_named(tree, change, message):
     path = tree / "docs" / "notebooks" / "a.ipynb"
     content = json.loads(path.read_text())
     change(content)
-    path.write_text(check.spelled(content))
+    path.write_text(check.to_text(content))
     found = check.problems(tree)
     assert len(found) == 1
     assert message in found[0]
@@ -112,7 +112,7 @@ def test_mending_takes_out_what_running_left():
     ran = notebook("print(1)", metadata={"widgets": {}})
     ran["cells"][1].update(execution_count=1, outputs=[{"output_type": "stream", "name": "stdout", "text": "1\n"}])
     ran["cells"][1]["metadata"] = {"alt": "a picture", "execution": {"shell.execute_reply": "now"}}
-    clean = check.stripped(ran)
+    clean = check.strip_output(ran)
     assert clean["cells"][1]["outputs"] == []
     assert clean["cells"][1]["execution_count"] is None
     assert clean["cells"][1]["metadata"] == {"alt": "a picture"}

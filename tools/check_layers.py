@@ -174,7 +174,7 @@ def _include_problem(layer: str, where: Path, mark: str, name: str) -> str | Non
     return None
 
 
-def _imported(tree: ast.AST, package: list[str]) -> Iterator[tuple[int, str]]:
+def _imports(tree: ast.AST, package: list[str]) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of everything imported; importlib.import_module with a constant start counts."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -185,7 +185,7 @@ def _imported(tree: ast.AST, package: list[str]) -> Iterator[tuple[int, str]]:
             prefix = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
                 yield node.lineno, f"{prefix}.{alias.name}" if prefix == "verglas" else prefix
-        elif isinstance(node, ast.Call) and _called(node) in {"importlib.import_module", "import_module"}:
+        elif isinstance(node, ast.Call) and _called_name(node) in {"importlib.import_module", "import_module"}:
             argument = node.args[0] if node.args else None
             if isinstance(argument, ast.JoinedStr) and argument.values:
                 argument = argument.values[0]
@@ -193,7 +193,7 @@ def _imported(tree: ast.AST, package: list[str]) -> Iterator[tuple[int, str]]:
                 yield node.lineno, argument.value
 
 
-def _called(node: ast.Call) -> str:
+def _called_name(node: ast.Call) -> str:
     """``name`` or ``name.name``, else nothing: to write out every expression that is called takes seconds."""
     match node.func:
         case ast.Name(name):
@@ -244,7 +244,7 @@ def check_imports(root: Path) -> list[str]:
             found.append(f"{where}:1: {layer!r} is in no layer; add it to tools/check_layers.py and ARCHITECTURE.md")
             continue
         reach = _lines_of_getattr(tree) if inner.name == "__init__.py" else range(0)
-        for line, name in _imported(tree, package):
+        for line, name in _imports(tree, package):
             if line in reach and _layer_of(name) == "run":
                 continue
             problem = _python_problem(layer, name)
@@ -266,7 +266,7 @@ def _facade_problems(tree: ast.Module, where: Path) -> list[str]:
     eager = ast.Module([n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)], [])
     return [
         f"{where}:{line}: import verglas may load only {', '.join(sorted(FACADE_EAGER))} at once, not {name}"
-        for line, name in _imported(eager, ["verglas"])
+        for line, name in _imports(eager, ["verglas"])
         if name.split(".")[0] not in sys.stdlib_module_names and _layer_of(name) not in FACADE_EAGER
     ]
 

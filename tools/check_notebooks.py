@@ -23,7 +23,7 @@ _METADATA = {
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def stripped(notebook: dict[str, Any]) -> dict[str, Any]:
+def strip_output(notebook: dict[str, Any]) -> dict[str, Any]:
     """The notebook without what running it left: outputs, counts, the editor's metadata."""
     cells = []
     for cell in notebook["cells"]:
@@ -40,7 +40,7 @@ def stripped(notebook: dict[str, Any]) -> dict[str, Any]:
     return {"cells": cells, "metadata": _METADATA, "nbformat": 4, "nbformat_minor": 5}
 
 
-def spelled(notebook: dict[str, Any]) -> str:
+def to_text(notebook: dict[str, Any]) -> str:
     """The one text of a notebook."""
     return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -78,7 +78,7 @@ def faults(path: Path, where: str) -> list[str]:
         return found
     if not "".join(notebook["cells"][0]["source"]).startswith("# "):
         found.append(f"{where}: the first cell has no title (# ...)")
-    if text != spelled(stripped(notebook)):
+    if text != to_text(strip_output(notebook)):
         found.append(f"{where}: not in the one spelling; run {Path(__file__).name} --fix")
     return found
 
@@ -104,7 +104,7 @@ def main() -> int:
     parser.add_argument("--fix", action="store_true", help="take out outputs and write the one spelling")
     if parser.parse_args().fix:
         for path in sorted((ROOT / FOLDER).glob("*.ipynb")):
-            path.write_text(spelled(stripped(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+            path.write_text(to_text(strip_output(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
     found = problems(ROOT)
     print("\n".join(found) if found else "notebooks: valid, without output, on the site")
     return 1 if found else 0

@@ -76,7 +76,7 @@ def scene(seed: int) -> dict[str, Any]:
     }
 
 
-def classified(seed: int, end: float) -> None:
+def classify(seed: int, end: float) -> None:
     """One classification, kept as a file."""
     path = KEPT / f"{seed}.npz"
     if path.exists() or time.time() > end:
@@ -129,11 +129,11 @@ def make(first: int, last: int, minutes: float, processes: int) -> None:
     if first >= TEST_FROM:
         order = list(range(first, last))
     with ProcessPoolExecutor(processes) as pool:
-        list(pool.map(partial(classified, end=time.time() + 60 * minutes), order))
+        list(pool.map(partial(classify, end=time.time() + 60 * minutes), order))
     print(len(list(KEPT.glob("*.npz"))), "classifications")
 
 
-def kept(test: bool) -> list[dict[str, Any]]:
+def load_kept(test: bool) -> list[dict[str, Any]]:
     """Descriptors, labels and boxes of every class of the kept classifications."""
     out = []
     for path in sorted(KEPT.glob("*.npz"), key=lambda one: int(one.stem)):
@@ -165,7 +165,7 @@ def kept(test: bool) -> list[dict[str, Any]]:
     return out
 
 
-def trained(sets: list[dict[str, Any]], seed: int) -> Perceptron:
+def train(sets: list[dict[str, Any]], seed: int) -> Perceptron:
     """The network of these classifications."""
     names = list(sets[0]["descriptors"].columns)
     values = pd.concat([one["descriptors"] for one in sets])[names].to_numpy(float)
@@ -198,7 +198,7 @@ def figures(sets: list[dict[str, Any]], chosen: list[list[int]]) -> dict[str, fl
     }
 
 
-def said(ranker: Perceptron, one: dict[str, Any], threshold: float) -> list[int]:
+def choose_classes(ranker: Perceptron, one: dict[str, Any], threshold: float) -> list[int]:
     """Classes that a ranker keeps."""
     found = one["descriptors"]
     return (
@@ -210,18 +210,18 @@ def said(ranker: Perceptron, one: dict[str, Any], threshold: float) -> list[int]
 
 def cross_validated(sets: list[dict[str, Any]], seed: int, folds: int = 5) -> dict[float, dict[str, float]]:
     """Figures on classifications left out of training, by threshold."""
-    held = [trained([s for n, s in enumerate(sets) if n % folds != fold], seed) for fold in range(folds)]
+    held = [train([s for n, s in enumerate(sets) if n % folds != fold], seed) for fold in range(folds)]
     return {
-        threshold: figures(sets, [said(held[n % folds], one, threshold) for n, one in enumerate(sets)])
+        threshold: figures(sets, [choose_classes(held[n % folds], one, threshold) for n, one in enumerate(sets)])
         for threshold in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
     }
 
 
 def fit(seed: int) -> None:
     """The network of all of the training's classifications, and what cross-validation says of it."""
-    sets = [one for one in kept(test=False) if len(one["descriptors"])]
+    sets = [one for one in load_kept(test=False) if len(one["descriptors"])]
     by_threshold = cross_validated(sets, seed)
-    ranker = trained(sets, seed)
+    ranker = train(sets, seed)
     card = {
         "name": "class ranker",
         "weights": ranker.hidden.size + 2 * HIDDEN + 1,
@@ -242,19 +242,19 @@ def fit(seed: int) -> None:
 
 def test() -> None:
     """The shipped ranker and the rules on kinds that no training saw."""
-    ranker, sets = ranker_weights(), kept(test=True)
-    rows = [row for large in (False, True) for row in compared(ranker, [one for one in sets if one["large"] == large])]
+    ranker, sets = ranker_weights(), load_kept(test=True)
+    rows = [row for large in (False, True) for row in compare(ranker, [one for one in sets if one["large"] == large])]
     write_json(RESULT, {"rows": rows})
     print(json.dumps(rows, indent=1))
 
 
-def compared(ranker: Perceptron, sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def compare(ranker: Perceptron, sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Figures of the ranker and of the rules by kind, the gain per classification, and sorting."""
     if len(sets) < 2:
         return []
     chosen = {
         "rules": [one["rules"] for one in sets],
-        "network": [said(ranker, one, ranker.threshold) for one in sets],
+        "network": [choose_classes(ranker, one, ranker.threshold) for one in sets],
     }
     rows: list[dict[str, Any]] = []
     for shape in ("all", *HELD_OUT):

@@ -78,7 +78,7 @@ def slabs(rng: np.random.Generator, seed: int) -> Planted:
     )
 
 
-def blurred(rng: np.random.Generator, seed: int) -> Planted:
+def blur_density(rng: np.random.Generator, seed: int) -> Planted:
     """Two B-factors beside each other, or one: resolved where the signal's share of the local power is above 0.143."""
     sharp = density(rng, seed)
     b = rng.uniform(0, 350, 2) if rng.random() < 0.6 else np.full(2, rng.uniform(0, 350))
@@ -87,14 +87,14 @@ def blurred(rng: np.random.Generator, seed: int) -> Planted:
     clean = mixed_blur(sharp, (float(b[0]), float(b[1])), 0.0, seed).half1.data
     spectra = [fourier.forward(one, 3, threads=1) for one in (clean, halves.half1.data - clean)]
 
-    def resolved(band: Band, planes: slice) -> np.ndarray:
+    def is_resolved(band: Band, planes: slice) -> np.ndarray:
         below = Band(max(band.centre - 0.5 * band.half_width, 0.5), band.half_width, TRUE_WINDOW_A / PIXEL_A)
         windowed = Windowed(below, BOX, 1)
         signal, rest = (windowed.average(band_map(one, below, BOX, 1) ** 2) for one in spectra)
         local = np.maximum(windowed.slab([signal], planes)[0], 0)
         return np.asarray(local / (local + float(rest.mean())) > 0.143)
 
-    return Planted(halves.half1, halves.half2, vg.masks.soft_sphere(BOX, 0.36 * BOX) > 0.5, resolved)
+    return Planted(halves.half1, halves.half2, vg.masks.soft_sphere(BOX, 0.36 * BOX) > 0.5, is_resolved)
 
 
 def nothing(rng: np.random.Generator, seed: int) -> Planted:
@@ -107,7 +107,7 @@ def nothing(rng: np.random.Generator, seed: int) -> Planted:
 def examples(seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Numbers and answers of each band of one pair of half maps."""
     rng = np.random.default_rng(seed)
-    planted = (slabs, blurred, slabs, blurred, nothing)[seed % 5](rng, seed)
+    planted = (slabs, blur_density, slabs, blur_density, nothing)[seed % 5](rng, seed)
     window_A = float(rng.uniform(6, 14)) if rng.random() < 0.5 else None
     settings = LocalResolutionSettings(method="network", window_radius_A=window_A)
     first, second, mask, global_A = local_pair(planted.half1, planted.half2, planted.known.astype(np.float32), 1)

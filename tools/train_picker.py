@@ -166,13 +166,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = np.stack([heat_map((SIDE, SIDE), one.xy_px, PIXELS_ACROSS / 2) for one in fields])
     losses: list[float] = []
 
-    def told(step: int, loss: float) -> None:
+    def log_step(step: int, loss: float) -> None:
         losses.append(loss)
         if step % 50 == 49:
             print(f"step {step + 1}: {np.mean(losses[-50:]):.4f}, {time.monotonic() - began:.0f} s", flush=True)
 
     settings = TrainingSettings(given.steps, seconds=given.seconds, seed=given.seed)
-    network = train(Network.random(given.seed), images, wanted, np.ones_like(wanted), settings, told)
+    network = train(Network.random(given.seed), images, wanted, np.ones_like(wanted), settings, log_step)
     last = [field(others_, 100_000 * given.seed + given.fields + n) for n in range(given.calibration)]
     calibration = calibrate(network, last)
     card = {

@@ -159,7 +159,7 @@ class Changes:
         except (ValueError, RecursionError) as error:
             raise HTTPException(400, "expected steps as JSON, and a page") from error
         job = self._with_particles(request)
-        return JSONResponse(self.tables.chosen(job, steps, query.get("sort", ""), query.get("way") == "down", page))
+        return JSONResponse(self.tables.choose(job, steps, query.get("sort", ""), query.get("way") == "down", page))
 
     def _save_particles(self, job: Job, record: Any, request: Request) -> dict[str, str]:
         job = self._with_particles(request)

@@ -66,7 +66,7 @@ class ParticleTables:
     def _of(self, job: Job) -> Columns:
         return self._columns.of(self._path(job))
 
-    def saved(self, job: Job) -> list[dict[str, Any]]:
+    def read_steps(self, job: Job) -> list[dict[str, Any]]:
         """Steps as they were saved last."""
         path = job.folder / KEPT_PARTICLES
         if not path.is_file():
@@ -85,7 +85,7 @@ class ParticleTables:
         for name in _offered_columns(table):
             low, high = table.limits[table.names.index(name)].tolist()
             columns.append({"name": name, "low": low, "high": high, "counts": table.counts(name).tolist()})
-        steps = self.saved(job)
+        steps = self.read_steps(job)
         return {"total": table.n_rows, "columns": columns, "steps": steps, "seen": seen_mark(steps)}
 
     def points(self, job: Job, x: str, y: str) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class ParticleTables:
         rows = _sample(table.n_rows)
         return {"x": round_or_none(table.of(x)[rows]), "y": round_or_none(table.of(y)[rows])}
 
-    def chosen(self, job: Job, steps: Any, sort: str = "", descending: bool = False, page: int = 0) -> dict[str, Any]:
+    def choose(self, job: Job, steps: Any, sort: str = "", descending: bool = False, page: int = 0) -> dict[str, Any]:
         """What steps leave: how many, their histograms, which of the sample, and a page of the table of those kept.
 
         Raises
@@ -144,7 +144,7 @@ class ParticleTables:
         if not kept.any():
             raise InputError("particles: none would be left")
         records = [one.as_record() for one in regions]
-        check_seen("particles", seen, seen_mark(self.saved(job)), seen_mark(records))
+        check_seen("particles", seen, seen_mark(self.read_steps(job)), seen_mark(records))
         record = {"particles": self._path(job).name, "of": len(kept), "kept": int(kept.sum())}
         write_json(job.folder / KEPT_PARTICLES, record | {"steps": records})
         return {"command": self.command(job), "seen": seen_mark(records)}
