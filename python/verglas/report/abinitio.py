@@ -16,6 +16,7 @@ from verglas.io import write_text
 from verglas.report import figures
 from verglas.report.chart import chart_block, fsc_curves_chart
 from verglas.report.html import REFRESH_S, Block, Page, Picture, Section, Table, render
+from verglas.report.view_chart import views_block
 from verglas.report.volume import viewer_block
 from verglas.types import Map
 
@@ -145,12 +146,7 @@ def abinitio_page(shown: AbInitioShown, footer: str = "") -> Page:
         Section(
             "Viewing directions",
             f"Of all {shown.items}, against the map above.",
-            [
-                Picture(
-                    figures.angular_distribution(shown.angles_deg, str(shown.summary.get("symmetry", "C1"))),
-                    "Viewing directions on a map of the sphere",
-                )
-            ],
+            [views_block(shown.angles_deg, str(shown.summary.get("symmetry", "C1")))],
         )
     )
     sections.append(_settings(shown.settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,28 +14,43 @@ import numpy.typing as npt
 import pandas as pd
 
 from verglas.assessment.fsc import FSC, threshold_name
-from verglas.report.html import Fragment
+from verglas.report.html import Fragment, page_frame
 
 _MOST_POINTS = 1500
-_BY_ITERATION = (
-    ("Resolution by iteration", "resolution (Å)", {"resolution_A": "masked", "resolution_unmasked_A": "unmasked"}),
-    ("Log-likelihood by iteration", "per particle", {"log_likelihood": "log-likelihood"}),
-    ("Certainty by iteration", "largest posterior", {"max_probability": "largest posterior probability"}),
-    ("Changes of angles by iteration", "degrees", {"angle_change_deg": "change", "accuracy_deg": "accuracy"}),
-    ("Changes of shifts by iteration", "Å", {"shift_change_A": "change", "accuracy_shift_A": "accuracy"}),
-    ("Evidence by iteration", "standard deviations", {"evidence": "on unseen data"}),
-    ("Time by iteration", "seconds", {"seconds": "all", "seconds_expectation": "poses"}),
-)
+_STEPS = 250  # of colours of a field
 
 
 @dataclass(frozen=True)
 class Series:
-    """A curve, bars or points: its name, (n,) x and y; a y that is not finite leaves a gap. Bars stand about x."""
+    """A curve, bars or points: its name, (n,) x and y; a y that is not finite leaves a gap. Bars stand about x.
+
+    Attributes
+    ----------
+    name : str
+    x, y : (n,) float64
+    draw : {"line", "bars", "points"}
+    shades : (n,) float64, optional
+        Points are coloured by these values, on the chart's scale; a curve by the first.
+    notes : sequence of str
+        Said of each point in the place of its numbers.
+    """
 
     name: str
     x: npt.NDArray[np.float64]
     y: npt.NDArray[np.float64]
     draw: Literal["line", "bars", "points"] = "line"
+    shades: npt.NDArray[np.float64] | None = None
+    notes: Sequence[str] = ()
+
+    def as_record(self) -> dict[str, Any]:
+        """For ``chart.js``; of many points every second, third ... one."""
+        record: dict[str, Any] = {"name": self.name, "draw": self.draw}
+        record |= {"x": round_or_none(_thin(self.x)), "y": round_or_none(_thin(self.y))}
+        if self.shades is not None:
+            record["shades"] = round_or_none(_thin(self.shades), 4)
+        if self.notes:
+            record["notes"] = list(self.notes[:: _step(len(self.notes))])
+        return record
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,42 @@ class Line:
 
     at: float
     text: str
+
+
+@dataclass(frozen=True)
+class Band:
+    """What the x from ``start`` to ``end`` are called, such as a phase of a run."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Field:
+    """Values over the plane of a chart, drawn as colours under its series.
+
+    Attributes
+    ----------
+    values : (rows, columns) float64
+        Rows by y, columns by x, both rising. Sent as 250 steps from the least to the largest.
+    x, y : (float, float)
+        The edges of all cells together.
+    """
+
+    values: npt.NDArray[np.float64]
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+    def as_record(self, limits: tuple[float, float]) -> dict[str, Any]:
+        """For ``chart.js``."""
+        low, high = limits
+        known = np.isfinite(self.values)
+        steps = (np.where(known, self.values, low) - low) / max(high - low, 1e-30) * _STEPS
+        packed = np.where(known, np.clip(np.rint(steps), 0, _STEPS), 255).astype(np.uint8)
+        text = base64.b64encode(packed.tobytes()).decode("ascii")
+        rows, columns = self.values.shape
+        return {"rows": rows, "columns": columns, "x": list(self.x), "y": list(self.y), "values": text}
 
 
 @dataclass(frozen=True)
@@ -63,6 +115,19 @@ class Chart:
         The y axis begins at zero.
     bar_width : float
         Of bars, in x; those of several series stand on each other.
+    log : bool
+        The y axis is logarithmic; what is not above zero is left out.
+    equal, down : bool
+        x and y have one scale; y runs down, as the rows of an image.
+    bands : sequence of Band
+        Shaded in turn.
+    field : Field, optional
+    scale_label : str
+        What colours stand for, of the field or of ``shades``.
+    x_ticks : sequence of Line
+        In the place of round numbers.
+    cosine : bool
+        y is the cosine of an angle and is labelled with degrees: the sphere with its areas kept.
     """
 
     title: str
@@ -74,6 +139,14 @@ class Chart:
     inverse: bool = False
     zero: bool = False
     bar_width: float = 0.0
+    log: bool = False
+    equal: bool = False
+    down: bool = False
+    bands: Sequence[Band] = ()
+    field: Field | None = None
+    scale_label: str = ""
+    x_ticks: Sequence[Line] = ()
+    cosine: bool = False
 
     def as_json(self) -> str:
         """For ``chart.js``; safe inside a page."""
@@ -83,20 +156,46 @@ class Chart:
             "y": self.y_label,
             "inverse": self.inverse,
             "zero": self.zero,
-            "lines": [[float(f"{one.at:.6g}"), one.text] for one in self.lines],
-            "marks": [[float(f"{one.at:.6g}"), one.text] for one in self.marks],
-            "series": [
-                {"name": s.name, "draw": s.draw, "x": round_or_none(_thin(s.x)), "y": round_or_none(_thin(s.y))}
-                for s in self.series
-            ],
+            "lines": _marks_record(self.lines),
+            "marks": _marks_record(self.marks),
+            "series": [s.as_record() for s in self.series],
             "width": float(f"{self.bar_width:.6g}"),
         }
+        record |= {name: True for name in ("log", "equal", "down", "cosine") if getattr(self, name)}
+        if self.x_ticks:
+            record["x_ticks"] = _marks_record(self.x_ticks)
+        if self.bands:
+            record["bands"] = [[one.start, one.end, one.text] for one in self.bands]
+        limits = self._scale_limits()
+        if limits is not None:
+            record["scale"] = [*(float(f"{v:.4g}") for v in limits), self.scale_label]
+            if self.field is not None:
+                record["field"] = self.field.as_record(limits)
         # "</script>" in a name would end the block that holds it.
         return json.dumps(record, ensure_ascii=True).replace("<", "\\u003c")
 
+    def _scale_limits(self) -> tuple[float, float] | None:
+        coloured = [s.shades for s in self.series if s.shades is not None]
+        if self.field is not None:
+            coloured = [self.field.values.ravel()]  # shades of points share its colours
+        values = np.concatenate([*coloured, np.zeros(0)])
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return None
+        low, high = float(values.min()), float(values.max())
+        return (low, high) if high > low else (low, low + 1.0)
+
+
+def _marks_record(marks: Sequence[Line]) -> list[list[Any]]:
+    return [[float(f"{one.at:.6g}"), one.text] for one in marks]
+
+
+def _step(n: int) -> int:
+    return max(1, -(-n // _MOST_POINTS))
+
 
 def _thin(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return values[:: max(1, -(-len(values) // _MOST_POINTS))]
+    return values[:: _step(len(values))]
 
 
 def round_or_none(values: Iterable[float], digits: int = 5) -> list[float | None]:
@@ -128,32 +227,6 @@ def fsc_chart(title: str, table: pd.DataFrame) -> Chart:
     top = float(np.nanmax(frequency))
     marks = [Line(top, f"Nyquist {1 / top:.2f} Å")] if top > 0 else []
     return Chart(title, "resolution (Å)", "FSC", series, [Line(0.5, "0.5"), Line(0.143, "0.143")], marks, inverse=True)
-
-
-def iteration_charts(table: pd.DataFrame) -> list[Chart]:
-    """Charts of what a table by iteration holds; of columns without a number there is none.
-
-    Parameters
-    ----------
-    table : DataFrame
-        iteration, and any of the columns of ``iterations.csv``.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from verglas.report.chart import iteration_charts
-    >>> charts = iteration_charts(pd.DataFrame({"iteration": [1, 2], "resolution_A": [20.0, 12.0]}))
-    >>> [(one.title, one.series[0].y.tolist()) for one in charts]
-    [('Resolution by iteration', [20.0, 12.0])]
-    """
-    x = column_numbers(table["iteration"])
-    charts = []
-    for title, label, columns in _BY_ITERATION:
-        series = [Series(words, x, column_numbers(table[name])) for name, words in columns.items() if name in table]
-        series = [one for one in series if np.isfinite(one.y).any()]
-        if series:
-            charts.append(Chart(title, "iteration", label, series, zero=label == "seconds"))
-    return charts
 
 
 def histogram_chart(
@@ -247,13 +320,21 @@ def chart_html(chart: Chart) -> str:
     )
 
 
-def chart_block(chart: Chart) -> Fragment:
+def chart_block(chart: Chart, caption: str = "") -> Fragment:
     """The chart as a block of a page."""
-    return Fragment(chart_html(chart), scripts=("chart.js",))
+    return Fragment(chart_html(chart) + _caption(caption), scripts=("chart.js",))
+
+
+def _caption(words: str) -> str:
+    return f'<p class="caption">{html.escape(words)}</p>' if words else ""
 
 
 def charts_block(charts: Iterable[Chart | None], caption: str = "") -> Fragment:
     """Charts side by side where there is room, as one block of a page."""
     inside = "".join(chart_html(one) for one in charts if one is not None)
-    below = f'<p class="caption">{html.escape(caption)}</p>' if caption else ""
-    return Fragment(f'<div class="charts">{inside}</div>{below}', scripts=("chart.js",))
+    return Fragment(f'<div class="charts">{inside}</div>{_caption(caption)}', scripts=("chart.js",))
+
+
+def charts_frame(charts: Sequence[Chart], height_px: int = 430) -> str:
+    """Charts as a frame of a notebook, one under the other, each of that height."""
+    return page_frame("".join(map(chart_html, charts)), ("chart.js",), "charts", height_px * len(charts))

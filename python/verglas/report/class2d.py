@@ -15,7 +15,8 @@ from verglas.classification import Classes2D
 from verglas.classification.classes import Iteration
 from verglas.classification.kept import Standing
 from verglas.report import figures, style
-from verglas.report.chart import charts_block, iteration_charts
+from verglas.report.chart import charts_block
+from verglas.report.course import iteration_charts, time_charts
 from verglas.report.html import REFRESH_S, Fragment, Page, Picture, Section, Table, render, templates, value_text
 
 _SHOWN = 200
@@ -194,8 +195,9 @@ def _course(record: Sequence[Iteration], events: Sequence[str]) -> Section:
         "standard deviations of what noise gives. The largest of all iterations counts, since it falls where the "
         "search takes in finer data; if that is below 5, it is taken for noise."
     )
+    frame = _frame(record)
     blocks: list[Picture | Table | Fragment] = [
-        charts_block(iteration_charts(_frame(record))),
+        charts_block([*iteration_charts(frame), *time_charts(frame)]),
         _record(record),
     ]
     if events:

@@ -1,21 +1,18 @@
-"""Figures of how a refinement went: numbers, maps and FSC per iteration, class populations, time."""
+"""How a refinement went: numbers, maps and FSC per iteration, class populations, time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from verglas.image import fourier_resample
-from verglas.report.curves import resolution_ticks
+from verglas.report.chart import Band, Chart, Line, Series, column_numbers
 from verglas.report.figures import _range, _scale_bar
-from verglas.report.run_folder import RunFolder, Snapshot
-from verglas.report.style import COLOURS, DPI, FAINT, new_figure, png, style_context, whole_numbers
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from verglas.report.run_folder import Snapshot
+from verglas.report.style import DPI, jpeg, new_figure, style_context
 
 _PLANES = ("z", "y", "x")
 _MOST_COLUMNS = 8
@@ -79,184 +76,138 @@ def slices_by_iteration(snapshots: Sequence[Snapshot], pixel_size_A: float, labe
             text = f"{name}, {_PLANES[plane]} = 0"
             axes.text(-5, row * step + tile / 2, text, rotation=90, ha="right", va="center", fontsize=7)
         _scale_bar(axes, tile, pixel_size_A * last.slices.shape[-1] / tile)
-        return png(figure)
+        return jpeg(figure, quality=85)
 
 
-def fsc_by_iteration(snapshots: Sequence[Snapshot]) -> bytes:
-    """Unmasked FSC between half maps, one panel per class, from the first iteration (light) to the last (dark)."""
-    import matplotlib
-
+def fsc_by_iteration(snapshots: Sequence[Snapshot]) -> list[Chart]:
+    """Unmasked FSC between half maps, a chart per class, a curve per iteration from the first (light) to the last."""
     n_classes = max(s.fsc.shape[0] for s in snapshots)
-    columns = min(n_classes, 3)
-    rows = -(-n_classes // columns)
-    colours = matplotlib.colormaps["viridis_r"]
     top = max(float(s.frequency_per_A[-1]) for s in snapshots)
-    with style_context():
-        figure = new_figure(6.6 if columns == 1 else 3.2 * columns, (3.6 if columns == 1 else 2.7) * rows)
-        grid: Any = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for number, axes in enumerate(np.ravel(grid)):
-            if number >= n_classes:
-                axes.set_axis_off()
-                continue
-            _fsc_panel(axes, snapshots, number, colours, top)
-            if n_classes > 1:
-                axes.set_title(f"class {number + 1}")
-        for axes in grid[:, 0]:
-            axes.set_ylabel("FSC, half maps, unmasked")
-        numbers = [s.iteration for s in snapshots]
-        shade = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(min(numbers), max(numbers) + 1e-3), colours)
-        if len(numbers) > 1:
-            bar = figure.colorbar(shade, ax=grid, shrink=0.7, pad=0.03)
-            bar.set_label("iteration", fontsize=9)
-            whole_numbers(bar.ax.yaxis)
-        return png(figure)
+    marks = [Line(top, f"Nyquist {1 / top:.2f} Å")] if top > 0 else []
+    charts = []
+    for k in range(n_classes):
+        series = [
+            Series(f"iteration {s.iteration}", s.frequency_per_A, s.fsc[k], shades=np.full(1, float(s.iteration)))
+            for s in snapshots
+            if k < s.fsc.shape[0]
+        ]
+        title = "FSC of the half maps, unmasked" + (f", class {k + 1}" if n_classes > 1 else "")
+        lines = [Line(0.5, "0.5"), Line(0.143, "0.143")]
+        charts.append(
+            Chart(title, "resolution (Å)", "FSC", series, lines, marks, inverse=True, scale_label="iteration")
+        )
+    return charts
 
 
-def _fsc_panel(axes: Axes, snapshots: Sequence[Snapshot], number: int, colours: Any, top: float) -> None:
-    for threshold in (0.5, 0.143):
-        axes.axhline(threshold, color=FAINT, lw=0.9, ls=(0, (4, 3)), zorder=0)
-        axes.text(top * 1.01, threshold, f"{threshold:g}", ha="left", va="center", fontsize=8, color=FAINT)
-    axes.axhline(0, color=FAINT, lw=0.6, zorder=0)
-    first, last = snapshots[0].iteration, snapshots[-1].iteration
-    for snapshot in snapshots:
-        if number < snapshot.fsc.shape[0]:
-            shade = colours(0.1 + 0.9 * (snapshot.iteration - first) / max(last - first, 1))
-            width = 2.0 if snapshot.iteration == last else 1.1
-            axes.plot(snapshot.frequency_per_A, snapshot.fsc[number], color=shade, lw=width)
-    axes.set_ylim(-0.1, 1.03)
-    resolution_ticks(axes, top)
-
-
-_Lines = Sequence[tuple[str, str]]  # column of iterations.csv, words of the legend
-_PANELS: tuple[tuple[str, _Lines, bool], ...] = (
+_Columns = dict[str, str]  # of iterations.csv -> words
+_PANELS: tuple[tuple[str, str, _Columns, bool], ...] = (
     (
+        "Resolution by iteration",
         "resolution (Å)",
-        (
-            ("resolution_A", "half maps, 0.143"),
-            ("search_resolution_A", "used in the search"),
-            ("insert_resolution_A", "inserted"),
-        ),
+        {
+            "resolution_A": "half maps, 0.143",
+            "resolution_unmasked_A": "unmasked",
+            "search_resolution_A": "used in the search",
+            "insert_resolution_A": "inserted",
+        },
         False,
     ),
-    ("mean log-likelihood", (("log_likelihood", ""),), False),
-    ("mean of the largest posterior", (("max_probability", ""),), False),
+    ("Log-likelihood by iteration", "mean per particle", {"log_likelihood": "log-likelihood"}, False),
+    ("Certainty by iteration", "largest posterior", {"max_probability": "mean of the largest posterior"}, False),
     (
+        "Angles by iteration",
         "degrees",
-        (("step_deg", "sampling"), ("angle_change_deg", "change (median)"), ("accuracy_deg", "accuracy (Cramer-Rao)")),
+        {"step_deg": "sampling", "angle_change_deg": "change (median)", "accuracy_deg": "accuracy (Cramer-Rao)"},
         True,
     ),
     (
-        "shift (Å)",
-        (
-            ("shift_step_A", "sampling"),
-            ("shift_range_A", "range"),
-            ("shift_change_A", "change (median)"),
-            ("accuracy_shift_A", "accuracy (Cramer-Rao)"),
-        ),
+        "Shifts by iteration",
+        "Å",
+        {
+            "shift_step_A": "sampling",
+            "shift_range_A": "range",
+            "shift_change_A": "change (median)",
+            "accuracy_shift_A": "accuracy (Cramer-Rao)",
+        },
         True,
     ),
-    ("poses that carry weight", (("effective_poses", "mean exp(entropy)"),), True),
+    ("Poses that carry weight", "mean exp(entropy)", {"effective_poses": "poses"}, True),
+    ("Evidence by iteration", "standard deviations", {"evidence": "on unseen data"}, False),
 )
+_SECONDS = {
+    "seconds_expectation": "expectation",
+    "seconds_maximisation": "maximisation",
+    "seconds_reconstruction": "reconstruction",
+}
 
 
-def numbers_by_iteration(run: RunFolder) -> bytes:
-    """Resolution, log-likelihood, posterior sharpness, sampling against change and accuracy, per iteration.
+def iteration_charts(table: pd.DataFrame) -> list[Chart]:
+    """Charts of what a table by iteration holds, its phases shaded; of columns without a number there is none.
 
-    Phases (global, local, continuous) are shaded in turn.
+    Parameters
+    ----------
+    table : DataFrame
+        iteration, and any of the columns of ``iterations.csv``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from verglas.report.course import iteration_charts
+    >>> charts = iteration_charts(pd.DataFrame({"iteration": [1, 2], "resolution_A": [20.0, 12.0]}))
+    >>> [(one.title, one.series[0].y.tolist()) for one in charts]
+    [('Resolution by iteration', [20.0, 12.0])]
     """
-    x = run.column("iteration")
-    with style_context():
-        figure = new_figure(9.2, 5.6)
-        for axes, (title, lines, log) in zip(np.ravel(figure.subplots(2, 3, sharex=True)), _PANELS, strict=True):
-            _shade_phases(axes, run)
-            drawn = 0
-            for column, words in lines:
-                y = run.column(column)
-                if log:
-                    y = np.where(y > 0, y, np.nan)
-                if np.isfinite(y).any():
-                    axes.plot(x, y, marker="o", ms=3, lw=1.5, color=COLOURS[drawn % len(COLOURS)], label=words)
-                    drawn += 1
-            if log and drawn:
-                _log_axis(axes)
-            axes.set_title(title, fontsize=10)
-            whole_numbers(axes.xaxis)
-            if drawn > 1 or (drawn and lines[0][1]):
-                axes.legend(fontsize=7, loc="best")
-        figure.supxlabel("iteration", fontsize=10)
-        return png(figure)
+    x, bands = column_numbers(table["iteration"]), _phases(table)
+    charts = []
+    for title, label, columns, log in _PANELS:
+        series = [Series(words, x, column_numbers(table[name])) for name, words in columns.items() if name in table]
+        if log:
+            series = [Series(one.name, x, np.where(one.y > 0, one.y, np.nan)) for one in series]
+        series = [one for one in series if np.isfinite(one.y).any()]
+        if series:
+            charts.append(Chart(title, "iteration", label, series, bands=bands, log=log))
+    return charts
 
 
-def _log_axis(axes: Axes) -> None:
-    """Logarithmic, with plain numbers at 1, 2, 5 of each decade, so that also a short range has ticks."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _shade_phases(axes: Axes, run: RunFolder) -> None:
-    if "phase" not in run.iterations.columns or not len(run.iterations):
-        return
-    x, phases = run.column("iteration"), [str(v) for v in run.iterations["phase"]]
-    start = 0
-    for i in range(1, len(phases) + 1):
-        if i < len(phases) and phases[i] == phases[start]:
-            continue
-        left, right = x[start] - 0.5, x[i - 1] + 0.5
-        order = list(dict.fromkeys(phases)).index(phases[start])
-        if order % 2:
-            axes.axvspan(left, right, color="#eef2f6", zorder=-5, lw=0)
-        axes.text(
-            (left + right) / 2,
-            1.0,
-            phases[start],
-            transform=axes.get_xaxis_transform(),
-            ha="center",
-            va="top",
-            fontsize=6.5,
-            color=FAINT,
-        )
-        start = i
-    axes.set_xlim(x[0] - 0.5, x[-1] + 0.5)
+def _phases(table: pd.DataFrame) -> list[Band]:
+    """Runs of iterations of one phase; none where there is one phase only."""
+    if "phase" not in table:
+        return []
+    x, names = column_numbers(table["iteration"]), [str(one) for one in table["phase"]]
+    starts = [i for i in range(len(names)) if i == 0 or names[i] != names[i - 1]]
+    ends = [*starts[1:], len(names)]
+    bands = [Band(float(x[i]) - 0.5, float(x[j - 1]) + 0.5, names[i]) for i, j in zip(starts, ends, strict=True)]
+    return bands if len(bands) > 1 else []
 
 
-_SECONDS = (
-    ("seconds_expectation", "expectation"),
-    ("seconds_maximisation", "maximisation"),
-    ("seconds_reconstruction", "reconstruction"),
-)
+def time_charts(table: pd.DataFrame) -> list[Chart]:
+    """Seconds per iteration by step, and peak memory, where the table has them.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from verglas.report.course import time_charts
+    >>> table = pd.DataFrame({"iteration": [1, 2], "seconds": [3.0, 4.0], "seconds_expectation": [2.0, 2.5]})
+    >>> [(one.name, one.y.tolist()) for one in time_charts(table)[0].series]
+    [('expectation', [2.0, 2.5]), ('rest', [1.0, 1.5])]
+    """
+    x, charts = column_numbers(table["iteration"]), []
+    if "seconds" in table:
+        parts = {words: np.nan_to_num(column_numbers(table[name])) for name, words in _SECONDS.items() if name in table}
+        whole = np.nan_to_num(column_numbers(table["seconds"]))
+        parts["rest" if parts else "all"] = np.clip(whole - sum(parts.values(), np.zeros(len(x))), 0, None)
+        series = [Series(words, x, seconds, "bars") for words, seconds in parts.items() if seconds.any()]
+        if series:
+            charts.append(Chart("Time by iteration", "iteration", "seconds", series, zero=True, bar_width=0.8))
+    if "peak_memory_GB" in table:
+        memory = column_numbers(table["peak_memory_GB"])
+        if np.isfinite(memory).any():
+            series = [Series("peak memory", x, memory)]
+            charts.append(Chart("Peak memory by iteration", "iteration", "GB", series, zero=True))
+    return charts
 
 
-def seconds_by_iteration(run: RunFolder) -> bytes:
-    """Wall time per iteration, stacked by step, and peak memory."""
-    x = run.column("iteration")
-    with style_context():
-        figure = new_figure(9.2, 2.6)
-        left, right = figure.subplots(1, 2)
-        bottom = np.zeros(len(x))
-        for number, (column, words) in enumerate(_SECONDS):
-            height = np.nan_to_num(run.column(column))
-            left.bar(x, height, bottom=bottom, color=COLOURS[number], width=0.75, label=words)
-            bottom += height
-        rest = np.clip(np.nan_to_num(run.column("seconds")) - bottom, 0, None)
-        left.bar(x, rest, bottom=bottom, color=FAINT, width=0.75, label="rest")
-        left.set_title("seconds", fontsize=10)
-        left.set_ylim(0, 1.3 * max(float((bottom + rest).max(initial=0)), 1e-9))  # room for the legend
-        left.legend(fontsize=7, ncols=4, loc="upper left", columnspacing=1.0, handlelength=1.2)
-        memory = run.column("peak_memory_GB")
-        right.plot(x, memory, marker="o", ms=3, lw=1.5, color=COLOURS[0])
-        right.set_ylim(0, 1.15 * float(np.nanmax(memory)) if np.isfinite(memory).any() else 1)
-        right.set_title("peak memory (GB)", fontsize=10)
-        for axes in (left, right):
-            axes.set_xlabel("iteration")
-            whole_numbers(axes.xaxis)
-        return png(figure)
-
-
-def populations(shares: npt.NDArray[np.float64], iterations: npt.ArrayLike) -> bytes:
+def populations(shares: npt.NDArray[np.float64], iterations: npt.ArrayLike) -> Chart:
     """Share of the particles in each class, stacked, per iteration.
 
     Parameters
@@ -266,33 +217,7 @@ def populations(shares: npt.NDArray[np.float64], iterations: npt.ArrayLike) -> b
     iterations : (n_iterations,) int
         Their numbers.
     """
-    import matplotlib
-
-    x, n = np.asarray(iterations, np.float64), shares.shape[1]
-    many = matplotlib.colormaps["viridis"](np.linspace(0, 1, n))
-    with style_context():
-        figure = new_figure(6.6, 2.8)
-        axes = figure.subplots()
-        bottom = np.zeros(len(x))
-        for k in range(n):
-            height = np.nan_to_num(shares[:, k])
-            colour = COLOURS[k] if n <= len(COLOURS) else many[k]
-            axes.bar(x, height, bottom=bottom, width=0.86, color=colour, label=f"class {k + 1}")
-            if n <= len(COLOURS) and height[-1] > 0.06:
-                axes.text(
-                    x[-1],
-                    bottom[-1] + height[-1] / 2,
-                    f"{100 * height[-1]:.0f} %",
-                    ha="center",
-                    va="center",
-                    color="white",
-                    fontsize=7,
-                )
-            bottom += height
-        axes.set_ylim(0, 1)
-        axes.set_ylabel("share of the particles")
-        axes.set_xlabel("iteration")
-        whole_numbers(axes.xaxis)
-        if n <= 12:
-            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
-        return png(figure)
+    x = np.asarray(iterations, np.float64)
+    series = [Series(f"class {k + 1}", x, 100 * np.nan_to_num(shares[:, k]), "bars") for k in range(shares.shape[1])]
+    label = "share of the particles (%)"
+    return Chart("Classes by iteration", "iteration", label, series, zero=True, bar_width=0.86)

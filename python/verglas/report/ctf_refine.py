@@ -14,7 +14,7 @@ from verglas._version import __version__
 from verglas.optics.refine import DefocusFit, GroupFit, GroupSums
 from verglas.optics.refine.phases import basis
 from verglas.optics.refine.pixels import Pixels
-from verglas.report.chart import charts_block, histogram_chart
+from verglas.report.chart import Chart, Series, chart_block, charts_block, column_numbers, histogram_chart
 from verglas.report.html import Block, Page, Picture, Section, Table, render
 from verglas.report.style import new_figure, png, style_context
 from verglas.types import Particles
@@ -77,19 +77,15 @@ def phase_picture(sums: GroupSums, group: int, parity: str, fit: GroupFit) -> by
         return png(figure)
 
 
-def defocus_picture(table: pd.DataFrame) -> bytes:
+def defocus_chart(table: pd.DataFrame) -> Chart:
     """The micrograph with most particles, coloured by their defoci."""
     most = table["rlnMicrographName"].value_counts().index[0]
-    here = (table["rlnMicrographName"] == most).to_numpy()
-    mean = (table["rlnDefocusU"] + table["rlnDefocusV"]).to_numpy(np.float64)[here] / 2
-    with style_context():
-        figure = new_figure(4.2, 3.6)
-        place = figure.subplots()
-        dots = place.scatter(table["rlnCoordinateX"][here], table["rlnCoordinateY"][here], c=mean, cmap="viridis", s=14)
-        place.set(title=str(most).rsplit("/", 1)[-1], xlabel="x, pixels", ylabel="y, pixels", aspect="equal")
-        place.invert_yaxis()
-        figure.colorbar(dots, ax=place, label="defocus, Å")
-        return png(figure)
+    here = table[(table["rlnMicrographName"] == most).to_numpy()]
+    x, y = (column_numbers(here[f"rlnCoordinate{axis}"]) for axis in "XY")
+    mean = (column_numbers(here["rlnDefocusU"]) + column_numbers(here["rlnDefocusV"])) / 2
+    title = f"Defoci over {str(most).rsplit('/', 1)[-1]}"
+    series = [Series("particles", x, y, "points", shades=mean)]
+    return Chart(title, "x (pixels)", "y (pixels)", series, equal=True, down=True, scale_label="defocus (Å)")
 
 
 def _defoci(table: pd.DataFrame, fit: DefocusFit) -> Section:
@@ -97,7 +93,7 @@ def _defoci(table: pd.DataFrame, fit: DefocusFit) -> Section:
     caption = f"Width of the prior: {fit.width_A:.0f} Å about the {fit.about}."
     blocks: list[Block] = [charts_block([chart], caption)]
     if {"rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"} <= set(table.columns):
-        blocks.append(Picture(defocus_picture(table), "Defoci over the micrograph with most particles"))
+        blocks.append(chart_block(defocus_chart(table), "The micrograph with most particles."))
     return Section("Defocus of particles", "", blocks)
 
 

@@ -6,8 +6,7 @@ import numpy as np
 
 from verglas.assessment.directional import DirectionalFSC
 from verglas.report.chart import Chart, Line, Series, chart_block
-from verglas.report.html import Block, Page, Picture, Section, Table, render
-from verglas.report.style import new_figure, png, style_context
+from verglas.report.html import Block, Page, Section, Table, render
 from verglas.types.verdict import Verdict
 
 
@@ -19,20 +18,19 @@ def _cone_curves(fsc: DirectionalFSC) -> Chart:
     return Chart("FSC within cones", "resolution (Å)", "FSC", series, [Line(0.143, "0.143")], inverse=True)
 
 
-def half_sphere_map(directional: DirectionalFSC) -> bytes:
+def half_sphere_chart(directional: DirectionalFSC) -> Chart:
     """Resolution by direction, the half sphere seen from z (equal areas)."""
-    known = np.isfinite(directional.resolution_A)
-    with style_context():
-        figure = new_figure(4.6, 3.8)
-        axis = figure.subplots()
-        x, y, z = directional.directions.T
-        scale = np.sqrt(1 / (1 + z))  # Lambert's projection of the half sphere onto a disc
-        colour = np.where(known, directional.resolution_A, np.nanmax(np.where(known, directional.resolution_A, np.nan)))
-        points = axis.scatter(x * scale, y * scale, c=colour, s=34, cmap="viridis_r")
-        axis.set_aspect("equal")
-        axis.set_axis_off()
-        figure.colorbar(points, ax=axis, label="resolution (Å)", shrink=0.8)
-        return png(figure)
+    x, y, z = directional.directions.T
+    scale = np.sqrt(1 / (1 + z))  # Lambert's projection of the half sphere onto a disc
+    resolution = np.where(np.isfinite(directional.resolution_A), directional.resolution_A, np.nan)
+    notes = [
+        f"({a:.2f}, {b:.2f}, {c:.2f}): " + (f"{d:.2f} Å" if np.isfinite(d) else "no resolution")
+        for a, b, c, d in zip(x, y, z, resolution, strict=True)
+    ]
+    series = [Series("directions", x * scale, y * scale, "points", shades=resolution, notes=notes)]
+    return Chart(
+        "Resolution by direction", "x, equal areas", "y, equal areas", series, equal=True, scale_label="resolution (Å)"
+    )
 
 
 def directional_page(directional: DirectionalFSC, verdict: Verdict, footer: str = "") -> str:
@@ -58,11 +56,7 @@ def directional_page(directional: DirectionalFSC, verdict: Verdict, footer: str 
     pictures: list[Block] = [chart_block(_cone_curves(directional))]
     if np.isfinite(directional.resolution_A).any():
         pictures.append(
-            Picture(
-                half_sphere_map(directional),
-                "Resolution in every direction",
-                "The half sphere seen from z; opposite directions are one.",
-            )
+            chart_block(half_sphere_chart(directional), "The half sphere seen from z; opposite directions are one.")
         )
     sections = [
         Section("Curves and directions", "fsc3d.mrc holds the FSC at every Fourier voxel.", pictures),

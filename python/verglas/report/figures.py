@@ -15,7 +15,7 @@ from verglas.geometry import direction_vectors, healpix_directions
 from verglas.image import plan_resample, resample
 from verglas.report import surface
 from verglas.report.curves import draw_fsc, fsc
-from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, style_context
+from verglas.report.style import COLOURS, FAINT, INK, jpeg, new_figure, png, style_context
 from verglas.report.volume import display_level
 from verglas.types import Map
 
@@ -77,8 +77,8 @@ def slices(maps: Mapping[str, Map], *, contour: Map | None = None, shared_scale:
     --------
     >>> import numpy as np, verglas as vg
     >>> from verglas.report import figures
-    >>> figures.slices({"a map": vg.Map(np.eye(8)[None].repeat(8, 0), 2.0)})[1:4]
-    b'PNG'
+    >>> figures.slices({"a map": vg.Map(np.eye(8)[None].repeat(8, 0), 2.0)})[6:10]
+    b'JFIF'
     """
     shapes = {m.data.shape for m in (*maps.values(), *([contour] if contour else []))}
     if len(shapes) != 1 or not maps:
@@ -100,7 +100,7 @@ def slices(maps: Mapping[str, Map], *, contour: Map | None = None, shared_scale:
             _scale_bar(grid[0, column], width, volume.pixel_size_A)
         for axes, name in zip(grid[:, 0], rows, strict=True):
             axes.text(-0.05, 0.5, name, transform=axes.transAxes, rotation=90, ha="right", va="center", color=FAINT)
-        return png(figure)
+        return jpeg(figure, quality=85)
 
 
 def _sides(volume: Map) -> list[Map]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import functools
+import html
+import io
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -34,6 +36,13 @@ class Picture:
         """The picture itself, as the address of an image."""
         kind = "jpeg" if self.png.startswith(b"\xff\xd8") else "png"
         return f"data:image/{kind};base64," + base64.b64encode(self.png).decode("ascii")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels: a page that knows them does not jump when the picture is there."""
+        from PIL import Image
+
+        return Image.open(io.BytesIO(self.png)).size
 
 
 @dataclass(frozen=True)
@@ -198,6 +207,31 @@ def render(page: Page) -> str:
             # "</" would end the script early wherever it stands in a text.
             script=code.replace("</", "<\\/"),
         )
+    )
+
+
+def page_frame(body: str, scripts: Sequence[str], title: str, height_px: int) -> str:
+    """A frame of a notebook: a page of its own inside, so that no script or style meets another's.
+
+    Parameters
+    ----------
+    body : str
+        HTML, every text in it escaped.
+    scripts : sequence of str
+        Of the templates.
+    title : str
+        For those who do not see it.
+    height_px : int
+    """
+    css = files("verglas.report").joinpath("page.css").read_text(encoding="utf-8")
+    code = "".join(map(template_text, scripts))
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><style>{css}</style></head><body>{body}'
+        f"<script>{code}</script></body></html>"
+    )
+    return (
+        f'<iframe sandbox="allow-scripts" title="{title}" height="{height_px}" style="width:100%;border:0" '
+        f'srcdoc="{html.escape(page, quote=True)}"></iframe>'
     )
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from verglas.heterogeneity.landscape import Landscape
-from verglas.report.chart import Chart, Series, charts_block
-from verglas.report.html import Fragment, Picture, Section, Table
-from verglas.report.style import COLOURS, new_figure, png, style_context
+from verglas.report.chart import Chart, Field, Series, chart_block, charts_block
+from verglas.report.html import Section, Table
 from verglas.types.arrays import FloatArray
 
 _MOST_KT = 6.0
-_MOST_POINTS = 3000
+_CELLS = 48  # of the picture of the first two coordinates, a side
 _WORDS = (
     "The density of the coordinates, freed of every particle's own uncertainty, as a mixture of Gaussians whose number "
     "is the one asked for, or the smallest that particles of the other half set do not refute by one standard error. "
@@ -41,12 +40,10 @@ def landscape_section(land: Landscape, coordinates: FloatArray, path: FloatArray
     head = ("clusters", "held-out gain over one, nats per particle", "standard error")
     tried = [(f"{row.clusters}", f"{row.gain_nats:+.4f}", f"{row.error_nats:.4f}") for row in land.trials.itertuples()]
     clusters = Table(("cluster", "share", "particles", "centre"), rows)
-    shown: Fragment | Picture
     if coordinates.shape[1] == 1:
         shown = charts_block([free_energy_chart(land)])
     else:
-        legend = "Free energy over the first two coordinates, particles as points, the path as a line"
-        shown = Picture(free_energy_picture(land, coordinates, path), legend)
+        shown = chart_block(free_energy_field(land, coordinates, path))
     words = f"{_WORDS} There are no maps along the path: {no_maps}." if no_maps else _WORDS
     return Section("Landscape", words, [shown, clusters, Table(head, tried)])
 
@@ -67,21 +64,19 @@ def free_energy_chart(land: Landscape) -> Chart:
     return Chart("Free energy", "coordinate 1", "kT", series)
 
 
-def free_energy_picture(land: Landscape, coordinates: FloatArray, path: FloatArray) -> bytes:
-    """PNG of the free energy over the first two coordinates."""
-    x, y = land.grid(2)
+def free_energy_field(land: Landscape, coordinates: FloatArray, path: FloatArray) -> Chart:
+    """Free energy over the first two coordinates, with particles, the path, and the clusters by number."""
+    low, high = land.lower[:2], land.upper[:2]
+    x, y = (low[k] + (np.arange(_CELLS) + 0.5) / _CELLS * (high[k] - low[k]) for k in range(2))
     points = np.stack(np.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
-    energy = land.free_energy_kT(points)[0].reshape(len(y), len(x))
-    with style_context():
-        figure = new_figure(5.6, 4.4)
-        axes = figure.subplots()
-        levels = np.linspace(0, _MOST_KT, 13)
-        filled = axes.contourf(x, y, np.minimum(energy, _MOST_KT), levels=levels, cmap="viridis_r")
-        figure.colorbar(filled, ax=axes, label="free energy (kT)")
-        some = coordinates[:: max(1, len(coordinates) // _MOST_POINTS)]
-        axes.scatter(some[:, 0], some[:, 1], s=1.5, c="k", alpha=0.25, linewidths=0)
-        axes.plot(path[:, 0], path[:, 1], "o-", color=COLOURS[4], ms=4)
-        for k, mean in enumerate(land.mixture.means, 1):
-            axes.annotate(f"{k}", mean[:2], color="w", fontsize=11, fontweight="bold", ha="center", va="center")
-        axes.set(xlabel="coordinate 1", ylabel="coordinate 2", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-        return png(figure)
+    energy = np.minimum(land.free_energy_kT(points)[0], _MOST_KT).reshape(_CELLS, _CELLS)
+    field = Field(energy, (float(low[0]), float(high[0])), (float(low[1]), float(high[1])))
+    inside = ((coordinates[:, :2] >= low) & (coordinates[:, :2] <= high)).all(axis=1)
+    some, means = coordinates[inside, :2], np.stack([mean[:2] for mean in land.mixture.means])
+    names = [f"cluster {k}" for k in range(1, len(means) + 1)]
+    series = [
+        Series("particles", some[:, 0], some[:, 1], "points"),
+        Series("path", path[:, 0], path[:, 1]),
+        Series("clusters", means[:, 0], means[:, 1], "points", notes=names),
+    ]
+    return Chart("Free energy", "coordinate 1", "coordinate 2", series, field=field, scale_label="free energy (kT)")

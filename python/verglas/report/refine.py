@@ -14,10 +14,11 @@ from verglas.assessment import orientation_efficiency
 from verglas.io import read_map, write_text
 from verglas.report import course, figures, posteriors
 from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
-from verglas.report.chart import charts_block, iteration_charts
-from verglas.report.html import REFRESH_S, Fragment, Link, Page, Picture, Section, Table, render
+from verglas.report.chart import chart_block, charts_block
+from verglas.report.html import REFRESH_S, Block, Fragment, Link, Page, Picture, Section, Table, render
 from verglas.report.profile import profile_section
 from verglas.report.run_folder import RunFolder, read_run_folder
+from verglas.report.view_chart import VIEWS_WORDS, views_block
 from verglas.report.volume import viewer_block
 from verglas.types import Map
 from verglas.types.verdict import notes_of
@@ -219,11 +220,7 @@ def _course(run: RunFolder) -> Section | None:
         "Log-likelihood and largest posterior are means over particles; accuracy is the median Cramer-Rao bound. "
         "Shaded background: phases of the run."
     )
-    alt = "Resolution, log-likelihood, largest posterior, angles, shifts and number of poses by iteration"
-    charts = [charts_block(iteration_charts(run.iterations))]
-    return Section(
-        "Course of the refinement", blocks=[Picture(course.numbers_by_iteration(run), alt, caption), *charts]
-    )
+    return Section("Course of the refinement", blocks=[charts_block(course.iteration_charts(run.iterations), caption)])
 
 
 def _regularisation(run: RunFolder) -> Section | None:
@@ -278,15 +275,13 @@ def _classes(run: RunFolder) -> Section | None:
     if run.n_classes < 2 or not len(run.iterations):
         return None
     shares = run.populations()
-    picture = Picture(
-        course.populations(shares, run.column("iteration")), "Share of the particles in each class by iteration"
-    )
+    chart = chart_block(course.populations(shares, run.column("iteration")))
     rows: list[tuple[object, ...]] = []
     for k, title in enumerate(run.suffixes()):
         one = run.assessed.get(title)
         share = f"{100 * shares[-1, k]:.1f} %" if np.isfinite(shares[-1, k]) else "–"
         rows.append((title, share, length(one.resolution_A) if one else "–"))
-    return Section("Classes", blocks=[picture, Table(("class", "share", "resolution, corrected"), rows)])
+    return Section("Classes", blocks=[chart, Table(("class", "share", "resolution, corrected"), rows)])
 
 
 def _resolution_labels(run: RunFolder, chosen: list[int]) -> list[str]:
@@ -312,9 +307,8 @@ def _shells(run: RunFolder) -> Section | None:
     chosen = course.chosen_iterations(list(run.history), 12)
     if not chosen:
         return None
-    png = course.fsc_by_iteration([run.snapshot(i) for i in chosen])
-    alt = "Fourier shell correlation of the half maps by iteration, with the thresholds 0.5 and 0.143"
-    return Section("FSC by iteration", blocks=[Picture(png, alt)])
+    charts = course.fsc_by_iteration([run.snapshot(i) for i in chosen])
+    return Section("FSC by iteration", blocks=[charts_block(charts)])
 
 
 def _directions(run: RunFolder) -> Section | None:
@@ -332,9 +326,8 @@ def _directions(run: RunFolder) -> Section | None:
         f"views only, Naydenova & Russo 2017). The point spread that these views give is "
         f"{evenness.worst:.2f} times its mean in the worst direction and {evenness.best:.2f} times in the best."
     )
-    caption = "Viewing directions on an equal-area projection, smoothed over 7 degrees, with their copies."
-    alt = "Map of the sphere of viewing directions, coloured by how often each is seen relative to uniform"
-    return Section("Viewing directions", text, [Picture(figures.angular_distribution(angles, symmetry), alt, caption)])
+    caption = f"Views with their copies by symmetry. {VIEWS_WORDS}"
+    return Section("Viewing directions", text, [views_block(angles, symmetry, caption)])
 
 
 def _particles(run: RunFolder) -> Section | None:
@@ -381,7 +374,7 @@ def _settings(run: RunFolder) -> Section:
 
 
 def _timings(run: RunFolder) -> Section:
-    blocks: list[Picture | Table] = []
+    blocks: list[Block] = []
     if len(run.iterations):
         rows = []
         seconds = run.column("seconds")
@@ -395,8 +388,7 @@ def _timings(run: RunFolder) -> Section:
             rows.append((phase, int(inside.sum()), *(duration(float(v)) for v in (np.nansum(seconds[inside]), *parts))))
         head = ("phase", "iterations", "time", "expectation", "maximisation", "reconstruction")
         blocks.append(Table(head, rows))
-        alt = "Seconds per iteration by step, and peak memory"
-        blocks.append(Picture(course.seconds_by_iteration(run), alt))
+        blocks.append(charts_block(course.time_charts(run.iterations)))
     plan = run.run.get("memory_plan") or {}
     if plan:
         peak = run.run.get("peak_memory_GB")

@@ -8,11 +8,11 @@ from typing import Any
 
 from verglas._version import __version__
 from verglas.assessment.fsc import FSC
-from verglas.report.chart import chart_block, fsc_curves_chart
+from verglas.report.chart import chart_block, charts_block, fsc_curves_chart
 from verglas.report.figures import slices
 from verglas.report.html import Block, Gallery, Page, Picture, Section, Table, value_text
-from verglas.report.tilt_pairs import pair_fit
-from verglas.tilting import TiltPairs
+from verglas.report.tilt_pairs import pair_charts, polar_chart
+from verglas.tilting import TiltPairPlot, TiltPairs
 from verglas.types import Map
 from verglas.types.arrays import Float32Array
 
@@ -37,7 +37,9 @@ class ClassOfPairs:
     halves: FSC
 
 
-def tilt_page(pairs: FoundPairs, classes: Sequence[ClassOfPairs], summary: dict[str, Any]) -> Page:
+def tilt_page(
+    pairs: FoundPairs, classes: Sequence[ClassOfPairs], summary: dict[str, Any], tested: TiltPairPlot | None = None
+) -> Page:
     """The page.
 
     Parameters
@@ -47,6 +49,8 @@ def tilt_page(pairs: FoundPairs, classes: Sequence[ClassOfPairs], summary: dict[
         None where a map was tested.
     summary : dict
         What tilt_pairs.json says.
+    tested : TiltPairPlot, optional
+        How the poses of both images differ by a map.
 
     Returns
     -------
@@ -56,9 +60,9 @@ def tilt_page(pairs: FoundPairs, classes: Sequence[ClassOfPairs], summary: dict[
     if summary.get("merged"):
         sections.append(Section("Classes together", _merged_sentence(summary["merged"])))
     if "validation" in summary:
-        tested = summary["validation"]
-        text = f"{tested['verdict']} The polar plot is in tilt_pair_plot.svg."
-        sections.append(Section("Test of the map", text))
+        text = f"{summary['validation']['verdict']} The polar plot is in tilt_pair_plot.svg."
+        drawn = [] if tested is None else [chart_block(polar_chart(tested))]
+        sections.append(Section("Test of the map", text, drawn))
     if pairs.set_aside:
         rows = [(name, reason) for name, reason in pairs.set_aside]
         sections.append(Section("Set aside", "", [Table(("micrograph", "reason"), rows)]))
@@ -109,8 +113,8 @@ def _fields(pairs: FoundPairs) -> Section:
     ]
     blocks: list[Block] = [Table(head, rows, sortable=True)]
     for p in pairs.pairs[:_SHOWN]:
-        words = f"{p.untilted} and {p.tilted}: particles found in both have one colour, the line is the tilt axis"
-        blocks.append(Picture(pair_fit(p), words, words + "."))
+        words = f"{p.untilted} and {p.tilted}: particles found in both have one colour, the line is the tilt axis."
+        blocks.append(charts_block(pair_charts(p), words))
     text = (
         "Degrees from the image's y towards -x, with standard errors. The sign of the tilt is not in the coordinates: "
         "the other one gives mirrored maps."

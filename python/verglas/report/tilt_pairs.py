@@ -7,59 +7,62 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from verglas.report.style import COLOURS, FAINT, INK, figure_format, new_figure, png, style_context, write_figure
+from verglas.report.chart import Chart, Series
+from verglas.report.style import COLOURS, FAINT, INK, figure_format, new_figure, style_context, write_figure
 from verglas.tilting import TiltPairPlot, TiltPairs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def pair_fit(pairs: TiltPairs) -> bytes:
-    """Where the pairs of one field lie in both images, the axis, and how far each is from where the geometry puts it.
+def pair_charts(pairs: TiltPairs) -> list[Chart]:
+    """Where the pairs of one field lie in both images, coloured by their number, and the axis.
 
     Parameters
     ----------
     pairs : TiltPairs
-
-    Returns
-    -------
-    bytes
-        PNG.
     """
     table, g = pairs.pairs, pairs.geometry
-    with style_context():
-        figure = new_figure(8.4, 3.6)
-        axes = figure.subplots(1, 2)
-        sides = (("untilted", g.axis_untilted_deg), ("tilted", g.axis_tilted_deg))
-        for ax, (name, angle) in zip(axes, sides, strict=True):
-            x, y = table[f"x_{name}_px"].to_numpy(), table[f"y_{name}_px"].to_numpy()
-            ax.scatter(x, y, s=14, c=np.arange(len(x)), cmap="viridis", linewidths=0)
-            centre, half = np.array([np.mean(x), np.mean(y)]), 0.5 * float(np.ptp(y) or np.ptp(x))
-            along = half * np.array([-np.sin(np.radians(angle)), np.cos(np.radians(angle))])
-            ends = np.stack([centre - along, centre + along])
-            ax.plot(*ends.T, color=COLOURS[1], linewidth=1.2)
-            ax.set_title(f"{name}, axis {angle:.1f} degrees from y")
-            ax.set_aspect("equal")
-            ax.invert_yaxis()  # rows as an image shows them
-            ax.set_xlabel("x, pixels")
-        axes[0].set_ylabel("y, pixels")
-        return png(figure)
+    number = np.arange(1, len(table) + 1, dtype=np.float64)
+    notes = [f"pair {k}" for k in range(1, len(table) + 1)]
+    charts = []
+    for name, angle in (("untilted", g.axis_untilted_deg), ("tilted", g.axis_tilted_deg)):
+        x, y = (table[f"{axis}_{name}_px"].to_numpy(np.float64) for axis in "xy")
+        half = 0.5 * float(np.ptp(y) or np.ptp(x))
+        along = half * np.array([-np.sin(np.radians(angle)), np.cos(np.radians(angle))])
+        ends = np.array([x.mean(), y.mean()]) + np.array([[-1.0], [1.0]]) * along
+        series = [
+            Series("particles", x, y, "points", shades=number, notes=notes),
+            Series(f"axis, {angle:.1f} degrees from y", *ends.T),
+        ]
+        title = f"{name}: {getattr(pairs, name)}"
+        charts.append(
+            Chart(title, "x (pixels)", "y (pixels)", series, equal=True, down=True, scale_label="number of the pair")
+        )
+    return charts
 
 
-def polar_plot(plot: TiltPairPlot, title: str = "") -> bytes:
-    """The polar plot of a tilt-pair validation as PNG: radius the tilt, angle its axis, a ring about the stage's.
+def polar_chart(plot: TiltPairPlot, title: str = "Tilts between the pairs") -> Chart:
+    """The polar plot of a tilt-pair validation: distance from the middle the tilt, angle its axis, a ring the stage's.
 
     Parameters
     ----------
     plot : TiltPairPlot
     title : str
-
-    Returns
-    -------
-    bytes
     """
-    with style_context():
-        return png(_polar(plot, title))
+    series = []
+    near = plot.distance_deg <= plot.tolerance_deg
+    for chosen, name in ((near, "near"), (~near, "far")):
+        tilt, axis = plot.tilt_deg[chosen], plot.axis_deg[chosen]
+        notes = [f"tilt {t:.1f} degrees about {a:.1f}" for t, a in zip(tilt, axis, strict=True)]
+        place = tilt * np.exp(1j * np.radians(axis))
+        series.append(Series(f"{name}: {len(tilt)}", place.real, place.imag, "points", notes=notes))
+    circle = np.exp(1j * np.linspace(0, 2 * np.pi, 100))
+    middle = plot.expected_tilt_deg * np.exp(1j * np.radians(plot.expected_axis_deg))
+    rings = {f"within {plot.tolerance_deg:g} degrees of the stage's": middle + plot.tolerance_deg * circle}
+    rings[f"tilt {plot.expected_tilt_deg:.0f} degrees"] = plot.expected_tilt_deg * circle
+    series += [Series(name, ring.real, ring.imag) for name, ring in rings.items()]
+    return Chart(title, "tilt along x (degrees)", "tilt along y (degrees)", series, equal=True)
 
 
 def write_polar_plot(plot: TiltPairPlot, path: Path, title: str = "") -> None:

@@ -13,7 +13,6 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy.typing as npt
 
 from verglas.errors import InputError
 from verglas.image.resample import plan_resample, resample
-from verglas.report.html import Fragment, template_text
+from verglas.report.html import Fragment, page_frame
 from verglas.types import Map
 
 _SPIKES = 4.0  # deviations of the solvent: below, a surface shows its noise
@@ -84,8 +83,9 @@ def pack_volume(volume: Map, *, most_box: int = 96, mask: Map | None = None, nam
         raise InputError(f"pack_volume: expected bits 8 or 16, got {bits}")
     if not np.isfinite(volume.data).all():
         volume = volume.with_data(np.nan_to_num(volume.data, posinf=0.0, neginf=0.0))
-    level = display_level(volume, mask)
     coarse = _coarse(volume, most_box)
+    # Of what is shown: a coarser map has lost its finest waves, and the level of the whole one would cut it to threads.
+    level = display_level(coarse, None if mask is None else _coarse(mask, max(coarse.data.shape)))
     low, high = float(coarse.data.min()), float(coarse.data.max())
     # The few brightest voxels would take half of the steps, and depths below zero show no surface: both are cut.
     high = max(float(np.quantile(coarse.data, 0.9998)), min(1.5 * level, high))
@@ -192,7 +192,7 @@ def pack_volumes(maps: Mapping[str, Map], *, most_bytes: int = 1_000_000) -> dic
     packed: dict[str, bytes] = {}
     for box in (128, 112, 96, 80, 64, 48, 32, 24, 16):
         for number, (name, one) in enumerate(maps.items()):
-            side = box if number == 0 else max(16, box * 2 // 3)
+            side = box if number == 0 else max(16, min(48, box * 2 // 3))
             packed[name] = pack_volume(one, most_box=side, mask=None if name == "mask" else mask, name=name)
         if sum(map(len, packed.values())) * 4 / 3 < most_bytes:
             break
@@ -201,14 +201,5 @@ def pack_volumes(maps: Mapping[str, Map], *, most_bytes: int = 1_000_000) -> dic
 
 def show_volumes(maps: Mapping[str, Map], *, models: Mapping[str, bytes] | None = None, height_px: int = 640) -> str:
     """The viewer as a frame of a notebook: a page of its own inside, so that no script or style meets another's."""
-    css = files("verglas.report").joinpath("page.css").read_text(encoding="utf-8")
     body = viewer_html(pack_volumes(maps), models=models, still="This browser has no WebGL2.")
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><style>{css}</style></head><body>{body}'
-        f"<script>{template_text('viewer.js')}</script></body></html>"
-    )
-    frame = "width:100%;border:0"
-    return (
-        f'<iframe sandbox="allow-scripts" title="maps" height="{height_px}" style="{frame}" '
-        f'srcdoc="{html.escape(page, quote=True)}"></iframe>'
-    )
+    return page_frame(body, ("viewer.js",), "maps", height_px)

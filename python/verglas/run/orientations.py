@@ -10,8 +10,8 @@ from verglas.assessment.orientations import orientation_efficiency
 from verglas.assessment.sampling import ENOUGH, fourier_sampling, propose_tilt
 from verglas.errors import InputError
 from verglas.io import read_particles, write_csv, write_json, write_text
-from verglas.report.figures import angular_distribution
-from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.report.html import Page, Section, Table, render
+from verglas.report.view_chart import views_block
 from verglas.types.verdict import Finding
 
 
@@ -60,11 +60,6 @@ def orientations_file(particles: Path, out: Path, symmetry: str = "C1") -> dict[
     write_csv(out / "sampling.csv", {"x": x, "y": y, "z": z, "density": sampling.density})
     write_csv(out / "tilts.csv", {"tilt_deg": tilts.tilts_deg, "compensation_factor": tilts.compensation_factor})
     write_json(out / "orientations.json", record)
-    picture = Picture(
-        angular_distribution(angles, symmetry),
-        "Viewing directions on an equal-area map of the sphere",
-        "Views per solid angle, relative to an even distribution.",
-    )
     rows = [(f"{t:.0f}", f"{f:.2f}") for t, f in zip(tilts.tilts_deg, tilts.compensation_factor, strict=True)]
     figures = {
         "sampling compensation": f"{sampling.compensation_factor:.2f}",
@@ -72,7 +67,7 @@ def orientations_file(particles: Path, out: Path, symmetry: str = "C1") -> dict[
         "unsampled": f"{100 * sampling.empty:.1f} %",
     }
     sections = [
-        Section("Views", blocks=[picture]),
+        Section("Views", blocks=[views_block(angles, symmetry)]),
         Section("If the stage were tilted", blocks=[Table(("tilt (degrees)", "sampling compensation"), rows)]),
     ]
     write_text(out / "report.html", render(Page("verglas orientations", finding.sentence, figures, sections)))

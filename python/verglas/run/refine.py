@@ -95,9 +95,9 @@ class Refinement:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: slices of the map and the FSC curves."""
-        from verglas.report.cards import card, pictures_of
+        from verglas.report.cards import card, parts_of
 
-        return card(self, [*pictures_of(self.map), *pictures_of(self.postprocessed)])
+        return card(self, [*parts_of(self.map), *parts_of(self.postprocessed)])
 
     @property
     def fsc(self) -> FSC:

@@ -34,6 +34,7 @@ from verglas.run.tilt_classes import PAIR, class_maps
 from verglas.tilting import (
     ConicalSettings,
     TiltGeometry,
+    TiltPairPlot,
     TiltPairs,
     tilt_pairs,
 )
@@ -146,10 +147,11 @@ def tilt_pairs_files(job: TiltPairsJob, *, listener: ListenerChoice = "screen") 
         untilted, tilted, geometries = _extract_pairs(job, pairs, heard)
         heard.say(f"{len(untilted)} pairs of particles from {len(pairs)} pairs of micrographs")
         if job.map is not None:
-            summary = _validate(job, untilted, tilted, geometries, heard)
-            classes: list[ClassOfPairs] = []
+            tested, classes = _validate(job, untilted, tilted, geometries, heard), list[ClassOfPairs]()
+            summary = _validation_record(job, tested)
         else:
             classes, summary = class_maps(job, untilted, tilted, geometries, heard)
+            tested = None
     everything = {
         "micrograph_pairs": [_pair_record(pair) for pair in pairs],
         "set_aside": [{"micrograph": name, "reason": reason} for name, reason in set_aside],
@@ -159,7 +161,8 @@ def tilt_pairs_files(job: TiltPairsJob, *, listener: ListenerChoice = "screen") 
     }
     _write_pairs(job.out / "pairs.csv", pairs)
     write_json(job.out / "tilt_pairs.json", everything)
-    write_text(job.out / "report.html", render(tilt_page(FoundPairs(pairs, set_aside), classes, everything)))
+    page = tilt_page(FoundPairs(pairs, set_aside), classes, everything, tested)
+    write_text(job.out / "report.html", render(page))
     return everything
 
 
@@ -368,12 +371,16 @@ def _check_ctfs(job: TiltPairsJob, side: str, particles: Particles) -> None:
 
 def _validate(
     job: TiltPairsJob, untilted: Particles, tilted: Particles, geometries: Sequence[TiltGeometry], heard: Listener
-) -> dict[str, Any]:
+) -> TiltPairPlot:
     assert job.map is not None
     plot = validate_with_pairs(
         untilted, tilted, str(job.map), geometries, job.settings.symmetry, threads=job.threads, listener=heard
     )
     write_polar_plot(plot, job.out / "tilt_pair_plot.svg")
+    return plot
+
+
+def _validation_record(job: TiltPairsJob, plot: TiltPairPlot) -> dict[str, Any]:
     return {
         "map": str(job.map),
         "validation": {

@@ -10,7 +10,8 @@ import pandas as pd
 
 from verglas.errors import VerglasError
 from verglas.io import read_csv
-from verglas.report.chart import Chart, Line, Series, column_numbers, fsc_chart, iteration_charts
+from verglas.report.chart import Chart, Line, Series, column_numbers, fsc_chart
+from verglas.report.course import iteration_charts, time_charts
 from verglas.report.run_folder import class_suffixes
 from verglas.window.job import Job
 from verglas.window.relion import relion_fsc
@@ -64,7 +65,9 @@ def _iterations(job: Job) -> Iterator[Chart]:
     path = job.folder / "iterations.csv"
     if not path.is_file():
         return
-    yield from iteration_charts(read_csv(path, ("iteration",)))
+    table = read_csv(path, ("iteration",))
+    yield from iteration_charts(table)
+    yield from time_charts(table)
 
 
 def compared_charts(first: Job, second: Job) -> list[Chart]:

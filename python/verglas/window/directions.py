@@ -1,4 +1,4 @@
-"""The picture of viewing directions, drawn once for each particles.star."""
+"""The chart of viewing directions, made once for each particles.star."""
 
 from __future__ import annotations
 
@@ -8,27 +8,36 @@ import numpy as np
 import pandas as pd
 
 from verglas.io import sample_star
-from verglas.report.figures import angular_distribution
+from verglas.report.view_chart import view_chart
 from verglas.window.job import Job
 from verglas.window.kept import Kept
 
 _LABELS = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
-# What is drawn for one reader is not drawn beside another's: matplotlib draws one figure at a time.
-_pictures: Kept[bytes | None] = Kept(32)
+_POSED = ("refine", "abinitio", "class3d", "align", "variability", "multibody")  # commands that write angles
+_charts: Kept[str | None] = Kept(32)
 
 
-def angles_picture(job: Job) -> bytes | None:
-    """PNG of the viewing directions of a job's particles; None where they have none."""
+def angles_stamp(job: Job) -> str:
+    """Another word for other viewing directions; empty where a job has none."""
+    path = job.folder / "particles.star"
+    try:
+        return f"{path.stat().st_mtime_ns:x}" if job.command in _POSED and path.is_file() else ""
+    except OSError:  # it was just replaced
+        return ""
+
+
+def angles_chart(job: Job) -> str | None:
+    """JSON of the chart of a job's viewing directions, of a large set a sample; None where it has none."""
     path = job.folder / "particles.star"
     if not path.is_file():
         return None
     symmetry = str(job.settings.get("symmetry") or "C1")
-    return _pictures.get((path, path.stat().st_mtime_ns, symmetry), lambda: _draw(path, symmetry))
+    return _charts.get((path, path.stat().st_mtime_ns, symmetry), lambda: _make(path, symmetry))
 
 
-def _draw(path: Path, symmetry: str) -> bytes | None:
+def _make(path: Path, symmetry: str) -> str | None:
     tables, _ = sample_star(path)
     posed = [t for t in tables.values() if isinstance(t, pd.DataFrame) and set(_LABELS) <= set(t.columns)]
     angles = posed[0][_LABELS].to_numpy(np.float64) if posed else np.zeros((0, 3))
     angles = angles[np.isfinite(angles).all(axis=1)]
-    return angular_distribution(angles, symmetry) if len(angles) else None
+    return view_chart(angles, symmetry).as_json() if len(angles) else None

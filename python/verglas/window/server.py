@@ -31,7 +31,7 @@ from verglas.report.refine import duration
 from verglas.window import cleaning, control, decisions, graph
 from verglas.window.changes import Changes
 from verglas.window.curves import charts_of, compared_charts
-from verglas.window.directions import angles_picture
+from verglas.window.directions import angles_chart, angles_stamp
 from verglas.window.files import file_of, files_of, tail_of
 from verglas.window.folders import Folders, folder_bytes
 from verglas.window.guard import Guard, Guarded, is_loopback
@@ -54,7 +54,6 @@ _OWN = {"window.css": "text/css"} | dict.fromkeys(
     ("window.js", "decide.js", "curation.js", "particles.js", "picks.js"), "text/javascript"
 )
 _MOST_GRAPH = 400
-_POSED = ("refine", "abinitio", "class3d", "align", "variability", "multibody")  # commands that write angles
 
 
 @functools.cache
@@ -178,7 +177,7 @@ class Window:
             note=note,
             note_seen=seen_mark(note),
             removable=cleaning.removable(job),
-            has_angles=(job.folder / "particles.star").is_file() and job.command in _POSED,
+            angles=angles_stamp(job),
             can_stop=control.can_stop(job),
             resume=control.resume_text(job),
         )
@@ -197,15 +196,17 @@ class Window:
             numbers=[(n, first.numbers.get(n), second.numbers.get(n)) for n in {**first.numbers, **second.numbers}],
             charts=compared_charts(first, second),
             volumes=[self.maps(one) for one in (first, second)],
+            angles=[angles_stamp(one) for one in (first, second)],
+            classes=[_classes_address(one) for one in (first, second)],
         )
 
     def angles(self, request: Request) -> Response:
         """Viewing directions of a job's particles, of a large set a sample."""
         job = self.job(request)
-        picture = angles_picture(job)
-        if picture is None:
+        chart = angles_chart(job)
+        if chart is None:
             raise HTTPException(404, "this job has no particles with angles")
-        return Response(picture, media_type="image/png")
+        return Response(chart, media_type="application/json")
 
     # ---- what pages fetch
 
@@ -260,6 +261,14 @@ class Window:
         return Response(text, media_type=_OWN[name])
 
 
+def _classes_address(job: Job) -> str:
+    """Of the picture of a job's classes, or of those it has come to; empty where there are none."""
+    if decisions.has_classes(job):
+        return f"/jobs/{job.key}/classes.png"
+    stamp = montage_stamp(job)
+    return f"/jobs/{job.key}/montage.png?at={stamp}" if stamp else ""
+
+
 def _root(job: Job) -> Path:
     """The folder of a project of another package."""
     return job.folder.parents[1] if job.package == "RELION" else job.folder.parent
@@ -292,7 +301,7 @@ def window_app(window: Window, guard: Guard) -> Guarded:
         ("/jobs/{key}", window.show_job),
         ("/jobs/{key}/volumes/{name}", window.volume),
         ("/jobs/{key}/models/{name}", window.model),
-        ("/jobs/{key}/angles.png", window.angles),
+        ("/jobs/{key}/angles.json", window.angles),
         ("/jobs/{key}/files/{path:path}", window.file),
     )
     changes = Changes(window)

@@ -42,7 +42,7 @@
       if (again) { again = false; refresh(); }
     }
   }
-  const pictures = part => [...part.querySelectorAll('img')].map(one => one.getAttribute('src')).join(' ');
+  const pictures = part => [...part.querySelectorAll('img, [data-source]')].map(one => one.getAttribute('src') || one.dataset.source).join(' ');
   const same = (a, b) => a.textContent === b.textContent && pictures(a) === pictures(b);
   function follow() {
     const events = new EventSource('/events');
