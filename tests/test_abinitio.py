@@ -229,6 +229,7 @@ def test_too_few_particles_and_bad_ones(data):
     assert len(result.particles) == 59
 
 
+@pytest.mark.slow
 def test_more_particles_than_are_drawn_get_poses_too(data):
     result = vg.abinitio(data[0], starts=1, most_particles=80, **{**CHOICES, "iterations": 2})
     assert len(result.particles) == 150

@@ -53,6 +53,7 @@ def noisy(density, seed, amount=0.5):
     return density + amount * density.std() * smooth / smooth.std()
 
 
+@pytest.mark.slow
 def test_the_map_is_the_mean_of_the_starts_that_agree_in_the_best_ones_frame(truth):
     density = truth[2]
     turned = turned_map(noisy(density, 1), vg.euler_to_matrix([[40.0, 60.0, -20.0]])[0])

@@ -51,6 +51,7 @@ def evaluated(start, problem):
     return replace(start, evidence=evaluate_held_out(problem, SETTINGS, start.model, HELD, start.model.sigma2))
 
 
+@pytest.mark.slow
 def test_two_shells_with_other_patterns_do_not_agree():
     one, two = round_map(seed=0), round_map(seed=1)
     assert vg.fsc(one, two).curve[1:4].min() > 0.8
@@ -68,7 +69,7 @@ def test_spherical_maps_without_anything_else_keep_the_ordinary_fsc():
     assert aspherical_fsc(sphere, sphere).curve[:8] == pytest.approx(np.ones(8))
 
 
-@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize("right", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_sign_that_explains_held_out_particles_is_kept(right):
     truth = round_map(share=1.0)
     problem, sigma2 = drawn_problem(images_of(truth, 0.5), SETTINGS)

@@ -94,6 +94,7 @@ def test_fine_steps_by_branch_and_bound_find_what_the_exhaustive_search_finds(fa
     assert np.median(by_fine) < np.median(by_coarse)
 
 
+@pytest.mark.slow
 def test_fine_steps_do_not_depend_on_threads(faint):
     particles, volume = faint
     how = {"diameter_A": 120, "step_deg": 3.75}

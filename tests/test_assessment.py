@@ -19,7 +19,7 @@ def noise_curves(n, repeats, mask=None, seed=0):
     return [vg.fsc(a, b, mask, threads=1) for a, b in pairs]
 
 
-@pytest.mark.parametrize(("z", "rate"), [(2, 0.0228), (3, 0.00135)])
+@pytest.mark.parametrize(("z", "rate"), [(2, 0.0228), pytest.param(3, 0.00135, marks=pytest.mark.slow)])
 def test_sigma_thresholds_have_their_false_positive_rate(z, rate):
     curves = noise_curves(16, 600)
     values = np.array([c.curve[2:] for c in curves])
@@ -62,7 +62,10 @@ def test_symmetrised_noise_has_the_variance_of_the_independent_voxels():
     assert ratio.mean() == pytest.approx(1, abs=0.2)  # voxels on the axis are their own copies: some more than n / 4
 
 
-@pytest.mark.parametrize(("box", "radius", "edge"), [(32, 8, 4), (32, 5, 3), (24, 9, 3)])
+@pytest.mark.parametrize(
+    ("box", "radius", "edge"),
+    [*(pytest.param(32, *each, marks=pytest.mark.slow) for each in ((8, 4), (5, 3))), (24, 9, 3)],
+)
 def test_effective_counts_under_a_mask_match_the_variance_of_noise(box, radius, edge):
     mask = vg.masks.soft_sphere(box, radius, edge)
     curves = noise_curves(box, 150, mask)
@@ -73,6 +76,7 @@ def test_effective_counts_under_a_mask_match_the_variance_of_noise(box, radius, 
     assert ratio[3:].max() < 1.7
 
 
+@pytest.mark.slow
 def test_effective_counts_in_two_dimensions_and_without_a_mask():
     full = vg.fourier.shell_counts((32, 32))[0]
     assert assessment.effective_counts((32, 32)).tolist() == full.tolist()
@@ -105,7 +109,7 @@ def test_resolutions_at_all_usual_thresholds():
     assert found["5sigma"] > found["3sigma"] > found["2sigma"]
 
 
-@pytest.mark.parametrize("noise_images", [None, 6])
+@pytest.mark.parametrize("noise_images", [pytest.param(None, marks=pytest.mark.slow), 6])
 def test_f_under_noise_has_its_mean_and_tail(noise_images):
     rng = np.random.default_rng(1)
     values, p = [], []

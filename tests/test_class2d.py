@@ -231,6 +231,7 @@ def test_balance_lowers_the_prior_of_large_classes_within_bounds_and_leaves_the_
     assert plain.balance_shares(before, after, sums) is after
 
 
+@pytest.mark.slow
 def test_views_that_cannot_be_told_apart_are_shared_out():
     """Nearly round particles in too many classes: the surest average does not draw them all in."""
     rng = np.random.default_rng(5)
@@ -253,6 +254,7 @@ def test_views_that_cannot_be_told_apart_are_shared_out():
     assert sizes.min() > 0
 
 
+@pytest.mark.slow
 def test_mini_batches_find_the_views_too():
     particles, truth = planted(240, snr=0.2, seed=6)
     found = vg.classify2d(particles, classes=4, diameter_A=170, max_resolution_A=16, mini_batch=100)
@@ -292,6 +294,7 @@ def test_an_empty_class_starts_anew_from_the_one_that_mixes_views():
     assert share_right(state.assignments.label, truth[keep]) >= 0.9
 
 
+@pytest.mark.slow
 def test_splitting_makes_levels_without_giant_or_empty_classes():
     """Equal planted classes; largest over smallest below 10; levels of 2, 4 and 8."""
     particles, truth = planted(240, snr=0.3, seed=9)

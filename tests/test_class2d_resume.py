@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -41,8 +42,8 @@ def particles(star):
 
 @pytest.fixture(scope="module")
 def whole(particles):
-    """Both ways of classifying, left alone."""
-    return {s: vg.classify2d(particles, s, threads=1, listener=None) for s in (SETTINGS, SPLIT)}
+    """A way of classifying, left alone."""
+    return cache(lambda settings: vg.classify2d(particles, settings, threads=1, listener=None))
 
 
 class Stopping(Silence):
@@ -94,7 +95,7 @@ def same(one, two):
     ("settings", "iteration", "cost"),
     [
         pytest.param(SETTINGS, 0, 0, marks=pytest.mark.slow),
-        (SETTINGS, 3, 0),
+        pytest.param(SETTINGS, 3, 0, marks=pytest.mark.slow),
         pytest.param(SETTINGS, 3, 50, marks=pytest.mark.slow),
         pytest.param(SETTINGS, SEEDING, 0, marks=pytest.mark.slow),
         pytest.param(SETTINGS, SEEDING + 2, 0, marks=pytest.mark.slow),
@@ -110,7 +111,7 @@ def same(one, two):
 def test_a_stopped_run_goes_on_to_the_same_classes(particles, whole, tmp_path, monkeypatch, settings, iteration, cost):
     """In the seeding, in a level of splitting, between mini-batches, in the last iterations."""
     monkeypatch.setattr("verglas.run.checkpoint._COST", cost)
-    expected, path = whole[settings], tmp_path / "checkpoint/state.npz"
+    expected, path = whole(settings), tmp_path / "checkpoint/state.npz"
     at = iteration % len(expected.record)
     with pytest.raises(Stop):
         vg.classify2d(particles, settings, threads=1, listener=Stopping(at), keeper=Part(path))
@@ -166,13 +167,14 @@ def test_other_settings_other_particles_and_damage_are_refused(star, tmp_path):
         class2d_files(job)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_version_is_set_aside(star, whole, tmp_path):
     log = Log()
     job = Class2DJob(star, tmp_path / "run", SETTINGS, threads=2, memory_GB=1)
     stopped(job, 2)
     path = tmp_path / "run/checkpoint/run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"verglas": "0.0.1"}))
-    same(class2d_files(job, listener=log).classes, whole[SETTINGS])
+    same(class2d_files(job, listener=log).classes, whole(SETTINGS))
     assert "the checkpoint is of verglas 0.0.1" in log.lines[0]
     assert "iteration 1:" in next(line for line in log.lines if line.startswith("iteration"))
 

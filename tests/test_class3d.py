@@ -49,6 +49,7 @@ def number_of(particles):
     return particles.table["rlnClassNumber"].to_numpy(np.int64) - 1
 
 
+@pytest.mark.slow
 def test_three_structures_at_known_poses(three):
     made = vg.classify3d(three, classes=3, **FIXED)
     truth = number_of(three)

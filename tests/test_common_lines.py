@@ -72,7 +72,7 @@ def test_clean_images_are_oriented_exactly_and_with_confidence(model):
     assert found.gap > 0.3
 
 
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("seed", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_noisy_images_are_oriented_because_all_pairs_vote(seed):
     """At SNR 1/4 with 60 images; fewer than half of the lines are right. bench_abinitio.py has 60 to 500."""
     model = vg.simulate.phantom(128, 1.5, DIAMETER_A, seed=seed)

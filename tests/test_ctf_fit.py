@@ -112,6 +112,7 @@ def test_small_micrographs_count_to_their_edges():
     assert _tiling((1024, 1024), 640, dense=True).edges is None
 
 
+@pytest.mark.slow
 def test_phase_shift():
     settings = CtfSettings(phase_shift_deg=(0, 180))
     made = scenes(4, 3, side=1536, phase_shift_deg=(20.0, 150.0))

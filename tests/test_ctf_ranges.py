@@ -130,6 +130,7 @@ def noisy(n=60, bad=(3, 17)):
     return model, made, made.with_columns(rlnDefocusU=defocus, rlnCtfScalefactor=scale)
 
 
+@pytest.mark.slow
 def test_rows_without_a_defocus_are_set_aside_and_counted_by_every_job():
     model, whole, holes = noisy()
     kept = np.setdiff1d(np.arange(60), [3, 5, 17])

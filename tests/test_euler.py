@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import map_coordinates, spline_filter
 from scipy.spatial.transform import Rotation
 
 import verglas as vg
@@ -87,13 +87,14 @@ def test_convention_on_exact_images(data_dir):
     table = vg.io.read_star(data_dir / "exact" / "truth.star")["particles"][:12]
     truth = mrcfile.read(data_dir / "exact" / "truth.mrc").astype(np.float64)
     images = mrcfile.read(data_dir / "exact" / "particles.mrcs")
-    n, pixel_size_A = len(truth), 2.5
+    n, pixel_size_A, coefficients = len(truth), 2.5, spline_filter(truth)
     grid = (np.indices(truth.shape).reshape(3, -1)[::-1] - n // 2).astype(float)  # x, y, z
     ky, kx = np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)[None]
 
     def correlation(row, matrix):
         # The map in the image frame is V(A^T r); its sum along z is the projection.
-        turned = map_coordinates(truth, (matrix.T @ grid)[::-1] + n // 2, order=3).reshape(truth.shape)
+        places = (matrix.T @ grid)[::-1] + n // 2
+        turned = map_coordinates(coefficients, places, order=3, prefilter=False).reshape(truth.shape)
         spectrum = np.fft.rfft2(turned.sum(axis=0))
         at = -row[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy(float) / pixel_size_A
         optics = vg.Optics(row["rlnDefocusU"], row["rlnDefocusV"], row["rlnDefocusAngle"], 300.0, 2.7, 0.1)

@@ -42,7 +42,7 @@ def relative(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
-@pytest.mark.parametrize("kind", [BatchStep, ClimbStep])
+@pytest.mark.parametrize("kind", [pytest.param(BatchStep, marks=pytest.mark.slow), ClimbStep])
 def test_a_step_towards_a_first_map_is_that_of_the_host(gpu, kind, monkeypatch):
     # Which weak candidates are left out, or drawn for the sums, turns on the last bit of their probabilities.
     monkeypatch.setattr(batch_step, "thin_posterior", lambda posterior, rows: posterior)

@@ -201,6 +201,7 @@ def test_likenesses_alone_orient_clean_views():
     assert values[2] - values[3] > values[0] - values[2]  # three eigenvalues stand apart
 
 
+@pytest.mark.slow
 def test_swarm_is_no_worse_than_its_best(views, planted):
     truth = vg.simulate.density(planted[0], BOX, PIXEL_A).data * views.sphere
     noise = np.random.default_rng(1).normal(0, truth.std(), (3, *truth.shape)).astype(np.float32)
@@ -279,6 +280,7 @@ def test_averages_set_aside_are_named(tmp_path):
         read_averages(tmp_path / "a.mrcs", heard, fewest=21)
 
 
+@pytest.mark.slow
 def test_many_images_are_classified_first(tmp_path, monkeypatch):
     """What cannot be used is refused before the classification; classes of about sixty, read from its folder."""
     model = vg.simulate.phantom(16, 8.0, 100.0)

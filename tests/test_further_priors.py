@@ -50,7 +50,9 @@ def test_sidesplitter_leaves_noise_uncorrelated_and_finds_the_ordered_side():
     assert error(regularised(SideSplitter(), raw), truth) < 0.95 * error(regularised(Wiener(), raw), truth)
 
 
-@pytest.mark.parametrize("prior", [WaveletShrinkage(), TotalVariationPrior()], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "prior", [WaveletShrinkage(), pytest.param(TotalVariationPrior(), marks=pytest.mark.slow)], ids=lambda p: p.name
+)
 def test_sparse_priors_remove_noise_and_keep_blocks(prior):
     block = np.zeros((BOX,) * 3, np.float32)
     block[8:20, 10:22, 12:20] = 4.0

@@ -114,6 +114,7 @@ def test_all_are_in_before_poses_are_refined_and_the_range_of_shifts_waits_for_t
     assert len(kept) == len(figures)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_makes_the_same_bits(begun, course):
     problem = begun[0]
     state, made, kept = course

@@ -33,7 +33,13 @@ def halves() -> vg.simulate.PlantedHalves:
 
 
 @pytest.mark.parametrize(
-    ("method", "error"), [("fsc", 0.15), ("significance", 0.10), ("monogenic", 0.15), ("steerable", 0.15)]
+    ("method", "error"),
+    [
+        ("fsc", 0.15),
+        ("significance", 0.10),
+        ("monogenic", 0.15),
+        pytest.param("steerable", 0.15, marks=pytest.mark.slow),
+    ],
 )
 def test_planted_resolutions(halves, method, error):
     found = vg.local_resolution(

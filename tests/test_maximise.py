@@ -183,7 +183,8 @@ def test_sums_equal_pose_by_pose_insertion(device, seed, spacing):
         assert error < MAXIMISE_REL
 
 
-@pytest.mark.parametrize("seed", [3, 4])
+@pytest.mark.slow_emulated
+@pytest.mark.parametrize("seed", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_residuals_equal_the_sum_as_it_is_written(device, seed):
     """sum |X|^2 - 2 cross + power per ring against |X S - C A|^2 of every candidate."""
     case = Case(seed, candidates=12)

@@ -106,7 +106,7 @@ def test_tables_that_do_not_sort_need_no_script():
     assert "<script" not in render(Page("t", "s", sections=[Section("one", blocks=[Table(("a",), [("x",)])])]))
 
 
-@pytest.mark.parametrize("kind", ["ctf", "picks"])
+@pytest.mark.parametrize("kind", ["ctf", pytest.param("picks", marks=pytest.mark.slow)])
 def test_pages_in_a_browser(tmp_path, kind):
     path = tmp_path / "report.html"
     if kind == "ctf":

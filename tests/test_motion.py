@@ -177,7 +177,10 @@ class TestLowSignal:
 
 
 class TestDose:
-    @pytest.mark.parametrize(("voltage_kV", "pre"), [(300.0, 0.0), (200.0, 4.0), (100.0, 500.0)])
+    @pytest.mark.parametrize(
+        ("voltage_kV", "pre"),
+        [(300.0, 0.0), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((200.0, 4.0), (100.0, 500.0)))],
+    )
     def test_white_noise_stays_white(self, voltage_kV, pre):
         """Rings of the dose-weighted sum of white frames have one power, to 1 %."""
         frames = np.random.default_rng(1).standard_normal((20, 512, 512)).astype(np.float32)

@@ -84,6 +84,7 @@ def test_linear_tracks_are_weighted_least_squares():
         assert np.allclose(got[p], design[:9] @ want, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_optical_flow_finds_a_dome():
     """... that no polynomial fits, to less than 0.5 px on average, in an image of signal-to-noise ratio 1."""
     truth = planted_dome(12, 1.5)

@@ -149,8 +149,8 @@ def test_a_page_holds_text_code_output_and_picture(pages, tmp_path):
     ("source", "message"),
     [
         ("assert 1 + 1 == 3, 'sums'", "AssertionError: sums"),
-        ("import warnings; warnings.warn('careful')", "careful"),
-        (PICTURE, "alt"),
+        pytest.param("import warnings; warnings.warn('careful')", "careful", marks=pytest.mark.slow),
+        pytest.param(PICTURE, "alt", marks=pytest.mark.slow),
     ],
 )
 def test_a_notebook_that_fails_stops_the_build(pages, tmp_path, source, message):

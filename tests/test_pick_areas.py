@@ -35,18 +35,18 @@ def test_the_rim_of_missing_pixels_is_not_the_ice(seed):
     assert 0.1 < bad.fraction < 0.13  # the missing pixels are a tenth
 
 
-def test_a_border_that_repeats_one_row_is_no_place_for_particles(model):
+@pytest.mark.parametrize("mode", ["edge", pytest.param("constant", marks=pytest.mark.slow)])
+def test_a_border_that_repeats_one_row_is_no_place_for_particles(model, mode):
     micrograph, _ = simulate.micrograph(
         model, shape=(800, 800), pixel_size_A=3.0, snr=0.05, defocus_u_A=18000.0, n=40, seed=25
     )
     whole = pick_detailed(micrograph, DIAMETER).picks.xy_px
-    for mode in ("edge", "constant"):
-        padded = vg.Micrograph(np.pad(micrograph.data, ((33, 12), (0, 25)), mode=mode), 3.0)
-        found = pick_detailed(padded, DIAMETER)
-        assert np.abs(np.subtract(found.small.corner, (33, 0))).max() <= 1
-        assert np.abs(np.subtract(found.small.shape, 800)).max() <= 2
-        pairs, _ = match_picks(found.picks.xy_px, whole + np.array([0, 33]), 5)
-        assert len(pairs) >= 0.95 * max(len(whole), len(found.picks))
+    padded = vg.Micrograph(np.pad(micrograph.data, ((33, 12), (0, 25)), mode=mode), 3.0)
+    found = pick_detailed(padded, DIAMETER)
+    assert np.abs(np.subtract(found.small.corner, (33, 0))).max() <= 1
+    assert np.abs(np.subtract(found.small.shape, 800)).max() <= 2
+    pairs, _ = match_picks(found.picks.xy_px, whole + np.array([0, 33]), 5)
+    assert len(pairs) >= 0.95 * max(len(whole), len(found.picks))
     assert prepare(micrograph, DIAMETER).shape == (800, 800)
 
 

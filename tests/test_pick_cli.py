@@ -84,6 +84,7 @@ def check_pictures_are_of_this_job(folder):
         rewrite_page(folder)
 
 
+@pytest.mark.slow
 def test_one_worker_or_many_give_the_same(folder, tmp_path):
     found = []
     for threads in (1, 3):

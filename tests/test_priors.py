@@ -22,8 +22,8 @@ def test_prox_is_the_minimiser(prior, v, step):
         return 0.5 * (x - v) ** 2 + step * prior.value(np.array([x]))
 
     found = float(prior.prox(np.array([v]), step)[0])
-    grid = np.linspace(-6, 6, 4001)
-    assert cost(found) <= min(cost(x) for x in grid[:: 40 if abs(v) < 1e-6 else 1]) + 1e-6
+    # coarse, for other valleys; the own one is searched finely
+    assert cost(found) <= min(cost(x) for x in np.linspace(-6, 6, 201)) + 1e-6
     near = minimize_scalar(cost, bounds=(found - 0.1, found + 0.1), method="bounded").fun
     assert cost(found) <= near + 1e-7
 

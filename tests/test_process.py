@@ -148,6 +148,7 @@ def _with_numbered_folders(root):
         path.write_text(path.read_text().replace("@extract/stacks/", "@03_extract/stacks/"))
 
 
+@pytest.mark.slow
 def test_a_project_with_numbered_folders_goes_on(copy, project):
     _with_numbered_folders(copy)
     before = {path: path.stat().st_mtime_ns for path in copy.glob("0*/records/*")}
@@ -256,6 +257,7 @@ def test_nothing_to_do_and_nothing_usable(tmp_path, blank_figures):
     assert done.summary()["particles"] == 0
 
 
+@pytest.mark.slow
 def test_all_headers_against_the_pixel_size_is_a_warning(micrographs, tmp_path, blank_figures):
     """One user's pixel size against all headers: used, and said."""
     done = vg.process(

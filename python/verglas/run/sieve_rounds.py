@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from verglas.assessment import (
@@ -24,10 +23,8 @@ from verglas.optics.refine import Calibration, Pixels, Setting, calibrate
 from verglas.run.ctf_refine_inputs import Prepared
 from verglas.run.half_maps import reconstruct_halves
 from verglas.types import Map, Particles
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import BoolArray, FloatArray
 from verglas.types.listener import Listener
-
-BoolArray = npt.NDArray[np.bool_]
 
 LEAST_SHELLS = 5  # with signal; fewer rank nothing
 LEAST_IN_HALF = 20  # particles that a half map is made from
