@@ -219,9 +219,10 @@ def guinier(
     coarse, fine = band_A or (WILSON_FROM_A, float(1.0 / np.sqrt(s2[-1])))
     chosen = _inside(s2, (coarse, fine)) & np.isfinite(weighted)
     if not coarse > fine or np.count_nonzero(chosen) < _FEWEST_SHELLS:
+        ends = f"to {fine:.3g} A" if coarse > fine else "and the maps hold no signal that is as fine"
         reason = (
             f"no B-factor was fitted: the line goes from {coarse:.3g} A, where amplitudes begin to show the B-factor "
-            f"rather than the molecule's shape, to {fine:.3g} A, and needs {_FEWEST_SHELLS} shells with signal; found "
+            f"rather than the molecule's shape, {ends}; it needs {_FEWEST_SHELLS} shells with signal, found "
             f"{np.count_nonzero(chosen)}"
         )
         return Guinier(s2, plain, weighted, reason=reason)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 
-from verglas.errors import InputError
+from verglas.errors import InputError, VerglasWarning
 
 # 1 minus the correlation of whole half maps: two halves of the best experiment differ by their noise, some of it beyond
 # the resolution; one map written twice, on other scales or in half floats, by 1e-7.
@@ -27,6 +29,50 @@ def proportional(a: npt.ArrayLike, b: npt.ArrayLike) -> bool:
     first, second = first - first.mean(), second - second.mean()
     power = float(first @ first) * float(second @ second)
     return power > 0 and bool(1 - float(first @ second) / np.sqrt(power) < _SAME)
+
+
+_OPPOSED = -0.3  # correlation of whole half maps: far below what noise makes of maps with a few shells
+
+
+def check_pair(a: npt.ArrayLike, b: npt.ArrayLike, first: object, second: object, *, halves: bool = True) -> None:
+    """Look for a map that holds nothing, or the other with its contrast turned over: their FSC would say "none".
+
+    Parameters
+    ----------
+    a, b : array_like
+    first, second
+        How messages name them.
+    halves : bool
+        They are half maps, which cannot be opposed; of other maps it is warned of.
+
+    Raises
+    ------
+    InputError
+        One is constant, or half maps are opposed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.assessment.independence import check_pair
+    >>> x, y = np.random.default_rng(0).normal(size=(2, 8, 8, 8))
+    >>> check_pair(x, y, "half1.mrc", "half2.mrc")
+    >>> check_pair(x + y, -x, "half1.mrc", "half2.mrc")
+    Traceback (most recent call last):
+    verglas.errors.InputError: half1.mrc and half2.mrc correlate by -0.71: the contrast of one is inverted; ...
+    """
+    arrays = [np.asarray(v, np.float64).ravel() for v in (a, b)]
+    for name, array in zip((first, second), arrays, strict=True):
+        if not np.ptp(array):  # a NaN is for others to judge
+            raise InputError(f"{name} is constant, {array[0]:g} everywhere; expected a density")
+    x, y = (array - array.mean() for array in arrays)
+    correlation = float(x @ y) / float(np.sqrt((x @ x) * (y @ y)))
+    if correlation < _OPPOSED:
+        sentence = (
+            f"{first} and {second} correlate by {correlation:.2f}: the contrast of one is inverted; multiply it by -1"
+        )
+        if halves:
+            raise InputError(sentence)
+        warnings.warn(sentence, VerglasWarning, stacklevel=2)
 
 
 def refuse_one_map_twice(a: npt.ArrayLike, b: npt.ArrayLike, job: str, names: str = "the half maps") -> None:

@@ -274,7 +274,7 @@ def posed_images(
             f"{particles.where}: {job} needs poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) and these particles have "
             "none; refine them first (verglas refine)"
         )
-    work = for_job(particles, job)
+    work = for_job(particles, job, posed=True)
     field_A = work.box * work.pixel_size_A
     if diameter_A is not None and diameter_A > field_A:
         raise InputError(f"{job}: a diameter of {diameter_A:g} A does not fit a box of {field_A:g} A")

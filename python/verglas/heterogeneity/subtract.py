@@ -165,8 +165,10 @@ def subtract(
                 f"subtract: the {name} has {value.box} px of {value.pixel_size_A:g} A, the particles "
                 f"{particles.box} px of {particles.pixel_size_A:g} A; resample it first (verglas resample)"
             )
+    if not np.isfinite(map.data).all() or not np.ptp(map.data):
+        raise InputError("subtract: the map is constant or holds values that are not finite; expected a density")
     stored = stored_images(particles)
-    work = for_job(stored, "subtract")
+    work = for_job(stored, "subtract", posed=True)
     assert stored.source is not None
     keep = np.asarray(mask.data, np.float32) if not mask.data.any() else checked_mask(mask.data)
     removed = Map(map.data * (1 - keep), particles.pixel_size_A)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from verglas.io.acquisition import find_acquisition, mdoc_acquisitions, read_epu_xml, read_mdoc
-from verglas.io.atomic import atomic_path, check_writable, write_bytes, write_text
+from verglas.io.atomic import atomic_path, check_folder, check_writable, make_folder, write_bytes, write_text
 from verglas.io.atoms import read_atoms, write_moved_model
 from verglas.io.coordinates import read_picks, write_picks
 from verglas.io.gain import read_defects, read_gain
@@ -27,10 +27,12 @@ __all__ = [
     "StackWriter",
     "StarColumns",
     "atomic_path",
+    "check_folder",
     "check_writable",
     "find_acquisition",
     "find_micrographs",
     "find_movies",
+    "make_folder",
     "mdoc_acquisitions",
     "micrograph_header",
     "open_columns",

@@ -48,6 +48,46 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise InputError(f"cannot write {path}: {error.strerror} (folder {path.parent.resolve()})") from error
 
 
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder that results could not be written to, before hours of work go into them; it is not made.
+
+    Raises
+    ------
+    InputError
+        It or one above it is a file, or cannot be written to.
+
+    Examples
+    --------
+    >>> from verglas.io import check_folder
+    >>> check_folder("/dev/null/run")
+    Traceback (most recent call last):
+    verglas.errors.InputError: cannot write /dev/null/run: /dev/null is a file, expected the name of a folder
+    """
+    folder = Path(folder)
+    # lexists: a link that leads nowhere is there, and nothing can be made in its place.
+    there = next((one for one in (folder, *folder.absolute().parents) if os.path.lexists(one)), Path.cwd())
+    if not there.is_dir():
+        what = "it" if there == folder else str(there)
+        kind = "a link that leads nowhere" if there.is_symlink() and not there.exists() else "a file"
+        raise InputError(f"cannot write {folder}: {what} is {kind}, expected the name of a folder")
+    check_writable(there / "any")
+
+
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder for results and those above it, where they are not there.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_folder`.
+    """
+    check_folder(folder)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary name beside ``path``; renamed to ``path`` when the block ends, removed when it fails.
@@ -77,6 +117,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder, expected the name of a file")
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield temporary
@@ -86,7 +128,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         _to_disk(path.parent)
     except OSError as error:
         short = error.errno is None and "written" in str(error)  # what NumPy says of a full disk
-        if error.errno not in _DISK and not short:
+        if error.errno not in _DISK and not short and error.filename not in (temporary, str(temporary)):
             raise
         # what the system says of a write that finds no room names no file
         why = f"{error}; is the disk full?" if short else error.strerror

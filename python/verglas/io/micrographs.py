@@ -89,6 +89,10 @@ def find_micrographs(source: PathLike | Iterable[PathLike], *, checked: bool = T
     twice = table[PATH][table[PATH].duplicated()]
     if len(twice):
         raise InputError(f"{twice.iloc[0]} is named twice among the micrographs ({len(twice)} are); name each once")
+    files = table[PATH].map(os.path.realpath)
+    if files.duplicated().any():  # a link to another: its particles would be in both half sets
+        same = table[PATH][files == files[files.duplicated()].iloc[0]]
+        raise InputError(f"{same.iloc[0]} and {same.iloc[1]} are one and the same file; name each micrograph once")
     if checked:
         check_micrograph_names(table)
     return table

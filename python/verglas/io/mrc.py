@@ -206,6 +206,12 @@ def read_map(path: PathLike, pixel_size_A: float | None = None) -> Map:
     return Map(data, _map_pixel(header, pixel_size_A), header.origin_A)
 
 
+def stated_pixel_A(path: PathLike) -> float:
+    """The pixel size along x that a map's header gives, 0 where it has none."""
+    spider = spider_header(path) if Path(path).suffix.lower() not in MRC_SUFFIXES else None
+    return float(spider.pixel_size_A or 0.0) if spider is not None else float(read_header(path).voxel_A[0])
+
+
 def _spider_map(header: SpiderHeader, override: float | None) -> Map:
     if header.stack:
         raise FormatError(f"{header.path}: a SPIDER stack of {header.shape[0]} images, expected a volume")

@@ -33,6 +33,7 @@ from verglas.types._columns import NO_ABERRATION
 from verglas.types.arrays import FloatArray
 from verglas.types.even_aberrations import EVEN_COUNT, EVEN_ZERNIKE, coefficient_lists
 from verglas.types.images import ChangedSource, GridSource
+from verglas.types.pose_ranges import warn_of_poses
 
 FLIPPED, PREMULTIPLIED = "rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"
 LEAST_CTF = 0.05
@@ -271,7 +272,7 @@ class ToModel:
         return images if self.ctf is None else self.ctf.redone(images, rows)
 
 
-def for_job(particles: Particles, job: str, *, ctf: bool = True) -> Particles:
+def for_job(particles: Particles, job: str, *, ctf: bool = True, posed: bool = False) -> Particles:
     """The particles as a job uses them: :func:`plain_images`, and a warning of what it does not apply.
 
     Parameters
@@ -281,12 +282,17 @@ def for_job(particles: Particles, job: str, *, ctf: bool = True) -> Particles:
         What the warning calls it.
     ctf : bool
         Whether the job uses the CTF at all; if not, the images are used as they are stored.
+    posed : bool
+        Whether the job uses the poses.
 
     Warns
     -----
     VerglasWarning
-        The metadata hold what :func:`ignored_aberrations` lists.
+        The metadata hold what :func:`ignored_aberrations` lists, or poses that are likely in another unit.
     """
+    poses = particles.poses if posed else None
+    if poses is not None:
+        warn_of_poses(poses, particles.box * particles.pixel_size_A, f"{particles.where}: {job}")
     grids = Grids.of(particles)
     if grids is not None:
         grids.warn(f"{particles.where}: {job}")

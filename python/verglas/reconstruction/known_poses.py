@@ -155,7 +155,7 @@ def reconstruct_report(
         raise InputError(
             "reconstruct: the particles have no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi); refine them first"
         )
-    particles = for_job(particles, "reconstruct", ctf=chosen.ctf)
+    particles = for_job(particles, "reconstruct", ctf=chosen.ctf, posed=True)
     if ssnr is not None and chosen.method in ITERATED:
         raise InputError(
             f"reconstruct: an SSNR (Wiener's prior) is no part of method {chosen.method}; take direct or least-squares"

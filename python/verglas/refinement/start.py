@@ -13,7 +13,7 @@ from verglas.geometry import euler_to_matrix
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
 from verglas.search import noise
-from verglas.search.grey_scale import CrossPower, cross_and_power
+from verglas.search.grey_scale import INVERTED, CrossPower, cross_and_power
 from verglas.search.grid_search import GridSearch
 from verglas.search.grid_step import DirectionGrid
 from verglas.search.image_batch import ImageBatch
@@ -27,7 +27,6 @@ from verglas.types.arrays import FloatArray
 
 _EMPTY = "refine: the reference is empty (all zero) at the initial resolution"
 _SCALE_IMAGES = 128
-_INVERTED = 1.2  # correlation with minus the map, on that with the map, that is no accident
 
 
 def make_problem(
@@ -105,7 +104,7 @@ def match_grey_scale(problem: RefineProblem, volume: npt.NDArray[np.float32], st
         best_inverted += float(against.best_score.sum())
     if not power > 0:
         raise InputError(_EMPTY)
-    if not cross > 0 or best_inverted > _INVERTED * best:
+    if not cross > 0 or best_inverted > INVERTED * best:
         raise InputError(
             f"refine: the images resemble the inverted reference (mean correlation {best_inverted / len(rows):.3f}) "
             f"more than the reference ({best / len(rows):.3f}); particles must be white: multiply the images or the "

@@ -16,12 +16,12 @@ from verglas.errors import InputError
 from verglas.initial_model.averages import METHODS, SWARM, AveragesMap, find_from_averages
 from verglas.initial_model.averages.find import FEWEST, USED_SETTINGS, check_request
 from verglas.initial_model.settings import AbInitioSettings
-from verglas.io import read_map, read_particles, write_json, write_map, write_particles
+from verglas.io import check_folder, read_map, read_particles, write_json, write_map, write_particles
 from verglas.report.abinitio import write_abinitio_page
 from verglas.run.abinitio_page import SUMMARY, shown_record, shown_result
 from verglas.run.class2d import Class2DJob, class2d_files
 from verglas.run.common_lines import read_averages
-from verglas.run.tenure import now_text, refuse_file, tenure
+from verglas.run.tenure import now_text, tenure
 from verglas.types.arrays import Float32Array
 from verglas.types.listener import Listener, phase_progress
 from verglas.types.settings import settings_from
@@ -82,7 +82,7 @@ def averages_files(job: AveragesJob, *, listener: ListenerChoice = "screen") -> 
     InputError
         A setting that these methods do not use, maps for another method than swarm-consensus, too few averages.
     """
-    refuse_file(job.out)
+    check_folder(job.out)
     unused = sorted(set(job.settings) - set(USED_SETTINGS))
     if unused:
         raise InputError(

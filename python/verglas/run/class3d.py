@@ -335,7 +335,7 @@ class _Job:
         s, work = self.settings, for_job(self.particles, "class3d")
         fits = []
         for number, reference in enumerate(self.references, 1):
-            fitted, notes = fit_to_particles(as_map(reference), work, f"map {number}")
+            fitted, notes = fit_to_particles(as_map(reference), work, f"map {number}", s.diameter_A)
             fits.append(fitted)
             for note in notes:
                 watch.listener.say(note.sentence)

@@ -14,7 +14,7 @@ from verglas._version import __version__
 from verglas.classification import select_classes
 from verglas.errors import InputError
 from verglas.initial_model.common_lines import Synchronised, find_common_lines, synchronise
-from verglas.io import read_particles, read_stack, write_json, write_map, write_particles
+from verglas.io import make_folder, read_particles, read_stack, write_json, write_map, write_particles
 from verglas.io.mrc_header import read_header
 from verglas.map_geometry.hand import flip_hand, mirrored_angles
 from verglas.masks import soft_sphere
@@ -150,7 +150,7 @@ def common_lines_files(job: CommonLinesJob, *, listener: ListenerChoice = "scree
         sentence,
         time.perf_counter() - start_time,
     )
-    job.out.mkdir(parents=True, exist_ok=True)
+    make_folder(job.out)
     write_map(job.out / "map.mrc", result.volume)
     write_particles(job.out / "particles.star", particles)
     write_json(

@@ -15,7 +15,15 @@ import pandas as pd
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.micrographs import judge_ctfs, judge_set
 from verglas.errors import FormatError, InputError, VerglasError
-from verglas.io import atomic_path, find_micrographs, read_micrograph, write_bytes, write_micrographs, write_text
+from verglas.io import (
+    atomic_path,
+    find_micrographs,
+    make_folder,
+    read_micrograph,
+    write_bytes,
+    write_micrographs,
+    write_text,
+)
 from verglas.io.coordinates import MICROGRAPH
 from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, SPECTRUM
 from verglas.io.power_spectra import read_power_spectrum
@@ -131,7 +139,7 @@ def _fit_all(job: CtfJob, listener: Listener) -> CtfSummary:
     assumption = assumed_sentence(job.given, [{k: 0.0 for k in SHARED if k in table}] * len(table))
     if assumption:
         listener.note("assumed", assumption)
-    (job.out / "png" if job.pictures else job.out).mkdir(parents=True, exist_ok=True)
+    make_folder(job.out / "png" if job.pictures else job.out)
     rows: list[dict[str, Any]] = []
     good: list[tuple[int, CtfFit]] = []
     for number, outcome in enumerate(in_order(lambda row: _fit_one(table, row, job), range(len(table)), job.threads)):

@@ -13,7 +13,7 @@ import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
-from verglas.io import read_map, read_particles, write_json, write_map, write_particles
+from verglas.io import check_folder, make_folder, read_map, read_particles, write_json, write_map, write_particles
 from verglas.io.atomic import write_text
 from verglas.optics.refine import (
     DefocusFit,
@@ -43,7 +43,6 @@ from verglas.run.ctf_refine_terms import (
     settings_of_words,
 )
 from verglas.run.half_maps import masked_halves, pixels_between, reconstruct_halves
-from verglas.run.tenure import refuse_file
 from verglas.types import Map, Particles
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 from verglas.types.listener import Listener
@@ -429,12 +428,12 @@ def summary(refined: CtfRefinement) -> dict[str, Any]:
 
 def ctf_refine_files(job: CtfRefineJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
     """Read, refine, write particles.star, half1.mrc, half2.mrc, ctf_refine.json and report.html; the summary."""
-    refuse_file(job.out)
+    check_folder(job.out)
     particles = read_particles(job.particles, stack=job.stack)
     maps = None if job.half_maps is None else (read_map(job.half_maps[0]), read_map(job.half_maps[1]))
     mask = None if job.mask is None else read_map(job.mask)
     refined = refine_ctf(particles, job.settings, half_maps=maps, mask=mask, threads=job.threads, listener=listener)
-    job.out.mkdir(parents=True, exist_ok=True)
+    make_folder(job.out)
     write_particles(job.out / "particles.star", refined.particles)
     for name, volume in zip(("half1.mrc", "half2.mrc"), refined.half_maps, strict=True):
         write_map(job.out / name, volume)

@@ -121,7 +121,7 @@ def prepare(particles: Particles, *, fits_ctf: bool, needs_halves: bool, job: st
     given = stored_images(particles)
     refuse_several_sizes(given, job)
     _refuse_unfit(given, fits_ctf, needs_halves, job)
-    inspection = inspect_images(for_job(given, job))
+    inspection = inspect_images(for_job(given, job, posed=True))
     excluded = dict(sorted({**inspection.excluded, **given.optics.unusable()}.items()))
     rows = np.setdiff1d(np.arange(len(given)), list(excluded)).astype(np.int64)
     if not len(rows):

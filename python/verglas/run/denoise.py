@@ -15,7 +15,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.errors import InputError, VerglasError
 from verglas.image import fourier_resample
-from verglas.io import read_micrograph, write_json
+from verglas.io import make_folder, read_micrograph, write_json
 from verglas.io.micrograph_file import write_micrograph
 from verglas.learned import DenoiseSettings as DenoiseSettings
 from verglas.learned import denoise, wiener
@@ -23,6 +23,7 @@ from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
 from verglas.types import Micrograph
 
+_SAME = 1 - 1e-5  # correlation of sums that share their noise
 EVEN, ODD, MADE = "_EVN.mrc", "_ODD.mrc", "_denoised.mrc"
 
 
@@ -68,20 +69,20 @@ def denoise_files(job: DenoiseJob, *, listener: ListenerChoice = "screen") -> di
     InputError
         No pairs, or none that could be denoised.
     """
-    pairs = find_pairs(job.sums)
-    job.out.mkdir(parents=True, exist_ok=True)
+    pairs, alone = find_pairs(job.sums)
+    make_folder(job.out)
     done: list[dict[str, Any] | str] = []
     with shown_to(listener) as heard:
-        workers = min(resolve_threads(job.threads), len(pairs))
+        workers = max(1, min(resolve_threads(job.threads), len(pairs)))
         for one in in_order(lambda pair: _one(pair, job), pairs, workers):
             done.append(one)
             heard.progress("micrographs", len(done), len(pairs))
     names = [_name(even) for even, _ in pairs]
     made = {name: one for name, one in zip(names, done, strict=True) if isinstance(one, dict)}
-    set_aside = {name: one for name, one in zip(names, done, strict=True) if isinstance(one, str)}
+    set_aside = alone | {name: one for name, one in zip(names, done, strict=True) if isinstance(one, str)}
     if not made:
         why = most_common_reason(list(set_aside.items()))
-        raise InputError(f"denoise: none of {len(names)} micrographs could be denoised: {why}")
+        raise InputError(f"denoise: none of {len(set_aside)} micrographs could be denoised: {why}")
     record = {
         "verglas": __version__,
         "use": "for display and picking; nothing may be measured in what a denoiser made",
@@ -94,13 +95,18 @@ def denoise_files(job: DenoiseJob, *, listener: ListenerChoice = "screen") -> di
     return record
 
 
-def find_pairs(sums: Sequence[Path]) -> list[tuple[Path, Path]]:
+def find_pairs(sums: Sequence[Path]) -> tuple[list[tuple[Path, Path]], dict[str, str]]:
     """Even and odd sums, in the order of their names.
+
+    Returns
+    -------
+    tuple
+        The pairs; and of sums without the other the name, and which file is missing.
 
     Raises
     ------
     InputError
-        A file that is no even or odd sum, one without the other, two of one name, or none at all.
+        A file that is no even or odd sum, two of one name, or none at all.
     """
     even: dict[str, Path] = {}
     for given in sums:
@@ -114,15 +120,19 @@ def find_pairs(sums: Sequence[Path]) -> list[tuple[Path, Path]]:
             other = even.setdefault(_name(path), path)
             if other.resolve() != path.resolve():
                 raise InputError(f"denoise: {other} and {path} would both be written as {_name(path)}{MADE}")
-    pairs = [(path, path.with_name(_name(path) + ODD)) for _, path in sorted(even.items())]
-    for path in (path for pair in pairs for path in pair):
-        if not path.is_file():
-            raise InputError(f"denoise: there is no file {path}; both sums are needed (verglas motion --even-odd)")
-    if not pairs:
+    if not even:
         raise InputError(
             f"denoise: no *{EVEN} in {', '.join(map(str, sums))}; verglas motion --even-odd writes even and odd sums"
         )
-    return pairs
+    pairs, alone = [], {}
+    for name, path in sorted(even.items()):
+        pair = (path, path.with_name(name + ODD))
+        missing = next((one for one in pair if not one.is_file()), None)
+        if missing is None:
+            pairs.append(pair)
+        else:
+            alone[name] = f"there is no file {missing}; both sums are needed (verglas motion --even-odd)"
+    return pairs, alone
 
 
 def _name(even: Path) -> str:
@@ -148,7 +158,7 @@ def denoise_pair(first: Micrograph, second: Micrograph, job: DenoiseJob) -> tupl
     Raises
     ------
     InputError
-        Sums of different shape or pixel size, or an unknown pixel size.
+        Sums of different shape or pixel size, an unknown pixel size, or one sum twice.
     """
     if first.data.shape != second.data.shape or first.pixel_size_A != second.pixel_size_A:
         raise InputError(
@@ -157,6 +167,9 @@ def denoise_pair(first: Micrograph, second: Micrograph, job: DenoiseJob) -> tupl
         )
     if not np.isfinite(first.pixel_size_A):
         raise InputError(f"{first.name}: the pixel size is not known; give --pixel-size")
+    if _correlation(first.data, second.data) > _SAME:
+        # Their noise is one and the same: it would be kept, and the halves' agreement would say that it is signal.
+        raise InputError(f"{first.name}: the even and the odd sum are one image; expected sums of different frames")
     shape = first.data.shape
     factor = min(1.0, first.pixel_size_A / job.working_pixel_A)
     # Even sides: a working image is read again at the same places after it is enlarged.

@@ -12,13 +12,23 @@ import numpy as np
 from verglas._version import __version__
 from verglas.assessment.deposition import contour_for_mass, judge_deposition, mean_of
 from verglas.errors import InputError
-from verglas.io import read_csv, read_json, read_map, read_particles, write_bytes, write_json, write_map, write_text
+from verglas.io import (
+    check_folder,
+    make_folder,
+    read_csv,
+    read_json,
+    read_map,
+    read_particles,
+    write_bytes,
+    write_json,
+    write_map,
+    write_text,
+)
 from verglas.io.deposition import write_em_metadata, write_fsc_xml
 from verglas.map_geometry import flip_hand
 from verglas.report.html import Gallery, Page, Picture, Section, Table, render
 from verglas.report.surface import level_for_volume
 from verglas.run.maps import half_map_suffixes, read_half_maps, read_mask
-from verglas.run.tenure import refuse_file
 from verglas.types import Map, Particles
 from verglas.types.settings import check_settings, setting, settings_from
 from verglas.types.verdict import STATES, Verdict
@@ -109,7 +119,7 @@ def deposit(
     mirror_image = mean.with_data(flip_hand(mean.data))
     findings = judge_deposition(run.maps, mirror_image, run.resolution_A, hand=chosen.hand, threads=threads)
     verdict = Verdict.of(findings, "report.html")
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     for name, volume in run.maps.items():
         write_map(target / f"{name}.mrc", volume)
     level = _contour(run, chosen)
@@ -135,7 +145,7 @@ def deposit(
 
 def _folder_to_write(folder: Path, out: Path) -> Path:
     """The one asked for, unless files of a run would be lost: both kinds have a map.mrc and a report.html."""
-    refuse_file(out)
+    check_folder(out)
     if (out.exists() and folder.exists() and out.samefile(folder)) or (out / "run.json").exists():
         raise InputError(f"{out}: it holds a run, whose map.mrc and report.html would be lost; name another folder")
     return out

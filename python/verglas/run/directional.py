@@ -11,10 +11,10 @@ import numpy as np
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.assessment.directional import DirectionalFSC, directional_fsc
-from verglas.assessment.independence import refuse_one_map_twice
+from verglas.assessment.independence import check_pair, refuse_one_map_twice
 from verglas.assessment.judge import judge_directions
 from verglas.errors import InputError
-from verglas.io import read_map, write_csv, write_json, write_map, write_text
+from verglas.io import check_folder, make_folder, read_map, write_csv, write_json, write_map, write_text
 from verglas.report.directional import directional_page
 from verglas.run.maps import read_mask
 from verglas.types import Map
@@ -56,10 +56,13 @@ def directional_files(
     InputError
         The files do not go together, or are one map.
     """
+    if out is not None:
+        check_folder(out)
     first, second = read_map(half1, pixel_size_A), read_map(half2, pixel_size_A)
     if first.data.shape != second.data.shape:
         raise InputError(f"{half1} has shape {first.data.shape} and {half2} {second.data.shape} (z, y, x)")
     refuse_one_map_twice(first.data, second.data, "directional", f"{half1} and {half2}")
+    check_pair(first.data, second.data, half1, half2)
     window = None if mask is None else read_mask(mask, first)
     with shown_to(listener) as heard:
         heard.progress("directions", 0, 1)
@@ -72,7 +75,7 @@ def directional_files(
 
 
 def _write(out: Path, directional: DirectionalFSC, verdict: Verdict, like: Map) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_map(out / "fsc3d.mrc", Map(directional.volume(like.box), like.pixel_size_A))
     x, y, z = directional.directions.T
     resolution_A = np.where(np.isfinite(directional.resolution_A), directional.resolution_A, np.nan)

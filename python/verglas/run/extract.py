@@ -19,6 +19,7 @@ from verglas.assessment.micrographs import judge_extraction
 from verglas.errors import InputError, VerglasError, VerglasWarning
 from verglas.extraction import Cut, ExtractSettings, background_excess, cut_particles
 from verglas.io import (
+    make_folder,
     read_micrograph,
     read_particles,
     write_json,
@@ -277,7 +278,7 @@ def extract_files(
 
 
 def _prepare(folder: Path) -> Path:
-    (folder / "stacks").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "stacks")
     return folder
 
 

@@ -18,7 +18,7 @@ from verglas.assessment.local_network import disagreement
 from verglas.assessment.local_resolution import LocalResolution, LocalResolutionSettings, local_resolution
 from verglas.assessment.local_tomogram import local_resolution_of_tomogram
 from verglas.errors import InputError
-from verglas.io import read_map, write_csv, write_json, write_map, write_text
+from verglas.io import check_folder, make_folder, read_map, write_csv, write_json, write_map, write_text
 from verglas.report.local_resolution import COLOUR_SCALE, write_local_resolution_page
 from verglas.run.maps import read_half_maps, read_mask
 from verglas.types import Map
@@ -85,6 +85,7 @@ def local_resolution_files(
     InputError
         The files do not go together; the message names them.
     """
+    check_folder(job.out)
     started = time.perf_counter()
     method = job.settings.method
     if method == "tomogram" and job.filtered_map:
@@ -108,7 +109,7 @@ def local_resolution_files(
     if method == "network":
         plain = replace(job.settings, method="fsc", window_radius_A=result.window_radius_A)
         against = disagreement(result, local_resolution(first, second, result.mask, plain, **how))
-    job.out.mkdir(parents=True, exist_ok=True)
+    make_folder(job.out)
     maps = {"map": shown, "mask": result.mask, "local_resolution": result.map}
     if directions is not None:
         names = ("finest", "coarsest", "radial", "tangential")

@@ -23,7 +23,7 @@ from verglas.assessment.local_sharpen import (
 from verglas.assessment.map_model import map_model
 from verglas.assessment.model_density import model_density
 from verglas.errors import InputError
-from verglas.io import read_atoms, read_map, write_csv, write_json, write_map
+from verglas.io import check_folder, make_folder, read_atoms, read_map, write_csv, write_json, write_map
 from verglas.report.local_sharpen import write_local_sharpen_page
 from verglas.run.maps import read_half_maps, read_mask
 from verglas.types import Map
@@ -101,12 +101,13 @@ def local_sharpen_files(
     InputError
         The files do not go together; the message names them.
     """
+    check_folder(job.out)
     started = time.perf_counter()
     volume = read_map(job.map, job.pixel_size_A)
     with shown_to(listener) as heard:
         made = _by_model(job, volume, heard) if job.model else _by_resolution(job, volume, heard)
     done = made.sharpened
-    job.out.mkdir(parents=True, exist_ok=True)
+    make_folder(job.out)
     for name, one in {"map_sharpened": done.map, **made.written}.items():
         write_map(job.out / f"{name}.mrc", one)
     curves = _curves({"map": volume, "sharpened": done.map, **made.compared})

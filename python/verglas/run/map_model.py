@@ -18,7 +18,16 @@ from verglas.assessment.independence import refuse_one_map_twice
 from verglas.assessment.map_model import MapModel, MapModelSettings, consistency, map_model
 from verglas.assessment.model_tables import ModelTables
 from verglas.errors import InputError
-from verglas.io import read_atoms, read_map, write_csv, write_json, write_moved_model, write_text
+from verglas.io import (
+    check_folder,
+    make_folder,
+    read_atoms,
+    read_map,
+    write_csv,
+    write_json,
+    write_moved_model,
+    write_text,
+)
 from verglas.map_geometry.model_fit import fit_atoms
 from verglas.report.map_model import map_model_page
 from verglas.types import Map
@@ -80,6 +89,7 @@ def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") ->
     InputError
         The model lies elsewhere, or the files do not go together.
     """
+    check_folder(job.out)
     started = time.perf_counter()
     volume, atoms = read_map(job.map, job.pixel_size_A), read_atoms(job.model)
     halves = None if job.half_maps is None else _halves(job, volume)
@@ -98,7 +108,7 @@ def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") ->
     fit = map_model(volume, atoms, job.settings, threads=job.threads)
     local, missing = _fsc_q(halves, fit, volume, job.threads, listener)
     tables = ModelTables.of(fit, volume, local)
-    job.out.mkdir(parents=True, exist_ok=True)
+    make_folder(job.out)
     if job.fit:
         write_moved_model(job.model, job.out / "model_fitted.cif", placed["matrix"], placed["shift_A"])
     for name in ("atoms", "residues", "chains", "elements"):

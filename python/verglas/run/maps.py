@@ -12,11 +12,13 @@ import numpy.typing as npt
 from verglas import filters, image, masks
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.fsc import FSC, fsc
-from verglas.assessment.independence import refuse_one_map_twice
+from verglas.assessment.independence import check_pair, refuse_one_map_twice
 from verglas.assessment.single_map import SingleMapResolution, single_map_resolution
 from verglas.errors import InputError
 from verglas.geometry import symmetry_order
 from verglas.io import StackWriter, read_header, read_map, read_particles, read_stack, write_map, write_particles
+from verglas.io.mrc import stated_pixel_A
+from verglas.io.rules import RECALIBRATED, file_rules, pixel_size_refused
 from verglas.types import Map
 from verglas.types.arrays import IntArray
 from verglas.types.images import ImageSource
@@ -78,6 +80,7 @@ def _fsc_of_files(
     if mask is not None:
         window = read_mask(mask, a)
     result = fsc(a, b, window, symmetry_order=symmetry_order(symmetry))
+    check_pair(a.data, b.data, first, second, halves=False)
     heard.progress("fsc", 3, 3)
     return result
 
@@ -123,6 +126,7 @@ def read_half_maps(first: Path, second: Path, pixel_size_A: float | None = None)
         raise InputError(
             f"{first} has shape {half1.data.shape} and {second} {half2.data.shape} (z, y, x): resample one"
         )
+    check_pair(half1.data, half2.data, first, second)
     return half1, half2
 
 
@@ -136,8 +140,22 @@ def half_map_suffixes(folder: Path) -> list[str]:
 
 def read_mask(path: Path, like: Map) -> npt.NDArray[np.float32]:
     """A mask file for a map, checked (:func:`verglas.masks.checked_mask`); the message names the file."""
-    # The map's pixel size, whatever the mask's header says: many programs leave it empty.
+    refuse_other_pixel_size(path, like)
     return masks.checked_mask(read_map(path, like.pixel_size_A).data, like.data.shape, f"the mask {path}")
+
+
+def refuse_other_pixel_size(mask: Path, like: Map) -> None:
+    """A mask whose header gives a pixel size of its own was made for another map: voxels would stand elsewhere in it.
+
+    Raises
+    ------
+    FormatError
+        It is more than 1 % off the map's; 0 and 1 A, which programs write for want of a better number, are none.
+    """
+    stated_A = stated_pixel_A(mask)
+    if stated_A in (0.0, 1.0) or abs(stated_A / like.pixel_size_A - 1) <= RECALIBRATED or file_rules().any_pixel_size:
+        return
+    raise pixel_size_refused("the map", like.pixel_size_A, mask, stated_A)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
-from verglas.io import read_map, write_map
+from verglas.io import make_folder, read_map, write_map
 from verglas.io.mrc import PathLike
 from verglas.io.particles import as_stored, read_particles, write_particles
 from verglas.io.stack import StackPaths, StackSource
@@ -216,7 +216,7 @@ def flip_files(files: Sequence[PathLike], out: PathLike, *, listener: ListenerCh
     for name, target in zip(files, targets, strict=True):
         if target.exists() and target.samefile(name):
             raise InputError(f"flip-hand: {target} would be written over itself; give another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with shown_to(listener) as heard:
         for number, (name, target) in enumerate(zip(files, targets, strict=True), 1):
             if target.suffix.lower() in (".star", ".cs"):

@@ -269,7 +269,7 @@ class _Job:
     def run(self, listener: Listener, keeper: Keeper | None) -> Multibody:
         """Refine the bodies, and look at their motions."""
         begun = time.perf_counter()
-        work = for_job(self.particles, "multibody")
+        work = for_job(self.particles, "multibody", posed=True)
         volume, notes = fit_to_particles(as_map(self.map), work, "the map")
         bodies, more = make_bodies(volume, [as_map(mask) for mask in self.masks])
         notes = notes + more + foreign_halves(self.particles)

@@ -9,7 +9,7 @@ from verglas._version import __version__
 from verglas.assessment.orientations import orientation_efficiency
 from verglas.assessment.sampling import ENOUGH, fourier_sampling, propose_tilt
 from verglas.errors import InputError
-from verglas.io import read_particles, write_csv, write_json, write_text
+from verglas.io import check_folder, make_folder, read_particles, write_csv, write_json, write_text
 from verglas.report.html import Page, Section, Table, render
 from verglas.report.view_chart import views_block
 from verglas.types.verdict import Finding
@@ -39,6 +39,7 @@ def orientations_file(particles: Path, out: Path, symmetry: str = "C1") -> dict[
     InputError
         The file has no poses.
     """
+    check_folder(out)
     poses = read_particles(particles).poses
     if poses is None:
         raise InputError(f"{particles}: no orientations; refine the particles first")
@@ -55,7 +56,7 @@ def orientations_file(particles: Path, out: Path, symmetry: str = "C1") -> dict[
     }
     finding = judge_sampling(numbers)
     record = {"verglas": __version__, "symmetry": symmetry, **numbers, "finding": finding.as_dict()}
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     x, y, z = sampling.directions.T
     write_csv(out / "sampling.csv", {"x": x, "y": y, "z": z, "density": sampling.density})
     write_csv(out / "tilts.csv", {"tilt_deg": tilts.tilts_deg, "compensation_factor": tilts.compensation_factor})

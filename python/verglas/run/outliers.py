@@ -12,7 +12,7 @@ import numpy.typing as npt
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.extraction.features import FEATURES, MOST_Z, outlier_z, particle_features, rotational_profiles
-from verglas.io import read_particles, write_particles
+from verglas.io import check_writable, read_particles, write_particles
 from verglas.types import Particles
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.listener import Listener
@@ -149,6 +149,7 @@ def rank_files(
     listener: ListenerChoice = "screen",
 ) -> Ranked:
     """:func:`rank_particles` of a file; what is kept is written with its scores."""
+    check_writable(out)
     ranked = rank_particles(read_particles(particles), diameter_A=diameter_A, limit=limit, listener=listener)
     write_particles(out, ranked.kept)
     return ranked

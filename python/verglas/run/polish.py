@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment import fsc
 from verglas.errors import InputError
-from verglas.io import read_particles
+from verglas.io import check_folder, read_particles
 from verglas.io.mrc import PathLike
 from verglas.polishing import MotionPrior, OtherHalf, Window
 from verglas.run.checkpoint import Checkpoints
@@ -24,7 +24,7 @@ from verglas.run.polish_files import PolishedFolder
 from verglas.run.polish_inputs import MovieReading, RecordedMovie, assign, recorded_movies
 from verglas.run.polish_passes import MicrographTracks, Passes, WeightsFit
 from verglas.run.refine_inputs import close_identity
-from verglas.run.tenure import refuse_file, tenure
+from verglas.run.tenure import tenure
 from verglas.types import Map, Particles, Snapshot
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
@@ -364,7 +364,7 @@ def polish_files(
     listener: ListenerChoice = "screen",
 ) -> Polishing:
     """:func:`polish` of files."""
-    refuse_file(out)
+    check_folder(out)
     return polish(
         read_particles(particles, stack=stack),
         micrographs,

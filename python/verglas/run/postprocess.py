@@ -16,7 +16,7 @@ from verglas._version import __version__
 from verglas.assessment.postprocess import Postprocessed, PostprocessSettings, mtf_gain, postprocess
 from verglas.errors import FormatError
 from verglas.filters import Gain
-from verglas.io import read_star, write_csv, write_json, write_map
+from verglas.io import check_folder, make_folder, read_star, write_csv, write_json, write_map
 from verglas.report.postprocess import write_postprocess_page
 from verglas.run.maps import read_half_maps, read_mask
 
@@ -181,12 +181,13 @@ def postprocess_files(job: PostprocessJob, *, listener: ListenerChoice = "screen
     InputError
         Maps or mask do not go together; the message names the files.
     """
+    check_folder(job.out)
     start_time = time.perf_counter()
     half1, half2 = read_half_maps(job.half1, job.half2, job.pixel_size_A)
     mask = None if job.mask is None else half1.with_data(read_mask(job.mask, half1))
     mtf = None if job.mtf is None else read_mtf(job.mtf, job.mtf_pixel_size_A or half1.pixel_size_A)
     # After reading and before the work: a bad file leaves no folder, a bad folder costs no work.
-    job.out.mkdir(parents=True, exist_ok=True)
+    make_folder(job.out)
     result = postprocess(
         half1,
         half2,

@@ -210,7 +210,7 @@ def refine(
     settings = {"classes": max(1, len(references)), **settings, "symmetry": symmetry, "diameter_A": diameter_A}
     resolved_settings = settings_from("refine", RefineSettings, **settings)
     everything = particles_of(particles, "refine: particles")
-    everything = for_job(everything, "refine")
+    everything = for_job(everything, "refine", posed=resolved_settings.poses == "local")
     use = ClusterUse.of(cluster, "refine", out, devices)
     own = _own_prior(prior, resolved_settings, out)
     record = settings_record(

@@ -21,6 +21,7 @@ from verglas.types import Map, Particles
 from verglas.types.verdict import Finding
 
 _SAME_PIXEL = 0.01  # pixel sizes that differ by less are taken for the same
+_LEAST_FIELD = 0.8  # of the diameter: masks about particles are generous
 _SAMPLED = 16  # images whose values are compared when a run goes on
 
 
@@ -35,18 +36,28 @@ def as_map(value: Map | str | Path) -> Map:
     return volume
 
 
-def fit_to_particles(value: Map, particles: Particles, name: str) -> tuple[Map, list[Finding]]:
+def fit_to_particles(
+    value: Map, particles: Particles, name: str, diameter_A: float | None = None
+) -> tuple[Map, list[Finding]]:
     """A map on the grid of the particles, and what was done to it.
 
     Raises
     ------
     InputError
-        Its pixel size is unknown.
+        Its pixel size is unknown; it is constant; or its box cannot hold a particle of ``diameter_A``.
     """
     notes = []
     box, pixel_size_A = particles.box, particles.pixel_size_A
     if not (value.pixel_size_A > 0 and np.isfinite(value.pixel_size_A)):
         raise InputError(f"{name}: its pixel size is {value.pixel_size_A:g} A; set it in the header of the file")
+    if value.data.flat[0] and not np.ptp(value.data):
+        raise InputError(f"{name} is {value.data.flat[0]:g} everywhere; expected a density")
+    field_A = value.box * value.pixel_size_A
+    if diameter_A is not None and field_A < _LEAST_FIELD * diameter_A:
+        raise InputError(
+            f"{name}: {value.box} px of {value.pixel_size_A:g} A are a box of {field_A:g} A, too small for a particle "
+            f"of {diameter_A:g} A; is the pixel size in its header right? the particles have {pixel_size_A:g} A"
+        )
     data = value.data
     ratio = value.pixel_size_A / pixel_size_A
     if abs(ratio - 1) > _SAME_PIXEL:

@@ -150,7 +150,7 @@ def _fit_references(
     maps, notes = [], []
     for number, reference in enumerate(references, 1):
         name = "the reference" if len(references) == 1 else f"reference {number}"
-        fits, more = fit_to_particles(as_map(reference), particles, name)
+        fits, more = fit_to_particles(as_map(reference), particles, name, settings.diameter_A)
         maps.append(fits)
         notes += more
     if len(maps) > 1 and settings.classes != len(maps):

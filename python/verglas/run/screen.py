@@ -15,7 +15,15 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.assessment.micrographs import judge_set
 from verglas.errors import InputError, VerglasError
-from verglas.io import find_micrographs, read_micrograph, write_json, write_micrographs, write_text
+from verglas.io import (
+    check_folder,
+    find_micrographs,
+    make_folder,
+    read_micrograph,
+    write_json,
+    write_micrographs,
+    write_text,
+)
 from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL
 from verglas.picking import Screening, screen, screen_square
 from verglas.report.html import Page, Section, Table, render
@@ -77,6 +85,7 @@ def screen_files(job: ScreenJob, *, listener: ListenerChoice = "screen") -> dict
     InputError
         No micrographs, or none that could be judged.
     """
+    check_folder(job.out)
     table = job.microscope.apply(find_micrographs(list(job.micrographs)))
     names = [str(name) for name in table[MICROGRAPH]]
     results: list[Screening | str] = []
@@ -95,7 +104,7 @@ def screen_files(job: ScreenJob, *, listener: ListenerChoice = "screen") -> dict
         why = most_common_reason(list(set_aside.items()))
         raise InputError(f"screen: none of {len(names)} micrographs could be judged: {why}")
     record = {"of": "grid squares" if job.squares else "micrographs"} | _record(judged, set_aside)
-    job.out.mkdir(parents=True, exist_ok=True)
+    make_folder(job.out)
     good = [name in judged and not judged[name].reason for name in names]
     write_micrographs(job.out / "micrographs.star", table[good].reset_index(drop=True))
     write_json(job.out / "screen.json", record)

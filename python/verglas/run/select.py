@@ -15,7 +15,7 @@ from verglas.classification.cores import CORE, STABLE_CORE
 from verglas.classification.ranking import particle_scores, ranker_weights
 from verglas.errors import InputError
 from verglas.heterogeneity.regions import Region, in_regions, regions_of
-from verglas.io import read_json, read_particles, read_stack, read_star, write_particles
+from verglas.io import check_writable, read_json, read_particles, read_stack, read_star, write_particles
 from verglas.run.class2d import GENERAL, NO_RESOLUTION_A
 from verglas.types import Particles
 from verglas.types.arrays import Float32Array
@@ -209,6 +209,7 @@ def select_files(job: SelectJob) -> tuple[Particles, list[int], int]:
     InputError
         No class numbers, no rule can be applied, or nothing is left.
     """
+    check_writable(job.out)
     particles = read_particles(job.particles)
     classified = chance = None
     if (job.auto and not job.classes) or job.ranker == "learned":

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
-from verglas.io import read_particles, write_map, write_particles, write_text
+from verglas.io import make_folder, read_particles, write_map, write_particles, write_text
 from verglas.report.montage import montage
 from verglas.simulate import SNR, Imaging, Model, Simulation, density, hinge, phantom, read_model
 from verglas.simulate.imaging import Progress
@@ -28,6 +28,7 @@ _HIDDEN = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rln
 # A stack larger than this is made in a file, not in memory.
 _IN_MEMORY_BYTES = 1 << 30
 _SHOWN = 8
+_WRITTEN = ("particles.*", "truth*.*", "montage.png", "simulation.json")
 
 
 def particles(
@@ -111,7 +112,7 @@ def particles(
             complete = simulation.particles(images)
             return _without_poses(complete) if hide_poses else complete
         folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         measured_snr = _write_images(simulation, folder, snr, heard.progress)
     if hide_poses:
         # Read back: the images lie in the stack by now, and both tables have to name it.
@@ -159,7 +160,8 @@ def describe(out: str | os.PathLike[str]) -> dict[str, Any]:
     folder = Path(out)
     record: dict[str, Any] = json.loads((folder / "simulation.json").read_text())
     snr = SNR(np.inf if record["snr"] is None else record["snr"], record["snr_region"])
-    record["files"] = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    # Not all that lies there: a folder may hold more than this job wrote.
+    record["files"] = sorted({path.name for pattern in _WRITTEN for path in folder.glob(pattern)})
     models = " and ".join(
         f"{m['name']} ({m['atoms']} atoms)" if "atoms" in m else f"{m['name']} ({m['bodies']} bodies)"
         for m in record["models"]

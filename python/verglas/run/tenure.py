@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 from verglas._version import __version__
 from verglas.errors import InputError, VerglasError, VerglasWarning
-from verglas.io import write_bytes, write_json
+from verglas.io import check_folder, write_bytes, write_json
 from verglas.run.columns import keep_large_columns
 from verglas.run.profile import ProfileRecorder
 from verglas.types.forecast import Forecast, Pace
@@ -276,7 +277,7 @@ def tenure(
     Raises
     ------
     InputError
-        It is a file, cannot be made, or another process works in it.
+        It is a file, cannot be made, another process works in it, or it holds what another command left.
     Terminated
         SIGTERM arrived.
     """
@@ -286,6 +287,7 @@ def tenure(
         before = folder / _RUN
         # What an earlier job said there: put back if this one fails before it begins.
         was = before.read_bytes() if before.is_file() else None
+        _refuse_results_of_another(folder, command, was)
         hold.write(**(record or {}))
         thread = threading.Thread(target=hold.beat, name="heartbeat", daemon=True)
         thread.start()
@@ -305,6 +307,20 @@ def tenure(
             raise
 
 
+def _refuse_results_of_another(folder: Path, command: str, record: bytes | None) -> None:
+    """Files of one name would be written over: particles.star of classes by that of a refinement, without a word."""
+    if record is None:
+        return
+    try:
+        other = json.loads(record).get("command", command)
+    except (ValueError, AttributeError):  # cut off by a power cut: nothing says whose results these are
+        return
+    if other != command:
+        raise InputError(
+            f"{folder}: holds the results of verglas {other}, which {command} would write over; name another folder"
+        )
+
+
 def _keep_traceback(folder: Path, error: Exception) -> None:
     """What failed, with its code and where in the program, for ``verglas bugreport``."""
     code = getattr(error, "code", "VG-UNEXPECTED")
@@ -322,12 +338,6 @@ def _take_back(path: Path, was: bytes | None) -> None:
         path.unlink(missing_ok=True)
 
 
-def refuse_file(folder: Path) -> None:
-    """Before a job computes for a folder that cannot be made."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"cannot write {folder}: it is a file, expected the name of a folder")
-
-
 @contextmanager
 def lock_project(folder: Path) -> Iterator[None]:
     """Alone in a folder: the lock ends with the process, however it ends.
@@ -337,7 +347,7 @@ def lock_project(folder: Path) -> Iterator[None]:
     InputError
         Another process works in it; it is a file or cannot be made.
     """
-    refuse_file(folder)
+    check_folder(folder)
     fresh = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import pandas as pd
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError, VerglasError, VerglasWarning
 from verglas.io import (
+    check_folder,
     find_micrographs,
     read_picks,
     read_tilt_parameters,
@@ -29,7 +30,6 @@ from verglas.report.tilt_pairs import write_polar_plot
 from verglas.run.extract import ExtractOptions, extract_files
 from verglas.run.extract_inputs import Microscope
 from verglas.run.reasons import commonest_kind
-from verglas.run.tenure import refuse_file
 from verglas.run.tilt_classes import PAIR, class_maps
 from verglas.tilting import (
     ConicalSettings,
@@ -140,7 +140,7 @@ def tilt_pairs_files(job: TiltPairsJob, *, listener: ListenerChoice = "screen") 
         raise InputError(
             "tilt-pairs: --mirrors and --classes: classification puts the two faces in two classes; give one"
         )
-    refuse_file(job.out)
+    check_folder(job.out)
     with shown_to(listener) as heard:
         pairs, set_aside = _match_all(job, heard)
         job.out.mkdir(parents=True, exist_ok=True)

@@ -12,12 +12,11 @@ import numpy as np
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.errors import FormatError, InputError
-from verglas.io import read_stack, write_json, write_map
+from verglas.io import check_folder, make_folder, read_stack, write_json, write_map
 from verglas.io.atomic import write_text
 from verglas.reconstruction.tomogram import Tomogram, TomogramSettings, reconstruct_tilts
 from verglas.report.figures import slices
 from verglas.report.html import Page, Picture, Section, Table, render
-from verglas.run.tenure import refuse_file
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
 
@@ -79,7 +78,7 @@ def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> 
     ``listener`` is told how it goes: a bar or lines on standard error, nobody (None), or an object of one's own.
     """
     start_time = time.perf_counter()
-    refuse_file(job.out)
+    check_folder(job.out)
     images, angles = read_stack(job.tilts), read_tilt_angles(job.angles)
     if len(images) != len(angles):
         raise InputError(f"{job.tilts} holds {len(images)} images, {job.angles} {len(angles)} angles")
@@ -88,7 +87,7 @@ def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> 
         heard.progress("tomogram", 0, 1)
         tomogram = reconstruct_tilts(images, angles, job.settings, check_tilts=job.check_tilts, threads=job.threads)
         heard.progress("tomogram", 1, 1)
-    job.out.mkdir(parents=True, exist_ok=True)
+    make_folder(job.out)
     volume = Map(tomogram.volume, job.pixel_size_A)
     write_map(job.out / "map.mrc", volume)
     summary = {

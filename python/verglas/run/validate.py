@@ -22,7 +22,7 @@ from verglas.assessment.validation import (
     judge_signal,
 )
 from verglas.errors import InputError
-from verglas.io import read_csv, read_json, read_particles, write_json, write_text
+from verglas.io import make_folder, read_csv, read_json, read_particles, write_json, write_text
 from verglas.report.html import Page, Section, Table, render
 from verglas.run.alignability import judge_poses
 from verglas.run.maps import half_map_suffixes, read_half_maps, read_mask
@@ -72,7 +72,7 @@ def validate(folder: Path, out: Path | None = None, *, alignability: int = 0, th
     findings += [finding for finding in _of_run(folder) if finding.code not in said]
     verdict = Verdict.of(findings, "validate.html")
     target = out or folder
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     write_json(
         target / "validate.json",
         {"verglas": __version__, "run": str(folder), **verdict.as_dict(), "not_asked": questions_not_asked(verdict)},

@@ -20,7 +20,7 @@ from verglas.geometry import direction_vectors, euler_to_matrix, healpix_spacing
 from verglas.image import find_unusable_images
 from verglas.masks import soft_circle
 from verglas.search.cells import Level
-from verglas.search.grey_scale import cross_and_power
+from verglas.search.grey_scale import INVERTED, cross_and_power
 from verglas.search.grid_search import GridSearch, PoseGrid, Where, shift_disc
 from verglas.search.image_batch import ImageBatch
 from verglas.search.pose_search import PoseSearch
@@ -129,6 +129,18 @@ class _Everything:
         """From correlations, which need no grey scale, to likelihoods."""
         self.slices *= np.float32(scale)
         self.search = self._search("likelihood")
+
+    def refuse_inverted(self, images: ImageBatch) -> None:
+        """Raise where images resemble minus the map: each has a pose that scores best with the map, too."""
+        samples = images.on_rings(ops.polar(images.images * self.mask, self.polar, **self.where.of_ops), self.polar)
+        inverted = GridSearch(self.polar, self.geo.poses, self.where, score="correlation", max_candidates=64)
+        inverted.set_reference(-self.slices, self.prior)
+        best, against = (float(s.run(samples).best_score.mean()) for s in (self.search, inverted))
+        if against > INVERTED * max(best, 0.0):
+            raise InputError(
+                f"align: the images resemble the inverted map (mean correlation {against:.3f}) more than the map "
+                f"({best:.3f}); particles must be white: multiply the images or the map by -1"
+            )
 
     def run(self, images: ImageBatch) -> Found:
         """Best poses on the grid."""
@@ -302,6 +314,7 @@ def measure_reference(
         # Always the exhaustive first level, which is cheap: branch and bound needs the scale that is measured here.
         everything, exact = _Everything(there, grid, geo, where), _Exact(there, grid, geo, where)
         scale = exact.grey_scale(sample, everything.run(sample).poses)
+        everything.refuse_inverted(sample)
     noise = inverse_noise(particles, reference_power(spectrum * np.float32(scale), grid, particles), excluded)
     return Reference(volume, scale, noise, {where.device: (there, everything)})
 

@@ -221,6 +221,8 @@ def align(
         raise InputError(
             f"align: the map has {map.pixel_size_A:g} A/px, the particles {particles.pixel_size_A:g}; resample the map"
         )
+    if map.data.flat[0] and not np.ptp(map.data):
+        raise InputError(f"align: the map is {map.data.flat[0]:g} everywhere; expected a density")
     geo, devices = _geometry(particles, settings), device_names(device)
     reasons = {**inspect_images(particles).excluded, **particles.optics.unusable()}
     where = Where(devices[0], threads)

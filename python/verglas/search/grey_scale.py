@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from verglas.types.arrays import FloatArray
 
 Value = TypeVar("Value", float, FloatArray)
+INVERTED = 1.2  # correlation with minus a map, on that with the map, that is no accident
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def align_modes(
     weight = np.ones(len(modes.xyz_A)) if weights is None else np.asarray(weights, np.float64)
     if weight.shape != (len(modes.xyz_A),) or not np.isfinite(weight).all():
         raise InputError(f"align_modes: expected {len(modes.xyz_A)} finite weights, got shape {weight.shape}")
-    work = for_job(given, "align_modes")
+    work = for_job(given, "align_modes", posed=True)
     if prior_A is not None and not prior_A > 0:
         raise InputError(f"align_modes: expected a positive prior_A, got {prior_A}")
     fit = ImageFit(work, modes, weight, width_A, resolution_A, n_modes, refine_poses, threads)

@@ -204,7 +204,7 @@ def fit_deformation_to_images(
     weight = np.ones(atoms) if weights is None else np.asarray(weights, np.float64)
     if weight.shape != (atoms,) or not np.isfinite(weight).all():
         raise InputError(f"fit_deformation_to_images: expected {atoms} finite weights, got shape {weight.shape}")
-    work = for_job(given, "fit_deformation_to_images")
+    work = for_job(given, "fit_deformation_to_images", posed=True)
     fit = ImageFit(work, ways.modes, weight, width_A, resolution_A, count, False, threads)
     batches = [fit.open(np.arange(b, min(b + _BATCH, len(work)))) for b in range(0, len(work), _BATCH)]
     amplitudes, damping = np.zeros(count), 1e-3

@@ -24,6 +24,7 @@ from verglas.types.settings import check_settings, setting, settings_from
 
 _WINDOW_RINGS = 1.5  # rings in the window of the local correlation
 _WINDOW_BINS = 9
+_LARGEST_PIXEL = 1e12  # beyond it squares of sums overflow in float32; detectors count to 1e6
 _FIT_CORRELATION = 0.5
 # Rings that a search on noise alone finds, in standard deviations, and the merit below which rings are not believed.
 _NOISE_SIGNIFICANCE, _LOW_MERIT = 5.5, 0.3
@@ -262,6 +263,9 @@ def estimate_ctf(
         raise InputError(
             f"{micrograph.name or 'micrograph'}: the pixel size is unknown; give pixel_size_A (--pixel-size)"
         )
+    largest = float(np.nanmax(np.abs(micrograph.data), initial=0.0))
+    if largest > _LARGEST_PIXEL:
+        raise InputError(f"{micrograph.name or 'micrograph'}: a pixel of {largest:g}: no counts, the file is damaged")
     coarse, fine = settings.resolution_A
     # Short of Nyquist by 5 %: into the last shells aliasing folds what lies beyond.
     fine = max(fine, 2.1 * pixel)

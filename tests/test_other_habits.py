@@ -1,0 +1,161 @@
+"""Inputs that are read well and mean something else than what a job takes them for: refused, or told."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import numpy as np
+import pytest
+from command_line import main
+
+import verglas as vg
+from verglas.io import read_json
+from verglas.io.micrographs import find_micrographs
+from verglas.run.refine_inputs import fit_to_particles
+from verglas.run.tenure import tenure
+
+BOX, PIXEL_A = 24, 5.0
+
+
+@pytest.fixture(scope="module")
+def made():
+    model = vg.simulate.phantom(BOX, PIXEL_A, 85.0)
+    return vg.simulate.particles(model, 30, BOX, PIXEL_A, snr=2.0, seed=1), vg.simulate.density(model, BOX, PIXEL_A)
+
+
+def test_a_map_of_inverted_contrast_is_refused_by_align_as_by_refine(made):
+    particles, truth = made
+    with pytest.raises(vg.InputError, match=r"resemble the inverted map .* multiply the images or the map by -1"):
+        vg.align(particles, truth.with_data(-truth.data), diameter_A=95, listener=None)
+    with pytest.raises(vg.InputError, match="is 2 everywhere"):
+        vg.align(particles, truth.with_data(0 * truth.data + 2), diameter_A=95, listener=None)
+
+
+def test_a_reference_whose_box_cannot_hold_the_particle_is_refused(made):
+    """Headers without a pixel size are often written as 1 A: the map would shrink to a dot in the box."""
+    particles, truth = made
+    with pytest.raises(vg.InputError, match=r"24 px of 1 A are a box of 24 A, too small for a particle of 95 A"):
+        vg.refine(particles, vg.Map(truth.data, 1.0), diameter_A=95, listener=None)
+    with pytest.raises(vg.InputError, match="is 3 everywhere"):
+        fit_to_particles(truth.with_data(0 * truth.data + 3), particles, "the map")
+    assert fit_to_particles(vg.Map(truth.data, 4.0), particles, "the map", 95.0)[0].box == BOX
+
+
+def test_poses_in_another_unit_are_told_of(made):
+    particles, truth = made
+    poses = particles.poses
+    with pytest.warns(vg.VerglasWarning, match="all 30 particles lie within 2 pi; are they in radians"):
+        vg.reconstruct(particles.with_poses(vg.Poses(np.deg2rad(poses.angles_deg), poses.shifts_A)), listener=None)
+    far = poses.shifts_A.copy()
+    far[7] = 500.0
+    with pytest.warns(vg.VerglasWarning, match=r"1 of 30 particles lie beyond the edge .*the first, 7, by"):
+        vg.subtract(particles.with_poses(vg.Poses(poses.angles_deg, far)), truth, truth.with_data(0 * truth.data))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vg.reconstruct(particles, listener=None)
+        vg.reconstruct(particles.with_poses(vg.Poses(0 * poses.angles_deg, poses.shifts_A)), listener=None)  # one view
+
+
+@pytest.mark.parametrize("bad", [0.0, 1.0])
+def test_subtract_needs_a_density(made, bad):
+    particles, truth = made
+    with pytest.raises(vg.InputError, match="subtract: the map is constant"):
+        vg.subtract(particles, truth.with_data(0 * truth.data + bad), truth.with_data(0 * truth.data))
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory, made):
+    folder = tmp_path_factory.mktemp("halves")
+    rng = np.random.default_rng(0)
+    data = [made[1].data + 0.05 * rng.normal(size=(BOX,) * 3) for _ in range(2)]
+    for name, values, pixel in (
+        ("h1", data[0], PIXEL_A),
+        ("h2", data[1], PIXEL_A),
+        ("constant", 0 * data[0] + 1, PIXEL_A),
+        ("inverted", -data[1], PIXEL_A),
+        ("mask", vg.masks.soft_sphere(BOX, 8.0, 3.0), PIXEL_A),
+        ("mask_other", vg.masks.soft_sphere(BOX, 8.0, 3.0), 1.03 * PIXEL_A),
+        ("mask_unknown", vg.masks.soft_sphere(BOX, 8.0, 3.0), 1.0),
+    ):
+        vg.write_map(folder / f"{name}.mrc", vg.Map(values.astype(np.float32), pixel))
+    return folder
+
+
+@pytest.mark.parametrize("command", ["fsc", "postprocess", "directional", "local-resolution"])
+def test_half_maps_that_are_none_are_named(halves, tmp_path, capsys, command):
+    out = [] if command == "fsc" else ["--out", str(tmp_path / "o")]
+    for name, words in (("constant", "constant"), ("inverted", "the contrast of one is inverted")):
+        status, _, said = main([command, str(halves / "h1.mrc"), str(halves / f"{name}.mrc"), *out], capsys)
+        assert status == (0 if command == "fsc" and name == "inverted" else 1)  # fsc also compares other maps
+        assert words in said
+        assert f"{name}.mrc" in said
+
+
+def test_a_mask_of_another_pixel_size_is_refused_unless_it_is_said(halves, capsys):
+    files = ["fsc", str(halves / "h1.mrc"), str(halves / "h2.mrc"), "--mask"]
+    status, _, said = main([*files, str(halves / "mask_other.mrc")], capsys)
+    assert status == 1
+    assert "mask_other.mrc has 5.15 A in its header, 3.0 % apart" in said
+    for more in ([str(halves / "mask_other.mrc"), "--any-pixel-size"], [str(halves / "mask_unknown.mrc")]):
+        assert main([*files, *more], capsys)[0] == 0
+
+
+def test_a_micrograph_and_a_link_to_it_are_one(tmp_path):
+    vg.io.write_stack(tmp_path / "a.mrc", np.zeros((1, 8, 8), np.float32), 1.0)
+    os.symlink("a.mrc", tmp_path / "b.mrc")
+    with pytest.raises(vg.InputError, match=r"a\.mrc and .*b\.mrc are one and the same file"):
+        find_micrographs([tmp_path])
+
+
+def test_a_micrograph_with_a_damaged_pixel_has_no_ctf():
+    image = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
+    image[3, 4] = 1e30
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(vg.InputError, match=r"m\.mrc: a pixel of 1e\+30"):
+            vg.estimate_ctf(vg.Micrograph(image, 2.0, "m.mrc"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["orientations", "p.star", "--out"],
+        ["simulate", "--box", "32", "--pixel-size", "5", "--n", "2", "--out"],
+        ["flip-hand", "p.star", "--out"],
+        ["postprocess", "a.mrc", "b.mrc", "--out"],
+        ["local-resolution", "a.mrc", "b.mrc", "--out"],
+        ["directional", "a.mrc", "b.mrc", "--out"],
+    ],
+)
+def test_a_file_where_results_are_to_lie_is_named_before_the_work(tmp_path, capsys, command):
+    """``File exists`` came after the work, and said nothing of what was wrong."""
+    (tmp_path / "file").write_text("kept")
+    for where, words in (("file", "it is a file"), ("file/run", f"{tmp_path / 'file'} is a file")):
+        status, _, said = main([*command, str(tmp_path / where)], capsys)
+        assert status == 1
+        assert f"cannot write {tmp_path / where}: {words}, expected the name of a folder" in said
+    os.symlink(tmp_path / "nowhere", tmp_path / "link")
+    assert "a link that leads nowhere" in main([*command, str(tmp_path / "link")], capsys)[2]
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_folder_where_a_file_is_to_lie_is_named(tmp_path):
+    (tmp_path / "dir.star").mkdir()
+    with pytest.raises(vg.InputError, match=r"cannot write .*dir\.star: it is a folder, expected the name of a file"):
+        vg.io.write_text(tmp_path / "dir.star", "text")
+
+
+def test_a_job_does_not_write_over_the_results_of_another_command(tmp_path):
+    with tenure(tmp_path, "class2d") as hold:
+        hold.write(state="running")
+    (tmp_path / "particles.star").write_text("classes")
+    words = "holds the results of verglas class2d, which abinitio would write over"
+    with pytest.raises(vg.InputError, match=words), tenure(tmp_path, "abinitio"):
+        pass
+    with tenure(tmp_path, "class2d") as hold:  # the same command again begins again, or goes on
+        hold.write(state="running")
+    assert read_json(tmp_path / "run.json")["command"] == "class2d"
+    (tmp_path / "run.json").write_text("{")
+    with tenure(tmp_path, "abinitio"):
+        pass
