@@ -45,13 +45,19 @@ def object_of(seed: int) -> tuple[Any, vg.Map]:
     return model, vg.simulate.density(model, BOX, PIXEL_A)
 
 
-def one_movie(model: Any, seed: int, number: int) -> tuple[RecordedMovie, vg.Particles, np.ndarray, MovieParticles]:
-    """A movie with the motion of its whole frames, its particles as extracted, and their true displacements."""
+def one_movie(
+    model: Any, seed: int, number: int, n: int = N
+) -> tuple[RecordedMovie, vg.Particles, np.ndarray, MovieParticles]:
+    """A movie with the motion of its whole frames, its particles as extracted, and their true displacements.
+
+    As many to an area whatever ``n``.
+    """
+    side = round(SHAPE[0] * np.sqrt(n / N))
     movie, truth = vg.simulate.movie(
         model,
-        shape=SHAPE,
+        shape=(side, side),
         pixel_size_A=PIXEL_A,
-        n=N,
+        n=n,
         frames=FRAMES,
         dose_per_frame_e_A2=DOSE,
         drift_px=(5, -3),
@@ -62,7 +68,7 @@ def one_movie(model: Any, seed: int, number: int) -> tuple[RecordedMovie, vg.Par
     )
     name = f"m{number}.mrc"
     centres = np.floor(truth.picks.xy_px + 0.5).astype(int)
-    known = np.repeat(truth.field.global_px[None], N, axis=0)
+    known = np.repeat(truth.field.global_px[None], n, axis=0)
     cut = MovieParticles(movie, np.arange(FRAMES), centres, known, image.plan_resample(BOX, PIXEL_A, PIXEL_A))
     images = add_frames(cut, None, np.ones((FRAMES, BOX, BOX // 2 + 1)))
     poses = vg.Poses(truth.poses.angles_deg, (centres - truth.picks.xy_px) * PIXEL_A)
@@ -71,11 +77,11 @@ def one_movie(model: Any, seed: int, number: int) -> tuple[RecordedMovie, vg.Par
         rlnMicrographName=name,
         rlnCoordinateX=centres[:, 0].astype(float),
         rlnCoordinateY=centres[:, 1].astype(float),
-        rlnRandomSubset=np.arange(N) % 2 + 1,
+        rlnRandomSubset=np.arange(n) % 2 + 1,
     )
     trajectory = Trajectory(
         truth.field.global_px,
-        shape=SHAPE,
+        shape=(side, side),
         movie=name,
         pixel_size_A=PIXEL_A,
         dose_per_frame_e_A2=DOSE,
@@ -86,9 +92,11 @@ def one_movie(model: Any, seed: int, number: int) -> tuple[RecordedMovie, vg.Par
     return RecordedMovie(name, lambda: movie, trajectory), made, true, cut
 
 
-def session(model: Any, seed: int) -> tuple[list[RecordedMovie], vg.Particles, list[np.ndarray], list[MovieParticles]]:
+def session(
+    model: Any, seed: int, n: int = N
+) -> tuple[list[RecordedMovie], vg.Particles, list[np.ndarray], list[MovieParticles]]:
     """Movies and all their particles."""
-    parts = [one_movie(model, seed, number) for number in range(MOVIES)]
+    parts = [one_movie(model, seed, number, n) for number in range(MOVIES)]
     table = pd.concat([p[1].table for p in parts], ignore_index=True)
     images = np.concatenate([p[1].images() for p in parts])
     every = vg.Particles(table, vg.types.ArraySource(images, PIXEL_A), optics_table=parts[0][1].optics_table)

@@ -1,12 +1,15 @@
 """Polishing beside relion_motion_refine (RELION 3.1.3, Debian) on the same simulated movies.
 
     python bench/compare_relion_polish.py [--seeds 1] [--first-seed 300] [--fitted] [--folder FOLDER] [--add]
+    python bench/compare_relion_polish.py --particles 200 --fitted --training --add
 
 Sessions of bench_polish.py (two movies of 30 particles 80 A wide, 12 frames of 3 e/A2, planted walks and damage, the
 motion of whole frames known), written as RELION's files: movies as MRC stacks, particles, corrected_micrographs.star
 with the motion of each movie, an FSC, the true map as both half maps, a ball as mask. Both follow particles up to 4 A
 with the same prior of tracks, whose values are those of RELION's interface (velocity 0.2 A/dose, divergence 5000 A,
-acceleration 2 A/dose), in one thread; with ``--fitted`` verglas with the prior from the data besides. ``track_rms_A``
+acceleration 2 A/dose), in one thread; with ``--fitted`` verglas with the prior from the data besides, and with
+``--training`` RELION's search for its three parameters (no tracks). ``--particles`` of a movie, as many to an area.
+``starting`` is what Python and its libraries take until ``verglas polish --help`` has ended. ``track_rms_A``
 is the error of tracks along an axis, each about its mean (none where nothing was changed); that of the first row is
 what the mean motion of all particles leaves. ``processor_s`` is that of the whole command, ``seconds`` wall time.
 """
@@ -36,10 +39,10 @@ PRIOR = {"velocity": 0.2, "correlation-length": 5000.0, "acceleration": 2.0}
 FINEST_A = 4.0
 
 
-def write_session(folder: Path, seed: int) -> list[np.ndarray]:
+def write_session(folder: Path, seed: int, n: int = N) -> list[np.ndarray]:
     """All files of a session; where each particle lies in each frame of the movies, beyond its centre, in A."""
     model, truth = object_of(seed)
-    movies, particles, true, _ = session(model, seed)
+    movies, particles, true, _ = session(model, seed, n)
     names = []
     for recorded in movies:
         name = recorded.micrograph
@@ -94,21 +97,35 @@ def rms(found: list[np.ndarray], true: list[np.ndarray]) -> float:
     return float(np.sqrt(np.mean(np.concatenate(off) ** 2)))
 
 
+RELION = (
+    "relion_motion_refine --i particles.star --f postprocess.star --m1 map.mrc --m2 map.mrc --mask mask.mrc "
+    f"--corr_mic micrographs.star --fdose {DOSE} --j 1 "
+)
+
+
 def relion(folder: Path, minutes: float) -> tuple[list[np.ndarray], Any]:
     """Tracks of relion_motion_refine in A, and what its run took."""
-    seen = watch(
-        f"relion_motion_refine --i particles.star --f postprocess.star --m1 map.mrc --m2 map.mrc --mask mask.mrc "
-        f"--corr_mic micrographs.star --o relion/ --fdose {DOSE} --s_vel {PRIOR['velocity']} "
-        f"--s_div {PRIOR['correlation-length']} --s_acc {PRIOR['acceleration']} --combine_frames --j 1".split(),
-        folder,
-        limit_s=60 * minutes,
-        log=folder / "relion.log",
-    )
+    given = f"--s_vel {PRIOR['velocity']} --s_div {PRIOR['correlation-length']} --s_acc {PRIOR['acceleration']}"
+    words = f"{RELION} --o relion/ {given} --combine_frames".split()
+    seen = watch(words, folder, limit_s=60 * minutes, log=folder / "relion.log")
     tracks = []
     for path in sorted((folder / "relion").rglob("*_tracks.star")):
         tables = [t for name, t in read_star(path).items() if isinstance(t, pd.DataFrame) and name != "general"]
         tracks.append(np.array([t[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy(float) for t in tables]))
     return tracks, seen
+
+
+def relion_training(folder: Path, minutes: float) -> tuple[list[np.ndarray], Any]:
+    """What its search for the three parameters took, on all particles."""
+    particles = len(read_star(folder / "particles.star")["particles"])
+    words = f"{RELION} --o training/ --params3 --min_p {particles}".split()
+    return [], watch(words, folder, limit_s=60 * minutes, log=folder / "training.log")
+
+
+def starting(folder: Path, minutes: float) -> tuple[list[np.ndarray], Any]:
+    """What Python and its libraries take."""
+    words = [*VERGLAS, "polish", "--help"]
+    return [], watch(words, folder, limit_s=60 * minutes, log=folder / "starting.log")
 
 
 def ours(folder: Path, out: str, given: list[str], minutes: float) -> tuple[list[np.ndarray], Any]:
@@ -121,7 +138,7 @@ def ours(folder: Path, out: str, given: list[str], minutes: float) -> tuple[list
     if not account.is_file() or not read_json(account)["changed"]:  # stopped, or nothing gained
         return [], seen
     table = read_star(folder / out / "tracks.star")["tracks"]
-    places = table[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(float).reshape(-1, N, FRAMES, 2)
+    places = table[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(float).reshape(2, -1, FRAMES, 2)
     return list(places * PIXEL_A), seen
 
 
@@ -132,6 +149,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4.0, help="a program is stopped after so long")
     parser.add_argument("--folder", type=Path, help="where the files are kept; a temporary one by default")
     parser.add_argument("--fitted", action="store_true", help="also with the prior from the data, which takes longer")
+    parser.add_argument("--training", action="store_true", help="also RELION's search for its parameters")
+    parser.add_argument("--particles", type=int, default=N, help="in each of the two movies")
     parser.add_argument("--add", action="store_true", help="to the rows that the file of results holds")
     args = parser.parse_args()
     if shutil.which("relion_motion_refine") is None:
@@ -140,21 +159,25 @@ def main() -> None:
     rows: list[dict[str, Any]] = read_json(path)["rows"] if args.add and path.is_file() else []
     given = [word for name, value in PRIOR.items() for word in (f"--{name}", str(value))]
     programs = {
+        "starting": lambda folder: starting(folder, args.minutes),
         "verglas polish": lambda folder: ours(folder, "given", given, args.minutes),
         "relion_motion_refine 3.1.3": lambda folder: relion(folder, args.minutes),
     }
     if args.fitted:
         programs["verglas polish, prior from the data"] = lambda folder: ours(folder, "fitted", [], args.minutes)
+    if args.training:
+        programs["relion_motion_refine 3.1.3 --params3"] = lambda folder: relion_training(folder, args.minutes)
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         with tempfile.TemporaryDirectory(dir=args.folder) as made:
             folder = Path(args.folder or made)
-            true = write_session(folder, seed)
+            true = write_session(folder, seed, args.particles)
             known = [np.zeros_like(t) + about_mean(t).mean(axis=0, keepdims=True) for t in true]
-            rows.append({"seed": seed, "program": "mean motion of all particles", "track_rms_A": rms(known, true)})
+            mark = {"seed": seed, "particles": 2 * args.particles}
+            rows.append({**mark, "program": "mean motion of all particles", "track_rms_A": rms(known, true)})
             for name, run in programs.items():
                 before = processor_seconds()
                 tracks, seen = run(folder)
-                row = {"seed": seed, "program": name, "seconds": seen.seconds, "peak_GB": seen.peak_GB}
+                row = {**mark, "program": name, "seconds": seen.seconds, "peak_GB": seen.peak_GB}
                 row |= {"processor_s": processor_seconds() - before, "stopped": seen.stopped}
                 row["track_rms_A"] = rms(tracks, true) if tracks else None
                 rows.append(row)

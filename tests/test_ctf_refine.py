@@ -11,7 +11,17 @@ from command_line import main
 
 import verglas as vg
 from verglas.optics import Aberrations, plain_images, with_aberrations
-from verglas.optics.refine import GroupFit, Pixels, Setting, calibrate, defocus_pass, fit_defocus, fit_phase, group_pass
+from verglas.optics.refine import (
+    GroupFit,
+    Pixels,
+    Setting,
+    calibrate,
+    defocus_pass,
+    fit_defocus,
+    fit_magnification,
+    fit_phase,
+    group_pass,
+)
 from verglas.optics.refine.pixels import Reference, image_spectra, pixel_terms
 from verglas.run.ctf_refine import CtfRefineSettings
 from verglas.run.ctf_refine_inputs import places, prepare, with_group_fits
@@ -86,6 +96,24 @@ def test_beam_tilt_and_defocus_come_back_together():
     resolution = [vg.fsc(vg.reconstruct(p, listener=None), truth).curve[18:22].mean() for p in (bad, found.particles)]
     assert resolution[1] > resolution[0] + 0.2
     assert "defocus" in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("matrix", "defocus_A"), [(None, (60.0, -60.0)), ([[1.003, 0.001], [0.001, 0.997]], (50.0, 20.0))]
+)
+def test_a_magnification_is_not_taken_for_a_wrong_defocus(matrix, defocus_A):
+    """Defocus and astigmatism of all particles are off: the magnification that is found is that which is there."""
+    truth, bad, _ = planted(matrix=matrix, noise=0.5, n=200)
+    wrong = bad.with_columns(
+        rlnDefocusU=bad.table.rlnDefocusU + defocus_A[0], rlnDefocusV=bad.table.rlnDefocusV + defocus_A[1]
+    )
+    setting = setting_of(wrong, truth)
+    calibration = calibrate(setting)
+    fit = fit_magnification(group_pass(setting, calibration, True), 0, calibration.amplitude.mean(axis=0))
+    wanted = np.zeros(4) if matrix is None else (np.array(matrix) - np.eye(2)).ravel()
+    assert (np.abs(fit.change - wanted) < 4 * fit.standard_error + 1e-4).all()
+    assert fit.standard_error.max() < 3e-4
+    assert (fit.gain_nats > 3 * fit.gain_error_nats) == (matrix is not None)
 
 
 @pytest.mark.slow

@@ -194,15 +194,20 @@ def group_pass(
         gradients = None
         if magnification:
             spectra = image_spectra(setting.particles[rows], setting.threads)
-            gradients = _gradients(setting, calibration, rows, params, (spectra, slices))
+            gradients = _gradients(setting, calibration, rows, params, (spectra, slices), batch.cosine)
         sums.add(batch, setting.group[rows], setting.fold[rows], gradients)
     return sums
 
 
 def _gradients(
-    setting: Setting, calibration: Calibration, rows: IntArray, params: FloatArray, pair: tuple[Array, Complex64Array]
+    setting: Setting,
+    calibration: Calibration,
+    rows: IntArray,
+    params: FloatArray,
+    pair: tuple[Array, Complex64Array],
+    cosine: Array,
 ) -> Float32Array:
-    """(7, n, m): products of the gradient of C P along kx and ky with itself, the image, and C P."""
+    """(9, n, m): products of the gradient of C P along kx and ky with itself, the image, C P, and P cos chi."""
     pixels, box, pixel_A = setting.pixels, setting.pixels.box, setting.pixels.pixel_size_A
     spectra, slices = pair
     model = slices * ops.ctf(params[rows], box, pixel_A, threads=setting.threads)
@@ -215,7 +220,8 @@ def _gradients(
     x, m = gather(spectra, pixels), gather(model, pixels)
     inverse = calibration.inverse_noise(int(setting.group[rows[0]]), pixels)
     a, b = np.conj(gx), np.conj(gy)
-    terms = [a * gx, a * gy, b * gy, a * x, b * x, a * m, b * m]
+    beside = gather(slices, pixels) * cosine
+    terms = [a * gx, a * gy, b * gy, a * x, b * x, a * m, b * m, a * beside, b * beside]
     return np.stack([np.asarray(t.real, np.float32) * inverse for t in terms])
 
 

@@ -27,6 +27,7 @@ from verglas.types.arrays import Array, FloatArray, IntArray
 
 ODD, EVEN = 6, 9
 FOLDS = 2
+_MATRIX = 4  # numbers of a magnification
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ class GroupSums:
         self.odd_power = np.zeros(shape)
         self.even_cross = np.zeros((2, *shape))
         self.even_power = np.zeros((3, *shape))
-        # gradient of the model: G = (xx, xy, yy), its products with image and model
-        self.gradients = np.zeros((7, *shape)) if magnification else None
+        # gradient of the model: (xx, xy, yy), its products with image, model, and slice times cos chi
+        self.gradients = np.zeros((9, *shape)) if magnification else None
 
     def add(self, batch: PixelTerms, group: IntArray, fold: IntArray, gradients: Array | None = None) -> None:
-        """Sums of a batch; ``gradients`` is (7, n, m) where magnification is fitted."""
+        """Sums of a batch; ``gradients`` is (9, n, m) where magnification is fitted."""
         real = batch.cross.real
         ps, pc = batch.power * batch.sine, batch.power * batch.cosine
         odd, terms = batch.cross * batch.sine, (real * batch.sine, real * batch.cosine)
@@ -213,7 +214,11 @@ def fit_phase(sums: GroupSums, group: int, parity: str, chosen: Sequence[tuple[i
 def fit_magnification(sums: GroupSums, group: int, amplitude: FloatArray) -> GroupFit:
     r"""M - 1 of one group, row by row, to first order.
 
-    .. math:: X = a (C P + u\cdot\nabla (C P)) + noise, \quad u = (M - 1) k
+    .. math:: X = a (C P + u\cdot\nabla (C P) + d P\cos\chi + \alpha C P) + noise, \quad u = (M - 1) k
+
+    Even phases d (Zernike polynomials) and the amplitude of each shell are free with it, and then left where they were:
+    through the CTF a magnification looks like a change of defocus and astigmatism. Fitted in turns, each would come to
+    rest beside the other's error.
 
     Parameters
     ----------
@@ -227,28 +232,55 @@ def fit_magnification(sums: GroupSums, group: int, amplitude: FloatArray) -> Gro
     -------
     GroupFit
     """
+    parts = [_magnification_equations(sums, group, fold, amplitude) for fold in range(FOLDS)]
+    gain = variance = 0.0
+    for (normal, right), (other_normal, other_right) in ((parts[0], parts[1]), (parts[1], parts[0])):
+        z = _solve_scaled(normal, right)[0]
+        still = np.concatenate([np.zeros(_MATRIX), _solve_scaled(normal[_MATRIX:, _MATRIX:], right[_MATRIX:])[0]])
+        gain += float(2 * (z - still) @ other_right - z @ other_normal @ z + still @ other_normal @ still)
+        variance += float(2 * (z - still) @ other_normal @ (z - still))
+    normal, right = parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
+    z, inverse = _solve_scaled(normal, right)
+    error = np.sqrt(np.diag(inverse)[:_MATRIX] / 2)
+    return GroupFit(z[:_MATRIX], error, gain, float(np.sqrt(max(variance, 0.0))))
+
+
+def _magnification_equations(
+    sums: GroupSums, group: int, fold: int, amplitude: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Normal equations of M - 1, even phases, and the relative change of the amplitude of each shell, in this order."""
     assert sums.gradients is not None
     pixels = sums.pixels
     a = amplitude[pixels.shell]
-    design = np.zeros((2, 4, len(pixels)))  # u = design . (M - 1)
+    design = np.zeros((2, _MATRIX, len(pixels)))  # u = design . (M - 1)
     design[0, 0] = design[1, 2] = pixels.kx
     design[0, 1] = design[1, 3] = pixels.ky
+    phases = _monomials(pixels, "even")[0]
+    xx, xy, yy, hx, hy, ex, ey, cx, cy = sums.gradients[:, group, fold]
+    image, power = sums.even_cross[:, group, fold], sums.even_power[:, group, fold]
+    moved = np.einsum("aim,abm->ibm", design, np.stack([[xx, xy], [xy, yy]]) * a**2)
+    beside = np.einsum("aim,am->im", design, a**2 * np.stack([cx, cy]))
+    along = np.einsum("aim,am->im", design, a**2 * np.stack([ex, ey]))
+    shells = pixels.shell_sums(np.concatenate([along, a**2 * power[1] * phases]))
+    by_phase = np.vstack([beside @ phases.T, (a**2 * power[2] * phases) @ phases.T])
+    normal = np.block(
+        [
+            [np.einsum("ibm,bjm->ij", moved, design), by_phase[:_MATRIX], shells[:_MATRIX]],
+            [by_phase[:_MATRIX].T, by_phase[_MATRIX:], shells[_MATRIX:]],
+            [shells.T, np.diag(pixels.shell_sums(a**2 * power[0]))],
+        ]
+    )
+    right = [
+        np.einsum("aim,am->i", design, np.stack([a * hx - a**2 * ex, a * hy - a**2 * ey])),
+        phases @ (a * image[1] - a**2 * power[1]),
+        pixels.shell_sums(a * image[0] - a**2 * power[0]),
+    ]
+    return normal, np.concatenate(right)
 
-    def equations(fold: int) -> tuple[FloatArray, FloatArray]:
-        assert sums.gradients is not None
-        xx, xy, yy, hx, hy, ex, ey = sums.gradients[:, group, fold]
-        metric = np.stack([[xx, xy], [xy, yy]])
-        normal = np.einsum("aim,abm,bjm->ij", design, metric * a**2, design)
-        right = np.einsum("aim,am->i", design, np.stack([a * hx - a**2 * ex, a * hy - a**2 * ey]))
-        return normal, right
 
-    parts = [equations(fold) for fold in range(FOLDS)]
-    gain = variance = 0.0
-    for (normal, right), (other_normal, other_right) in ((parts[0], parts[1]), (parts[1], parts[0])):
-        z = np.linalg.lstsq(normal, right, rcond=None)[0]
-        gain += float(2 * z @ other_right - z @ other_normal @ z)
-        variance += float(2 * z @ other_normal @ z)
-    normal, right = parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
-    z = np.linalg.lstsq(normal, right, rcond=None)[0]
-    error = np.sqrt(np.diag(np.linalg.pinv(2 * normal)))
-    return GroupFit(np.asarray(z, np.float64), np.asarray(error, np.float64), gain, float(np.sqrt(max(variance, 0.0))))
+def _solve_scaled(normal: FloatArray, right: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Solution and inverse of normal equations whose unknowns have units of their own; 0 of what has no weight."""
+    scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-300))
+    scale = np.where(np.diag(normal) > 0, scale, 0.0)
+    inverse = scale[:, None] * np.linalg.pinv(scale[:, None] * normal * scale, rcond=1e-10, hermitian=True) * scale
+    return inverse @ right, inverse
