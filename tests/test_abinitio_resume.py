@@ -139,10 +139,11 @@ def test_the_page_shows_maps_while_it_runs_and_where_it_stopped(particles, tmp_p
                 raise Stop("by the test")
 
     with pytest.raises(Stop):
-        vg.abinitio(particles, out=tmp_path / "run", listener=Reader(), **TWO)
+        # No memory is left for a process beside: the job draws the pages.
+        vg.abinitio(particles, out=tmp_path / "run", listener=Reader(), memory_GB=0.5, **TWO)
     assert "Running: start 1, 1 of 6 mini-batches done" in pages[0]
     assert "Running: start 2, 1 of 6 mini-batches done" in pages[6]
-    assert all(page.count("data:image/png;base64") == 1 and 'http-equiv="refresh"' in page for page in pages)
+    assert all(page.count("data:image/") == 1 and 'http-equiv="refresh"' in page for page in pages)
     page = (tmp_path / "run/report.html").read_text()
     assert "Stopped (by the test): start 2, 3 of 6 mini-batches done. The same command goes on" in page
     assert 'http-equiv="refresh"' not in page

@@ -189,7 +189,8 @@ def test_the_page_shows_classes_while_it_runs_and_where_it_stopped(star, tmp_pat
             if path.is_file() and not seen:
                 seen.append(path.read_text())
 
-    class2d_files(Class2DJob(star, tmp_path / "run", SETTINGS), listener=Reader())
+    # No memory is left for a process beside: the job draws the pages.
+    class2d_files(Class2DJob(star, tmp_path / "run", SETTINGS, memory_GB=0.45), listener=Reader())
     assert "Running: iteration 1 done" in seen[0]
     assert seen[0].count("<label>") == 60 // 8  # seeds
     assert "refresh" in seen[0]

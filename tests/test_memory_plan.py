@@ -10,6 +10,7 @@ import pytest
 
 import verglas as vg
 from verglas.io import read_json
+from verglas.run.class2d import Class2DJob, Class2DSettings, class2d_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is that of the parent too")
 
@@ -72,6 +73,47 @@ def test_a_first_map_takes_what_was_stated(tmp_path, box, particles, resolution_
     stated = max(read_json(tmp_path / "run" / "run.json")["memory_plan"].values())
     loaded, peak = map(float, done.stdout.split())
     assert 0.85 * stated <= peak + _FIRST_MAP_LIBRARIES_GB - loaded <= 1.05 * stated
+
+
+_CLASS2D = """
+import sys, verglas as vg
+import matplotlib.pyplot, verglas.run.class2d
+from pathlib import Path
+from verglas.refinement.em import peak_memory_GB
+from verglas.run.class2d import Class2DJob, Class2DSettings, class2d_files
+folder, resolution_A, limit = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+loaded = peak_memory_GB()
+settings = Class2DSettings(classes=6, diameter_A=110.0, iterations=3, max_resolution_A=resolution_A)
+job = Class2DJob(folder / "particles.star", folder / "run", settings, threads=1, memory_GB=limit or None)
+class2d_files(job, listener=None)
+print(loaded, peak_memory_GB())
+"""
+# As _LIBRARIES_GB: what they took where the plan of classes was measured.
+_CLASSES_LIBRARIES_GB = 0.17
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("box", "resolution_A", "limit_GB"), [(64, 10.0, 0.0), (128, 8.0, 0.0), (64, 10.0, 0.3)])
+def test_classes_take_what_was_stated(tmp_path, box, resolution_A, limit_GB):
+    """Images that are noise: lists of candidates as long as the plan must fear."""
+    model = vg.simulate.phantom(box, 192 / box, 110.0)
+    vg.simulate.particles(model, 300, box, 192 / box, snr=1e-4, out=tmp_path, seed=1)
+    command = [sys.executable, "-c", _CLASS2D, str(tmp_path), str(resolution_A), str(limit_GB)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    stated = max(read_json(tmp_path / "run" / "run.json")["memory_plan"].values())
+    loaded, peak = map(float, done.stdout.split())
+    taken = peak + _CLASSES_LIBRARIES_GB - loaded
+    assert 0.85 * stated <= taken <= 1.05 * stated
+    assert taken <= (limit_GB or 4.0)
+
+
+def test_classes_that_no_memory_would_do_for_are_refused_at_once(tmp_path):
+    model = vg.simulate.phantom(32, 5.0, 110.0)
+    vg.simulate.particles(model, 40, 32, 5.0, snr=1.0, out=tmp_path, seed=1)
+    job = Class2DJob(tmp_path / "particles.star", tmp_path / "run", Class2DSettings(classes=2), memory_GB=0.1)
+    with pytest.raises(vg.InputError, match=r"class2d: 2 classes of .* px, .* need 0\.\d+ GB, allowed are 0\.10"):
+        class2d_files(job, listener=None)
 
 
 @pytest.mark.slow

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from run_folder import make_run_folder
 
 import verglas as vg
+from verglas.report.html import Page
 from verglas.run import page_process
+from verglas.run.live_page import LivePage
 from verglas.run.page_process import PageProcess
 from verglas.run.refine_folder import RefineFolder
 from verglas.run.refine_memory import MemoryPlan
@@ -122,6 +126,70 @@ def test_the_process_draws_the_page_of_a_running_folder(tmp_path):
     pages.wait()
     assert len(said) == 1
     assert "run.json" in said[0]
+
+
+def test_a_page_of_what_a_job_hands_over_is_as_it_was_when_it_was_asked_for(tmp_path):
+    """By the process, in its own time: what changes in the job meanwhile is of the next page."""
+    page, said, lines = LivePage(tmp_path / "page.html", print), [], ["as asked"]
+    page.next = 0.0
+    page._pages = PageProcess(tmp_path, said.append)
+    page.show(page_of_lines, lines)
+    lines.append("later")
+    page._pages.wait()
+    text = (tmp_path / "page.html").read_text()
+    assert "as asked" in text
+    assert "later" not in text
+    assert said == []
+    page.next = 0.0
+    page.beside = False  # no memory for it: the job draws
+    page.show(page_of_lines, lines)
+    assert "later" in (tmp_path / "page.html").read_text()
+
+
+def page_of_lines(lines):
+    """A page without figures."""
+    return Page("Test", " ".join(lines), {}, [], "")
+
+
+JOB = """
+import sys, time
+from pathlib import Path
+from verglas.run.page_process import PageProcess
+pages = PageProcess(Path(sys.argv[1]), print)
+pages.ask(time.sleep, 60)
+print(pages._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_page_ends_with_its_job_also_by_sigkill(tmp_path, ignored):
+    """Nobody waits for it; also where a shell that starts jobs in the background has them ignore SIGINT."""
+    job = subprocess.Popen(
+        [sys.executable, "-c", JOB, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignored else None,
+    )
+    pid = int(job.stdout.readline())
+    time.sleep(1.0)
+    assert lives(pid)
+    job.kill()
+    job.wait()
+    end = time.monotonic() + 20
+    while lives(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not lives(pid)
+
+
+def lives(pid):
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_threads_that_wait_sleep_unless_the_environment_says_otherwise(monkeypatch):

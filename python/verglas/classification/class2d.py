@@ -24,9 +24,13 @@ from verglas.classification.classes import (
 from verglas.classification.em2d import Assignments, Engine2D, Model2D, Stage, Sums, plan_stage
 from verglas.classification.held_out import held_out_gain
 from verglas.classification.kept import restore_state, take_snapshot
+from verglas.classification.memory import MEMORY_GB, Class2DMemory
 from verglas.classification.settings import Class2DSettings
-from verglas.classification.working_set import Geometry, WorkingSet
+from verglas.classification.stages import first_radii, particles_of_seeding, seed_count, shift_range_px
+from verglas.classification.working_set import WorkingSet
 from verglas.errors import InputError
+from verglas.optics import plain_images
+from verglas.optics.one_grid import Grids
 from verglas.search.grid_search import Where
 from verglas.types import Keeper
 from verglas.types.arrays import FloatArray, IntArray
@@ -34,8 +38,6 @@ from verglas.types.convert import ParticlesLike, particles_of
 from verglas.types.listener import Listener, Silence
 from verglas.types.settings import settings_from
 
-_SECOND_A = 20.0  # end of the seeding
-_MAX_SEEDS = 600
 _GROWTH = 1.3  # of the radius from stage to stage, at most
 _SUPPORTED_SIGMA = 3.0  # evidence in rings beyond the search that lets it take them in
 _SETTLED = 0.03  # share of particles that may still change class when a stage ends
@@ -48,32 +50,6 @@ _REFILLS = 6  # iterations in which classes may start anew
 _CLEARLY = 1.5  # times the loss that the gain of a split must be
 _BALANCE_STEP, _BALANCE_LEAST = 0.7, 0.3  # of the prior against the log of sizes; no size counts as less, of the mean
 _STEP = 0.6  # of stepwise EM: weight of a mini-batch
-
-
-def first_radii(geometry: Geometry, settings: Class2DSettings) -> list[int]:
-    """Last ring of each iteration of the seeding."""
-    first = min(geometry.ring(settings.initial_resolution_A), geometry.search_limit)
-    second = min(max(geometry.ring(_SECOND_A), first), geometry.search_limit)
-    return [first] * 4 + [second] * 3
-
-
-def seed_count(n: int, classes: int) -> int:
-    """Seeds of a classification of so many particles: more than classes, as a view without a seed is never found.
-
-    Twins among them are merged later.
-    """
-    return int(np.clip(n // 8, classes, min(3 * classes, max(classes, _MAX_SEEDS))))
-
-
-def particles_of_seeding(seeds: int) -> int:
-    """Particles that the seeding draws on, at most."""
-    return max(5000, 30 * seeds)
-
-
-def shift_range_px(geometry: Geometry, settings: Class2DSettings) -> float:
-    """Largest shift searched: as asked, or an eighth of the particle's diameter."""
-    default_A = float(np.clip(geometry.diameter_px * geometry.pixel_size_A / 8, 5, 20))
-    return (default_A if settings.shift_range_A is None else settings.shift_range_A) / geometry.pixel_size_A
 
 
 class Classifier:
@@ -430,7 +406,7 @@ def classify2d(
     threads : int, optional
         Threads; all by default. The result does not depend on it.
     memory_GB : float, optional
-        Most that the process may take, 4 by default, 0.45 at least; images and samples beyond it are read again in each
+        Most that the process may take, 4 by default; images and samples that find no room in it are read again in each
         iteration.
     keeper : Keeper, optional
         Keeps where it stands before every iteration; what it has kept of the same particles and settings goes on, to
@@ -478,7 +454,12 @@ def classify2d(
     particles = particles_of(particles, "classify2d: particles")
     if particles.source is None:
         raise InputError(f"classify2d: {particles.where} has no images, only metadata")
-    work = WorkingSet(particles, settings, Where(device, threads), memory_GB)
+    limit_GB = MEMORY_GB if memory_GB is None else memory_GB
+    if not limit_GB > 0:
+        raise InputError(f"classify2d: memory_GB: expected more than 0, got {memory_GB}")
+    grid = particles if Grids.of(particles) is None else plain_images(particles)
+    memory = Class2DMemory(len(grid), grid.box, grid.pixel_size_A, settings, threads)
+    work = WorkingSet(particles, settings, Where(device, threads), memory.room_GB(limit_GB))
     if settings.classes > max(1, len(work.usable) // 2):
         raise InputError(
             f"classify2d: {settings.classes} classes asked of {len(work.usable)} particles; ask for at most half of "

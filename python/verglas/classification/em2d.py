@@ -33,6 +33,7 @@ from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.listener import Listener, Silence
 
 _BATCH = 128
+CANDIDATES = 8192  # of an image, at most
 _LEAST_NOISE = 0.01  # of what it was, from one iteration to the next
 _TAU_FLOOR = 0.01  # of the noise variance of an average: rings without signal are filtered out, not cut off
 
@@ -253,7 +254,7 @@ class Engine2D:
             self.work.where,
             n_power=1 if self.work.ctf is None else 3,
             epsilon=1e-2,
-            max_candidates=8192,
+            max_candidates=CANDIDATES,
         )
         log_prior = np.full((len(model), 2), -np.inf)
         log_prior[:, 0] = model.log_share  # an average has no opposite

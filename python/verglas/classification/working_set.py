@@ -23,9 +23,9 @@ from verglas.types.arrays import Float32Array, IntArray
 
 # Images are always read and prepared in these blocks of the whole set, so no result depends on what is asked for.
 BLOCK = 128
-MEMORY_GB = 4.0
-# Of it, what the process takes beside cached images and samples: libraries, a page, lists of candidates (an estimate).
-_WITHOUT_CACHES_GB = 0.45
+CACHE_GB = 3.5
+# Of what caches may take, at most for images, and for each of the two kinds of samples.
+IMAGES_SHARE, SAMPLES_SHARE = 0.4, 0.3
 _EDGE_A = 8.0  # width of the soft edge of the mask
 _BEYOND = 1.3  # averages reach this much further than the search
 
@@ -99,9 +99,8 @@ class WorkingSet:
         For diameter, resolution and CTF.
     where : Where, optional
         Device and threads; one device. The CPU by default.
-    memory_GB : float, optional
-        Most that the process may take, 4 by default; images and samples beyond it are read again in each pass. Less
-        than 0.45 cannot be kept.
+    cache_GB : float
+        What images and samples may take; beyond it they are read again in each pass.
 
     Raises
     ------
@@ -119,15 +118,13 @@ class WorkingSet:
         particles: Particles,
         settings: Class2DSettings | BiasSettings,
         where: Where | None = None,
-        memory_GB: float | None = None,
+        cache_GB: float = CACHE_GB,
     ) -> None:
         particles = for_job(particles, "classify2d", ctf=settings.ctf)
         self.particles, self.settings = particles, settings
         where = where or Where()
         self.where = Where(one_device("classify2d", where.device), where.threads)
-        self.memory_GB = MEMORY_GB if memory_GB is None else memory_GB
-        if not self.memory_GB > 0:
-            raise InputError(f"classify2d: memory_GB: expected more than 0, got {memory_GB}")
+        self.cache_GB = cache_GB
         self.pixel_size_A = particles.pixel_size_A
         self.geometry = plan_geometry(particles.box, self.pixel_size_A, settings)
         self._outside = distance_from((particles.box,) * 2) > self.geometry.diameter_px / 2 * (
@@ -137,7 +134,7 @@ class WorkingSet:
             self._outside = np.ones_like(self._outside)
         bytes_all = 4 * len(particles) * self.geometry.box**2
         self._kept: Float32Array | None = None
-        if bytes_all <= 0.4e9 * self.cache_GB:
+        if bytes_all <= IMAGES_SHARE * 1e9 * self.cache_GB:
             self._kept = np.empty((len(particles), self.geometry.box, self.geometry.box), np.float32)
         optics = particles.optics if settings.ctf else None
         self.ctf = None if optics is None else optics.as_params()
@@ -151,11 +148,6 @@ class WorkingSet:
 
     def __len__(self) -> int:
         return len(self.particles)
-
-    @property
-    def cache_GB(self) -> float:
-        """What images and samples may take."""
-        return max(0.0, self.memory_GB - _WITHOUT_CACHES_GB)
 
     @property
     def n_groups(self) -> int:
@@ -226,7 +218,7 @@ class WorkingSet:
 class Samples:
     """Polar samples of the working images, masked or not, computed once where they fit in memory."""
 
-    def __init__(self, work: WorkingSet, grid: ops.PolarGrid, *, masked: bool, share: float = 0.3) -> None:
+    def __init__(self, work: WorkingSet, grid: ops.PolarGrid, *, masked: bool, share: float = SAMPLES_SHARE) -> None:
         self.work, self.grid, self.masked = work, grid, masked
         self._mask = work.geometry.mask if masked else None
         shape = (len(work), grid.n_rings, grid.n_theta // 2)

@@ -27,7 +27,7 @@ def class2d(
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
     device: str = typer.Option("cpu", "--device", help="cpu or cuda:0."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
-    memory: float = typer.Option(None, "--memory", help=f"Most memory to use, GB; 0.45 is the least [{MEMORY_GB:g}]."),
+    memory: float = typer.Option(None, "--memory", help=f"Most memory to use, GB [{MEMORY_GB:g}]."),
     core: bool = typer.Option(False, "--core", help="Say who is in the core of its class (verglasCore)."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out; fail if there is none."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),

@@ -130,6 +130,7 @@ def abinitio(
                 result = search_initial_model(
                     on_one_grid, resolved_settings, where, flip_hand=flip_hand, observer=watch
                 )
+                watch.last_page()
                 _write(folder, result)
             # Interrupted or terminated as well: the page must not go on saying that it runs.
             except BaseException as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from verglas.run.checkpoint import Checkpoints
 from verglas.run.forecast import abinitio_forecast
 from verglas.run.live_page import LivePage, footer_text
 from verglas.run.refine_inputs import close_identity
+from verglas.run.refine_memory import PAGE_PROCESS_GB
 from verglas.run.tenure import Tenure
 from verglas.search.problem import Problem
 from verglas.types import Keeper, Particles, Snapshot
@@ -55,11 +56,13 @@ class Watch(Observer):
         if folder is not None:
             self.checkpoints = Checkpoints(folder, result_settings(settings), close_identity(particles), listener.say)
             self.checkpoints.open(resume=resume)
-            self.page = LivePage(folder / "report.html")
+            self.page = LivePage(folder / "report.html", listener.say)
 
     def show_plan(self, plan: InitialModelPlan) -> None:
         """Memory is told of before anything is read."""
         self.listener.say(str(plan))
+        if self.page is not None and plan.limit_GB is not None:
+            self.page.beside = plan.limit_GB - plan.peak_GB >= PAGE_PROCESS_GB
         if isinstance(self.listener, Tenure):
             self.listener.write(memory_plan={name: round(size, 3) for name, size in plan.phases_GB.items()})
 
@@ -102,7 +105,7 @@ class Watch(Observer):
             self.problem.resolution_of_A(max(record["resolved"], 1.0)),
             arrays["model.volumes"] * self.problem.sphere,
         )
-        self.page.show(lambda: self._draw_page(""))
+        self.page.show(*self._request(""))
 
     def finished(self, start: Start) -> None:
         """A start is done, perhaps by an earlier run."""
@@ -117,18 +120,30 @@ class Watch(Observer):
         """It ends without a result: the page says so, the checkpoint stays."""
         # Before the first start stands there is nothing to show.
         if self.page is not None and self.starts:
-            self.page.show(lambda: self._draw_page(reason), now=True)
+            self.page.show(*self._request(reason), now=True)
+
+    def last_page(self) -> None:
+        """The results are there and their page is written next."""
+        if self.page is not None:
+            self.page.stop()
 
     def remove_checkpoints(self) -> None:
         """The results are written."""
         if self.checkpoints is not None:
             self.checkpoints.remove()
 
-    def _draw_page(self, reason: str) -> Page:
+    def _request(self, reason: str) -> tuple[Callable[..., Page], list[StartSoFar], str, float, Mapping[str, Any], str]:
+        """What draws the page, and of what."""
         assert self.problem is not None
-        settings: Mapping[str, Any] = asdict(self.settings)
         starts = [self.starts[number] for number in sorted(self.starts)]
-        return abinitio_running_page(starts, reason, self.problem.pixel_size_A, settings, footer_text())
+        return (
+            abinitio_running_page,
+            starts,
+            reason,
+            self.problem.pixel_size_A,
+            asdict(self.settings),
+            footer_text(),
+        )
 
 
 @dataclass(frozen=True)

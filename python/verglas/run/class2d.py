@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from verglas.classification import (
 from verglas.classification.class2d import iteration_sentence
 from verglas.classification.classes import with_stability
 from verglas.classification.kept import Standing, standing
-from verglas.classification.working_set import MEMORY_GB as MEMORY_GB
+from verglas.classification.memory import MEMORY_GB as MEMORY_GB
 from verglas.io import (
     read_particles,
     write_bytes,
@@ -35,10 +35,12 @@ from verglas.io import (
 from verglas.report import class2d as report
 from verglas.report.html import Page
 from verglas.run.checkpoint import Checkpoints, Part
+from verglas.run.class2d_memory import plan_memory
 from verglas.run.class2d_page import SUMMARY, shown_record
 from verglas.run.forecast import class2d_forecast
 from verglas.run.live_page import LivePage, footer_text
 from verglas.run.refine_inputs import close_identity, on_one_grid
+from verglas.run.refine_memory import PAGE_PROCESS_GB, MemoryPlan
 from verglas.run.tenure import Tenure, tenure
 from verglas.types import Particles, Snapshot
 from verglas.types.listener import Listener, Silence
@@ -71,7 +73,7 @@ class Class2DJob:
     threads : int, optional
         Threads; all by default.
     memory_GB : float, optional
-        Most that the process may take; 0.45 is the least.
+        Most that the process may take; what cannot be kept under it is refused at once.
     core : bool
         Say in particles.star who is in the core of its class (:func:`verglas.classification.class_cores`).
     """
@@ -146,8 +148,10 @@ def _run_under(job: Class2DJob, hold: Tenure) -> Class2DSummary:
     checkpoints = Checkpoints(job.out, record, close_identity(particles), hold.say)
     checkpoints.open(resume=job.resume)
     hold.write(state="running", n_particles=len(particles), settings=record)
+    images = on_one_grid(particles)
+    plan = plan_memory(images, job.settings, MEMORY_GB if job.memory_GB is None else job.memory_GB, job.threads)
+    course.planned(plan, hold)
     if job.device == "cpu" and job.settings.start == "seeds":  # others are not foreseen
-        images = on_one_grid(particles)
         forecast = class2d_forecast(
             len(images), images.box, images.pixel_size_A, job.settings, job.threads, repeats=job.repeats
         )
@@ -175,6 +179,7 @@ def _run_under(job: Class2DJob, hold: Tenure) -> Class2DSummary:
         course.show_stop(str(error) or type(error).__name__)
         raise
     result = with_stability(result, others)
+    course.page.stop()
     files = _write(result, job, course.events)
     summary = Class2DSummary(result, files, time.perf_counter() - start_time)
     shown = shown_record(result, course.events, _page_settings(job.settings), job.particles)
@@ -189,9 +194,15 @@ class _Course(Silence):
 
     def __init__(self, job: Class2DJob, listener: Listener) -> None:
         self.job, self.listener, self.events = job, listener, list[str]()
-        self.page = LivePage(job.out / "classes.html")
+        self.page = LivePage(job.out / "classes.html", listener.say)
         self.last: Standing | None = None
         self.part = ""  # of the forecast: of repeats their number
+
+    def planned(self, plan: MemoryPlan, hold: Tenure) -> None:
+        """Memory is told of before anything is read; pages are drawn beside the job where some is left for that."""
+        self.listener.say(str(plan))
+        hold.write(memory_plan={name: round(size, 3) for name, size in plan.phases_GB.items()})
+        self.page.beside = plan.limit_GB - plan.peak_GB >= PAGE_PROCESS_GB
 
     def say(self, line: str) -> None:
         """An event, which the page lists."""
@@ -211,18 +222,18 @@ class _Course(Silence):
         """Where it stands between two iterations."""
         self.last = standing(snapshot)
         if self.last.record:
-            self.page.show(lambda: self._draw_page(""))
+            self.page.show(*self._request(""))
 
     def show_stop(self, reason: str) -> None:
         """It ends without a result; the page says so."""
         if self.last is not None and self.last.record:
-            self.page.show(lambda: self._draw_page(reason), now=True)
+            self.page.show(*self._request(reason), now=True)
 
-    def _draw_page(self, reason: str) -> Page:
+    def _request(self, reason: str) -> tuple[Callable[..., Page], Standing, str, dict[str, object], list[str], str]:
+        """What draws the page, and of what."""
         assert self.last is not None
-        return report.running_page(
-            self.last, reason, _page_settings(self.job.settings), self.events, footer_text(self.job.particles)
-        )
+        settings, footer = _page_settings(self.job.settings), footer_text(self.job.particles)
+        return report.running_page, self.last, reason, settings, self.events, footer
 
 
 @dataclass(frozen=True)

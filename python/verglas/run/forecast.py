@@ -17,8 +17,8 @@ import numpy as np
 from verglas import ops
 from verglas._native import resolve_threads
 from verglas.classification import Class2DSettings
-from verglas.classification.class2d import first_radii, particles_of_seeding, seed_count, shift_range_px
 from verglas.classification.em2d import plan_stage
+from verglas.classification.stages import first_radii, particles_of_seeding, seed_count, shift_range_px
 from verglas.classification.working_set import Geometry, plan_geometry
 from verglas.geometry import healpix_spacing_deg, unit_pixels
 from verglas.initial_model.course import Course

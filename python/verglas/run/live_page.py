@@ -11,6 +11,7 @@ from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.io import read_json, write_text
 from verglas.report.html import Page, render
+from verglas.run.page_process import PageProcess
 from verglas.run.tenure import now_text
 
 SHOWN = "shown"  # of a summary: what the page shows and other files do not hold
@@ -39,24 +40,47 @@ def finished_summary(path: Path, job: str, page: str) -> dict[str, Any]:
     return summary
 
 
+def write_page(path: Path, draw: Callable[..., Page], *arguments: Any) -> None:
+    """Draw a page and write it."""
+    write_text(path, render(draw(*arguments)))
+
+
 class LivePage:
-    """Writes a page now and then; the run's last page takes its place.
+    """Writes a page now and then, by a process beside the job; the run's last page takes its place.
 
     Parameters
     ----------
     path : Path
         Of the page.
+    say : callable
+        Told why a page could not be drawn.
+
+    Attributes
+    ----------
+    beside : bool
+        Whether memory is left for that process; without, the job draws between its iterations.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         # Not at once: what ends sooner needs no page of its course.
         self.path, self.next = path, time.monotonic() + EVERY_S
+        self.beside = True
+        self._pages = PageProcess(path.parent, say)
 
-    def show(self, draw: Callable[[], Page], *, now: bool = False) -> None:
-        """Draw and write it, if it is time or must be ``now``."""
+    def show(self, draw: Callable[..., Page], *arguments: Any, now: bool = False) -> None:
+        """Have ``draw``, a function of a module, make the page of these arguments, if it is time or must be ``now``."""
         start_time = time.monotonic()
         if not now and start_time < self.next:
             return
-        write_text(self.path, render(draw()))
+        if self.beside and not now:
+            self._pages.ask(write_page, self.path, draw, *arguments)
+            self.next = time.monotonic() + EVERY_S
+            return
+        self.stop()
+        write_page(self.path, draw, *arguments)
         end = time.monotonic()
         self.next = end + max(EVERY_S, _COST * (end - start_time))
+
+    def stop(self) -> None:
+        """Give up the page that is being drawn: the last one must not be replaced by it."""
+        self._pages.stop()
