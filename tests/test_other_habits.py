@@ -159,3 +159,19 @@ def test_a_job_does_not_write_over_the_results_of_another_command(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with tenure(tmp_path, "abinitio"):
         pass
+
+
+def test_a_micrograph_whose_picks_all_lie_beyond_its_edge_ends_no_extraction(tmp_path):
+    """It ended that of all others in a foreign exception; and coordinates may be fractions of the image."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        vg.io.write_stack(tmp_path / f"{name}.mrc", rng.normal(size=(1, 64, 64)).astype(np.float32), 5.0)
+    files = [tmp_path / "a.mrc", tmp_path / "b.mrc"]
+    picks = {"a.mrc": np.array([[-100.0, -100.0], [900.0, 3.0]]), "b.mrc": np.array([[32.0, 32.0]])}
+    vg.io.write_picks(tmp_path / "p.star", {n: vg.Picks(xy, n) for n, xy in picks.items()}, one_file=True)
+    with pytest.warns(vg.VerglasWarning, match="2 of 3 particles were set aside"):
+        assert len(vg.extract(files, tmp_path / "p.star", 24, diameter_A=60, listener=None)) == 1
+    picks = {n: rng.uniform(0, 1, (3, 2)) for n in picks}
+    vg.io.write_picks(tmp_path / "f.star", {n: vg.Picks(xy, n) for n, xy in picks.items()}, one_file=True)
+    with pytest.raises(vg.InputError, match=r"no particle could be cut .* fractions of the image"):
+        vg.extract(files, tmp_path / "f.star", 24, diameter_A=60, listener=None)

@@ -29,7 +29,7 @@ def find_unusable_images(images: npt.ArrayLike) -> dict[int, str]:
     {1: 'constant pixels'}
     """
     array = np.asarray(images)
-    flat = array.reshape(len(array), -1)
+    flat = array.reshape(len(array), int(np.prod(array.shape[1:])))  # -1 is undefined of no images
     finite = np.isfinite(flat).all(axis=1)
     reasons = {int(i): "not finite (NaN or infinity)" for i in np.flatnonzero(~finite)}
     constant = finite & (flat.min(axis=1) == flat.max(axis=1))

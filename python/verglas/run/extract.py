@@ -252,6 +252,9 @@ def extract_files(
         first = "".join(
             f"; the first: {one.micrograph}: {without_name(one.reason, one.micrograph)}" for one in exclusions[:1]
         )
+        xy = np.concatenate([picks_of.xy_px for picks_of in by_name.values()])
+        if len(xy) and xy.min() >= 0 and xy.max() <= 1:
+            first += "; all coordinates lie between 0 and 1: are they fractions of the image? expected pixels"
         raise InputError(f"extract: no particle could be cut out of {len(table)} micrographs{first}")
     # Names in a STAR file are as seen from its folder, or it could not be moved with its micrographs.
     if folder is not None and not loaded:
