@@ -102,7 +102,9 @@ def particles_alone() -> None:
         # A file of another package, or of an earlier version: nothing is kept of it, and pages do not wait.
         ask("page, nothing kept", page)
         begun = time.perf_counter()
-        assert "reading" in ask("numbers asked for, nothing kept", f"{page}.json").json
+        told = ask("sample of the numbers, nothing kept", f"{page}.json").json
+        assert told["reading"]
+        assert (told["total"], len(told["columns"])) == (N_PARTICLES, 14)
         waits = []
         while "reading" in client.ask(f"{page}.json").json:
             start = time.perf_counter()

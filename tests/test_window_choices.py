@@ -324,7 +324,13 @@ def test_nothing_waits_for_a_large_file_and_what_is_wrong_with_it_is_said(varied
     client = Client(varied[0].parent)
     page = f"/jobs/{key_of(client, varied[0].name)}/particles"
     assert client.ask(page).status == 200
-    assert "particles.star" in client.ask(f"{page}.json").json["reading"]
+    told = client.ask(f"{page}.json").json
+    assert "particles.star" in told["reading"]
+    # Before all is read the page has the number of rows, and histograms and values of a sample: of few rows all.
+    first = told["columns"][0]
+    assert (told["total"], told["sampled"], first["name"]) == (len(varied[1]),) * 2 + ("verglasCoordinate1",)
+    assert sum(first["counts"]) == len(varied[1]) - 1  # one has none
+    assert len(told["values"]["verglasCoordinate2"]) == len(varied[1])
     assert client.ask(f"{page}/points.json?x=verglasCoordinate1&y=verglasCoordinate2").status == 400
     told = until_read(client, page)
     assert told["total"] == len(varied[1])

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from verglas.errors import InputError
 from verglas.fourier import raised_cosine
-from verglas.types.arrays import Float32Array
+from verglas.types.arrays import Float32Array, any_arrays
 from verglas.types.convert import MapLike, values_of
 
 __all__ = [
@@ -120,6 +120,7 @@ def soft_circle(
     return soft_sphere((box, box), radius_px, edge_px, center)
 
 
+@any_arrays
 def threshold(values: npt.ArrayLike, level: float, *, above: bool = True) -> BinaryMask:
     """Binary mask of the values at or above a level, or below it.
 
@@ -147,6 +148,7 @@ def threshold(values: npt.ArrayLike, level: float, *, above: bool = True) -> Bin
     return array >= level if above else array < level
 
 
+@any_arrays
 def dilate(mask: npt.ArrayLike, iterations: int = 1) -> BinaryMask:
     """Binary dilation by the full 3 x 3 (x 3) neighbourhood: 1 where any neighbour is 1.
 
@@ -159,6 +161,7 @@ def dilate(mask: npt.ArrayLike, iterations: int = 1) -> BinaryMask:
     return _morph(ndimage.binary_dilation, mask, iterations)
 
 
+@any_arrays
 def erode(mask: npt.ArrayLike, iterations: int = 1) -> BinaryMask:
     """Binary erosion by the full 3 x 3 (x 3) neighbourhood: 0 where any neighbour, or the outside, is 0.
 
@@ -180,6 +183,7 @@ def _morph(operation: Callable[..., BinaryMask], mask: npt.ArrayLike, iterations
     return operation(array, np.ones((3,) * array.ndim, bool), iterations=iterations)
 
 
+@any_arrays
 def largest_component(mask: npt.ArrayLike) -> BinaryMask:
     """Only the largest connected part, pixels that touch by a face being connected; the first one among equals.
 
@@ -198,6 +202,7 @@ def largest_component(mask: npt.ArrayLike) -> BinaryMask:
     return labels == int(np.argmax(sizes))
 
 
+@any_arrays
 def soft_edge(mask: npt.ArrayLike, edge_px: float, *, extend_px: float = 0.0) -> Float32Array:
     """Dilate a binary mask by a distance, then give it a raised-cosine edge.
 
@@ -247,6 +252,7 @@ def soft_edge(mask: npt.ArrayLike, edge_px: float, *, extend_px: float = 0.0) ->
     return out
 
 
+@any_arrays
 def from_threshold(
     values: MapLike | npt.ArrayLike,
     level: float,

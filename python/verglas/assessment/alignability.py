@@ -9,7 +9,7 @@ import numpy as np
 from verglas.geometry import euler_to_matrix, orientation_grid, symmetry_matrices
 from verglas.optics.refine import Calibration, Pixels, Setting
 from verglas.optics.refine.pixels import Reference, gather, image_spectra, transfer
-from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
 from verglas.types.verdict import Finding
 
 _STEP_DEG = 15.0
@@ -69,6 +69,7 @@ def judge_alignability(alignability: Alignability) -> Finding:
     return Finding("alignability", "warn" if share > _MOST_ELSEWHERE else "go on", sentence, numbers)
 
 
+@any_arrays
 def alignability(
     setting: Setting,
     calibration: Calibration,

@@ -10,13 +10,14 @@ from scipy.spatial.distance import cdist
 
 from verglas.assessment.guinier import GuinierLine, fit_guinier
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 from verglas.types.atoms import Atoms
 
 _PAIR_BIN_A = 0.02  # of distances between atoms: a fiftieth of the shortest wave that maps hold
 _PAIRS = 2**22  # of atoms, held at once
 
 
+@any_arrays
 def radius_of_gyration_A(xyz_A: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> float:
     r"""Root mean square distance of weighted atoms from their centre.
 
@@ -44,6 +45,7 @@ def radius_of_gyration_A(xyz_A: npt.ArrayLike, weights: npt.ArrayLike | None = N
     return float(np.sqrt(w @ ((xyz - centre) ** 2).sum(axis=1) / w.sum()))
 
 
+@any_arrays
 def debye_power(
     xyz_A: npt.ArrayLike, frequency_per_A: npt.ArrayLike, weights: npt.ArrayLike | None = None
 ) -> FloatArray:
@@ -93,6 +95,7 @@ def debye_power(
     return np.asarray(np.sinc(2 * s[:, None] * known * _PAIR_BIN_A) @ pairs[known])
 
 
+@any_arrays
 def fit_radius_of_gyration(frequency_per_A: npt.ArrayLike, power: npt.ArrayLike) -> tuple[float, GuinierLine]:
     r"""Radius of gyration from the fall of a power spectrum at low resolution (Guinier's law).
 
@@ -141,6 +144,7 @@ class WilsonMoments(NamedTuple):
     variance: float
 
 
+@any_arrays
 def wilson_moments(weights: npt.ArrayLike) -> WilsonMoments:
     r"""What :math:`|F|^2` of randomly placed atoms is expected to be (Wilson's statistics).
 

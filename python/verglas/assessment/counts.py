@@ -8,12 +8,13 @@ from scipy import special
 
 from verglas import fourier
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 # Bins per pixel of the distances in an autocorrelation: the kernel of the last shell has a period of one pixel.
 _BINS_PER_PX = 8
 
 
+@any_arrays
 def effective_counts(
     shape: tuple[int, ...],
     mask: npt.ArrayLike | None = None,

@@ -13,7 +13,7 @@ from verglas.assessment.fsc import first_crossing, fsc
 from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.types import Map
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import MapLike, map_of, values_of
 
 _DIRECTIONS = 500
@@ -140,6 +140,7 @@ def half_sphere(n: int) -> FloatArray:
     return np.column_stack([rho * np.cos(phi), rho * np.sin(phi), z])
 
 
+@any_arrays
 def directional_fsc(
     half1: MapLike,
     half2: MapLike,

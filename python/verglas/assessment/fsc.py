@@ -18,7 +18,7 @@ from verglas.assessment.counts import effective_counts
 from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.types import Map
-from verglas.types.arrays import Array, FloatArray, host_array
+from verglas.types.arrays import Array, FloatArray, any_arrays, host_array
 from verglas.types.convert import MapLike, map_of
 from verglas.types.display import Shown
 
@@ -33,6 +33,7 @@ _UNDECIDED = 0.9
 _PIXEL_SIZE_REL = 1e-3
 
 
+@any_arrays
 def ssnr_from_fsc(curve: npt.ArrayLike, *, full: bool = False) -> FloatArray:
     """Spectral signal-to-noise ratio (power) from the FSC of two independent half maps.
 
@@ -65,6 +66,7 @@ def ssnr_from_fsc(curve: npt.ArrayLike, *, full: bool = False) -> FloatArray:
         return (2.0 if full else 1.0) * c / (1.0 - c)
 
 
+@any_arrays
 def full_map_fsc(curve: npt.ArrayLike) -> FloatArray:
     """FSC that two full maps would have: 2 FSC / (1 + FSC), from the FSC of two half maps.
 
@@ -84,6 +86,7 @@ def full_map_fsc(curve: npt.ArrayLike) -> FloatArray:
     return 2.0 * c / (1.0 + c)
 
 
+@any_arrays
 def c_ref(curve: npt.ArrayLike) -> FloatArray:
     """Expected correlation of the full map with the noise-free truth: C_ref = sqrt(2 FSC / (1 + FSC)).
 
@@ -102,6 +105,7 @@ def c_ref(curve: npt.ArrayLike) -> FloatArray:
     return np.sqrt(full_map_fsc(curve))
 
 
+@any_arrays
 def threshold_curve(kind: str | float, counts: npt.ArrayLike) -> FloatArray:
     """Value per shell that an FSC has to exceed.
 
@@ -148,6 +152,7 @@ def threshold_curve(kind: str | float, counts: npt.ArrayLike) -> FloatArray:
     return float(sigma[1]) / root
 
 
+@any_arrays
 def first_crossing(frequency_per_A: npt.ArrayLike, above: npt.ArrayLike) -> tuple[float, int | None]:
     """Resolution at which a curve minus its threshold first turns negative, shell 0 apart, and the shell where it is.
 
@@ -359,6 +364,7 @@ def correlate_shells(spectra: Sequence[Array], shape: tuple[int, ...], counts: n
     return np.clip(curve, -1.0, 1.0)
 
 
+@any_arrays
 def fsc(
     a: MapLike | npt.ArrayLike,
     b: MapLike | npt.ArrayLike,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from verglas import filters, fourier
 from verglas.errors import InputError
 from verglas.types import Map
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 from verglas.types.convert import MapLike, map_of
 
 # Coarser than this, the molecule's shape and its solvent set the amplitudes, not the disorder of its atoms.
@@ -135,6 +135,7 @@ class GuinierLine(NamedTuple):
     b_error_A2: float
 
 
+@any_arrays
 def fit_guinier(
     s2_per_A2: npt.ArrayLike, ln_amplitude: npt.ArrayLike, weight: npt.ArrayLike | None = None
 ) -> GuinierLine:
@@ -163,6 +164,7 @@ def fit_guinier(
     return GuinierLine(float(slope), float(intercept), float(-4.0 * slope), error)
 
 
+@any_arrays
 def guinier(
     volume: MapLike,
     weight: npt.ArrayLike | None = None,

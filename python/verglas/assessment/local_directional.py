@@ -21,7 +21,7 @@ from verglas.assessment.local_resolution import (
 )
 from verglas.assessment.local_scan import MonogenicValues, scan_bands
 from verglas.types import Map
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import MapLike
 from verglas.types.display import Shown
 from verglas.types.settings import settings_from
@@ -118,6 +118,7 @@ def cone_gain(shape: tuple[int, ...], direction: npt.ArrayLike) -> Float32Array:
     return np.asarray(np.cos(0.5 * np.pi * away) ** 2, np.float32)
 
 
+@any_arrays
 def local_directions(
     half1: MapLike,
     half2: MapLike,

@@ -27,7 +27,7 @@ from verglas.assessment.solvent import solvent_mask
 from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.types import Map
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import MapLike, map_of
 from verglas.types.display import Shown
 from verglas.types.listener import phase_progress
@@ -164,6 +164,7 @@ class LocalResolution(Shown):
         }
 
 
+@any_arrays
 def local_resolution(
     half1: MapLike,
     half2: MapLike,

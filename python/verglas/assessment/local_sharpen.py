@@ -15,7 +15,7 @@ from verglas.assessment.map_model import Shells, best_cut
 from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.types import Map
-from verglas.types.arrays import Complex64Array, Float32Array
+from verglas.types.arrays import Complex64Array, Float32Array, any_arrays
 from verglas.types.convert import MapLike, map_of, values_of
 from verglas.types.display import Shown
 from verglas.types.settings import check_settings, setting, settings_from
@@ -86,6 +86,7 @@ class LocallySharpened(Shown):
         return f"LocallySharpened({self.method}, {self.map!r})"
 
 
+@any_arrays
 def deblur_locally(
     volume: MapLike,
     resolution: MapLike,

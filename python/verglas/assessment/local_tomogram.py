@@ -24,6 +24,7 @@ from verglas.assessment.local_scan import MonogenicValues, scan_bands
 from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.types import Map
+from verglas.types.arrays import any_arrays
 from verglas.types.convert import MapLike, map_of, values_of
 from verglas.types.settings import settings_from
 
@@ -40,6 +41,7 @@ class _Tile:
     index: tuple[npt.NDArray[np.int64], ...]
 
 
+@any_arrays
 def local_resolution_of_tomogram(
     half1: MapLike,
     half2: MapLike,

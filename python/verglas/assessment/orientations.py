@@ -18,7 +18,7 @@ from verglas.geometry import (
     healpix_index,
     symmetry_matrices,
 )
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 _ORDER = 4  # HEALPix cells of 3.7 degrees
 _CELL_RAD = np.sqrt(4 * np.pi / healpix_count(_ORDER))
@@ -45,6 +45,7 @@ class OrientationEfficiency:
     best: float
 
 
+@any_arrays
 def view_counts(angles_deg: npt.ArrayLike, symmetry: str = "C1") -> FloatArray:
     """Views per HEALPix cell of 3.7 degrees, with the copies that the symmetry makes of each.
 
@@ -87,6 +88,7 @@ def counts_of_views(angles_deg: npt.ArrayLike, symmetry: str, job: str) -> Float
     return counts
 
 
+@any_arrays
 def orientation_efficiency(angles_deg: npt.ArrayLike, symmetry: str = "C1") -> OrientationEfficiency:
     r"""Efficiency of an orientation distribution, from the point spread function that it gives.
 

@@ -13,7 +13,7 @@ from verglas.optics.refine import Calibration, Pixels, Setting
 from verglas.optics.refine.passes import evaluate
 from verglas.optics.refine.pixels import gather, image_spectra, pixel_terms
 from verglas.types import Map
-from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
 from verglas.types.listener import Listener
 
 _ROUNDS = 20  # of expectation and maximisation
@@ -85,6 +85,7 @@ class ParticleScores:
         return expected_quality(self.cross_high, self.power_high, self.noise_ratio)
 
 
+@any_arrays
 def expected_quality(cross: FloatArray, power: FloatArray, noise_ratio: FloatArray) -> FloatArray:
     r"""Gain of particles over their power when the noise in their amplitudes is taken out.
 
@@ -242,6 +243,7 @@ def shell_sums(setting: Setting, calibration: Calibration, noise_ratio: FloatArr
     return ShellSums(*(sums / noise_ratio[:, None].astype(np.float32)))
 
 
+@any_arrays
 def held_out_evidence(of_map: ShellSums, of_ball: ShellSums, fold: IntArray) -> FloatArray:
     r"""What held-out particles gain by a map, nats each, where some of them may be no such particle at all.
 
@@ -325,6 +327,7 @@ def spherical_mean(volume: Map) -> Map:
     return volume.with_data(mean[shell].reshape(volume.data.shape).astype(np.float32))
 
 
+@any_arrays
 def percentile_by_defocus(values: npt.ArrayLike, defocus_A: npt.ArrayLike, bins: int = 10) -> FloatArray:
     """Percentile of every value among particles of about its defocus: bins of equal numbers, uniform within each.
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from verglas import fourier
 from verglas.assessment.fsc import FSC, first_crossing, fsc
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 from verglas.types.convert import MapLike, values_of
 
 
@@ -36,6 +36,7 @@ class PhaseResidual:
         return first_crossing(self.frequency_per_A, limit_deg - self.residual_deg)[0]
 
 
+@any_arrays
 def differential_phase_residual(
     a: MapLike | npt.ArrayLike,
     b: MapLike | npt.ArrayLike,

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from verglas._native import resolve_threads
 from verglas.errors import InputError
 from verglas.types import Map
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 from verglas.types.atoms import Atoms
 from verglas.types.convert import MapLike, map_of
 
@@ -24,6 +24,7 @@ _NEARER = 0.9  # a point is another's where it is nearer to that one than this p
 _CHUNK = 1024
 
 
+@any_arrays
 def q_scores(
     volume: MapLike, atoms: Atoms | npt.ArrayLike, *, sigma_A: float = 0.6, threads: int | None = None
 ) -> FloatArray:

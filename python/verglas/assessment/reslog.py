@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class ResLog:
         return np.asarray(np.exp((np.asarray(resolution_A, float) ** -2 - self.intercept) / self.slope))
 
 
+@any_arrays
 def reslog(n_particles: npt.ArrayLike, resolutions_A: npt.ArrayLike) -> ResLog:
     r"""Fit the line of a ResLog plot.
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from verglas.assessment.orientations import counts_of_views, view_counts
 from verglas.geometry import direction_vectors, healpix_directions
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 _VIEW_ORDER = 4  # of view_counts
 _DIRECTION_ORDER = 3  # 768 distinct directions of Fourier space
@@ -64,6 +64,7 @@ class TiltProposal:
     proposed_deg: float | None
 
 
+@any_arrays
 def fourier_sampling(angles_deg: npt.ArrayLike, symmetry: str = "C1") -> Sampling:
     r"""Slices through every direction of Fourier space, and the sampling compensation factor.
 
@@ -114,6 +115,7 @@ def _sampling(counts: FloatArray) -> Sampling:
     return Sampling(directions, density, factor, empty, worst)
 
 
+@any_arrays
 def propose_tilt(angles_deg: npt.ArrayLike, symmetry: str = "C1", *, seed: int = 0) -> TiltProposal:
     """Sampling of data that would be collected at a stage tilt, by turning the present views.
 

@@ -16,7 +16,7 @@ from verglas.assessment.solvent import solvent_mask
 from verglas.errors import InputError
 from verglas.masks import checked_mask, distance_from
 from verglas.types import Map
-from verglas.types.arrays import BoolArray, Complex64Array, FloatArray
+from verglas.types.arrays import BoolArray, Complex64Array, FloatArray, any_arrays
 from verglas.types.convert import MapLike, map_of
 from verglas.types.display import Shown
 
@@ -77,6 +77,7 @@ class SingleMapResolution(Shown):
         }
 
 
+@any_arrays
 def single_map_resolution(
     volume: MapLike, mask: MapLike | npt.ArrayLike | None = None, *, threads: int | None = None
 ) -> SingleMapResolution:

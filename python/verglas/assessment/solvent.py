@@ -9,6 +9,7 @@ from scipy import ndimage
 from verglas import filters, masks
 from verglas.errors import InputError
 from verglas.types import Map
+from verglas.types.arrays import any_arrays
 from verglas.types.convert import MapLike, map_of
 
 # A level this many standard deviations of the solvent above it: one voxel in 4000 of Gaussian noise passes, and what
@@ -20,6 +21,7 @@ _LEAST_FRACTION = 0.2
 _PART = 0.05
 
 
+@any_arrays
 def solvent_level(values: npt.ArrayLike) -> float:
     """Density between solvent and molecule, from the histogram of a low-pass filtered map.
 

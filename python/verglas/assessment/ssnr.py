@@ -10,7 +10,7 @@ from scipy import special
 
 from verglas import fourier
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class SpectralF:
         return self.ssnr_of_mean / self.images
 
 
+@any_arrays
 def spectral_f(images: npt.ArrayLike, noise: npt.ArrayLike | None = None, *, threads: int | None = None) -> SpectralF:
     r"""F statistic and SSNR of aligned repeats of one image or volume.
 

@@ -13,7 +13,7 @@ from verglas import image as image_ops
 from verglas import ops
 from verglas._native import resolve_threads
 from verglas.errors import InputError
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 
 _NO_GAIN = 1e-6  # of a score in [-1, 1]: float32 rounding
 _REWEIGHTED = 6  # fits of the grey scale, each without what the one before was far from
@@ -51,6 +51,7 @@ class _Problem:
     threads: int
 
 
+@any_arrays
 def in_reference_frame(
     images: npt.ArrayLike, angles_deg: npt.ArrayLike, shifts_px: npt.ArrayLike, *, threads: int | None = None
 ) -> Float32Array:
@@ -97,6 +98,7 @@ def in_reference_frame(
     return np.stack(frames) if frames else np.zeros_like(stack)
 
 
+@any_arrays
 def alignment_scores(
     images: npt.ArrayLike,
     references: npt.ArrayLike,
@@ -172,6 +174,7 @@ def _robust_likeness(image: FloatArray, reference: FloatArray) -> float:
     return image_ops.correntropy(image, fitted, sigma)
 
 
+@any_arrays
 def align2d(
     images: npt.ArrayLike,
     references: npt.ArrayLike,

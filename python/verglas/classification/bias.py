@@ -18,7 +18,7 @@ from verglas.errors import InputError
 from verglas.image import fourier_resample
 from verglas.search.grid_search import GridSearch, PolarBatch, SliceSums, Where
 from verglas.types import Particles
-from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
 from verglas.types.listener import Listener
 from verglas.types.settings import settings_from
 
@@ -182,6 +182,7 @@ def _resample_references(references: npt.ArrayLike, particles: Particles, geo: G
     return stack
 
 
+@any_arrays
 def check_bias(
     particles: Particles,
     references: npt.ArrayLike,

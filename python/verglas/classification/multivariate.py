@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from verglas import ops
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import FloatArray, IntArray, any_arrays
 
 
 def _pixels(images: npt.ArrayLike, mask: npt.ArrayLike | None) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
@@ -25,6 +25,7 @@ def _pixels(images: npt.ArrayLike, mask: npt.ArrayLike | None) -> tuple[FloatArr
     return stack[:, inside], inside
 
 
+@any_arrays
 def covariance(images: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> FloatArray:
     r"""Covariance of pixels over images, :math:`\langle x y \rangle - \langle x \rangle \langle y \rangle`.
 
@@ -100,6 +101,7 @@ class Eigenimages:
         return self.mean + np.tensordot(c[:, :k], self.vectors[:k], axes=1)
 
 
+@any_arrays
 def eigenimages(images: npt.ArrayLike, k: int | None = None, *, mask: npt.ArrayLike | None = None) -> Eigenimages:
     """Principal component analysis of aligned images.
 
@@ -201,6 +203,7 @@ def _weighted_harmonics(images: npt.ArrayLike, grid: ops.PolarGrid, threads: int
     return grid.unpack(harmonics).astype(np.complex128) * np.sqrt(2 * np.pi * grid.radii * grid.spacing)
 
 
+@any_arrays
 def steerable_eigenimages(
     images: npt.ArrayLike,
     k: int = 50,
@@ -293,6 +296,7 @@ class Correspondence:
     column_mass: FloatArray
 
 
+@any_arrays
 def correspondence_analysis(table: npt.ArrayLike, k: int | None = None) -> Correspondence:
     r"""Correspondence analysis: singular values of the standardised residuals under the chi-squared metric.
 
@@ -355,6 +359,7 @@ def correspondence_analysis(table: npt.ArrayLike, k: int | None = None) -> Corre
     return Correspondence(rows, columns, s[:k] ** 2, r, c)
 
 
+@any_arrays
 def cluster(coefficients: npt.ArrayLike, n_clusters: int, *, method: str = "kmeans", seed: int = 0) -> IntArray:
     """Clusters of points, numbered by falling size.
 
@@ -401,6 +406,7 @@ def cluster(coefficients: npt.ArrayLike, n_clusters: int, *, method: str = "kmea
     return np.argsort(order)[labels].astype(np.int64)
 
 
+@any_arrays
 def core_members(
     images: npt.ArrayLike,
     labels: npt.ArrayLike,
@@ -463,6 +469,7 @@ def core_members(
     return core
 
 
+@any_arrays
 def stable_core(levels: npt.ArrayLike, *, tolerance: int = 1) -> npt.NDArray[np.bool_]:
     """Members that were together with their final class at all levels of a hierarchy but ``tolerance``.
 

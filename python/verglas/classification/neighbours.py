@@ -22,7 +22,7 @@ from verglas._native import resolve_threads
 from verglas.classification.multivariate import SteerableEigenimages, steerable_eigenimages
 from verglas.errors import InputError
 from verglas.masks import distance_from, soft_circle
-from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
 
 _COMPONENTS = 200
 _EDGE_PX = 2.0
@@ -56,6 +56,7 @@ class ViewNeighbours:
     likeness: FloatArray
 
 
+@any_arrays
 def view_neighbours(
     images: npt.ArrayLike,
     k: int = 10,

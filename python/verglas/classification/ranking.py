@@ -20,7 +20,7 @@ from scipy import ndimage
 from verglas import fourier
 from verglas.errors import InputError
 from verglas.masks import distance_from
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 if TYPE_CHECKING:
     from verglas.learned import Perceptron
@@ -30,6 +30,7 @@ _UNRESOLVED = 4.0  # times the coarsest resolution found stands for none
 _LEAST_SIDE = 16
 
 
+@any_arrays
 def class_descriptors(
     averages: npt.ArrayLike,
     table: pd.DataFrame,
@@ -89,6 +90,7 @@ def ranker_weights() -> Perceptron:
     return packaged_perceptron("class_ranker")
 
 
+@any_arrays
 def rank_classes(
     averages: npt.ArrayLike,
     table: pd.DataFrame,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from verglas.classification.align2d import align2d, in_reference_frame
 from verglas.errors import InputError
 from verglas.masks import distance_from
-from verglas.types.arrays import Float32Array
+from verglas.types.arrays import Float32Array, any_arrays
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ def _average(stack: Float32Array, angles: Float32Array, shifts: Float32Array, th
     return in_reference_frame(stack, angles, shifts, threads=threads).mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
+@any_arrays
 def align_reference_free(
     images: npt.ArrayLike,
     *,
@@ -160,6 +161,7 @@ class _OneView:
         return self.placed[k]
 
 
+@any_arrays
 def align_pyramid(
     images: npt.ArrayLike,
     *,
@@ -246,6 +248,7 @@ def _compose(angles: npt.NDArray, shifts: npt.NDArray, members: list[int], psi: 
     angles[members] += psi
 
 
+@any_arrays
 def einstein_from_noise(
     reference: npt.ArrayLike,
     numbers: npt.ArrayLike = (128, 256, 512, 1024, 2048),

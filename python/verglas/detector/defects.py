@@ -9,13 +9,14 @@ import numpy.typing as npt
 
 from verglas.detector.totals import robust_sd
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import FloatArray, IntArray, any_arrays
 
 _BLOCK = 16  # pixels of a block whose median says what most pixels in it expect
 _ASKED = 50_000  # pixels that the spread of the deviations is taken from: good to 0.6 %
 _NEAR = np.argwhere(np.ones((5, 5))) - 2
 
 
+@any_arrays
 def find_defects(total: npt.ArrayLike, factors: npt.ArrayLike | None = None, *, threshold: float = 7.0) -> IntArray:
     r"""Pixels whose counts over all frames cannot come from what their neighbours receive.
 

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from verglas.detector.defects import find_defects
 from verglas.errors import InputError
-from verglas.types.arrays import IntArray
+from verglas.types.arrays import IntArray, any_arrays
 from verglas.types.gain import Gain
 
 
@@ -36,6 +36,7 @@ class GainEstimate:
     pattern: float
 
 
+@any_arrays
 def estimate_gain(total: npt.ArrayLike, *, illumination_px: float | None = None) -> GainEstimate:
     """Estimate a gain from the sum of many frames, in which the specimens average out.
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from verglas.detector.totals import deviations
 from verglas.errors import InputError
+from verglas.types.arrays import any_arrays
 from verglas.types.gain import PLACEMENTS, Gain
 
 # The pattern that is found must be the gain's within these factors, and stand out by so many standard errors.
@@ -50,6 +51,7 @@ class PlacedGain:
         )
 
 
+@any_arrays
 def place_gain(total: npt.ArrayLike, gain: Gain) -> PlacedGain:
     r"""Find how a gain lies on frames, by what levels them.
 

@@ -16,7 +16,7 @@ import scipy.special
 from verglas import fourier, masks
 from verglas.errors import InputError
 from verglas.fourier import fast_size
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 METHODS = ("surrogate", "disc", "mass", "median")
 # Width of the Gaussian over the radius; from a twelfth to a fourth makes no difference.
@@ -34,6 +34,7 @@ def _stack(images: npt.ArrayLike) -> FloatArray:
     return array
 
 
+@any_arrays
 def centre_of_mass(images: npt.ArrayLike) -> FloatArray:
     r"""Mean position weighted by grey value.
 
@@ -71,6 +72,7 @@ def centre_of_mass(images: npt.ArrayLike) -> FloatArray:
     return np.stack([stack.sum(axis=1) @ x, stack.sum(axis=2) @ y], axis=1) / total[:, None]
 
 
+@any_arrays
 def geometric_median(images: npt.ArrayLike, *, tolerance_px: float = 1e-4, rounds: int = 200) -> FloatArray:
     r"""Position of least weighted distance: half the mass has to move before it leaves the other half.
 
@@ -131,6 +133,7 @@ def _weiszfeld(at: FloatArray, points: FloatArray, mass: FloatArray) -> FloatArr
     return np.asarray(factor * towards / pull.sum())
 
 
+@any_arrays
 def surrogate_landscape(images: npt.ArrayLike, radius_px: float) -> FloatArray:
     r"""The landscape whose lowest point is the surrogate centre.
 
@@ -190,6 +193,7 @@ def surrogate_landscape(images: npt.ArrayLike, radius_px: float) -> FloatArray:
     return landscape
 
 
+@any_arrays
 def surrogate_centre(images: npt.ArrayLike, radius_px: float, *, batch: int = 64) -> FloatArray:
     """Centre of a particle that neither noise nor its shape moves far: lowest point of :func:`surrogate_landscape`.
 
@@ -230,6 +234,7 @@ def surrogate_centre(images: npt.ArrayLike, radius_px: float, *, batch: int = 64
     return np.concatenate(centres) if centres else np.zeros((0, 2))
 
 
+@any_arrays
 def find_centres(images: npt.ArrayLike, method: str = "surrogate", radius_px: float | None = None) -> FloatArray:
     """Centres by name of the method.
 
@@ -266,6 +271,7 @@ def _disc_mass(stack: FloatArray, centres: FloatArray, radius_px: float) -> Floa
     return centres
 
 
+@any_arrays
 def recentre(
     images: npt.ArrayLike, method: str = "surrogate", radius_px: float | None = None
 ) -> tuple[npt.NDArray[np.float32], FloatArray]:
@@ -301,6 +307,7 @@ def recentre(
     return fourier.inverse(spectra, shape).astype(np.float32), shifts
 
 
+@any_arrays
 def ring_average(images: npt.ArrayLike, radii_px: npt.ArrayLike, centres_px: npt.ArrayLike | None = None) -> FloatArray:
     r"""Mean over circles about a centre, of the trigonometric polynomial through the pixels.
 
@@ -347,6 +354,7 @@ def ring_average(images: npt.ArrayLike, radii_px: npt.ArrayLike, centres_px: npt
     return sums @ bessel / (shape[0] * shape[1])
 
 
+@any_arrays
 def prolate_radial(bandlimit: float, count: int, points: npt.ArrayLike) -> FloatArray:
     r"""Radial prolate spheroidal wave functions of angular index 0 on the unit disc.
 
@@ -383,6 +391,7 @@ def prolate_radial(bandlimit: float, count: int, points: npt.ArrayLike) -> Float
     return (kernel @ vectors[:, order] / values[order]).T
 
 
+@any_arrays
 def prolate_average(images: npt.ArrayLike, radius_px: float, bandlimit: float = 1.0) -> FloatArray:
     """Rotational average by its expansion in prolate functions of angular index 0: an image without its ring noise.
 
@@ -425,6 +434,7 @@ def prolate_average(images: npt.ArrayLike, radius_px: float, bandlimit: float = 
     return out
 
 
+@any_arrays
 def signal_to_noise(clean: npt.ArrayLike, noise: npt.ArrayLike) -> float:
     r"""SNR(I) = ||I_c||^2 / ||e||^2 over the whole box: power of the clean image over that of the noise.
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from verglas import fourier
 from verglas.errors import InputError
 from verglas.extraction.centre import ring_average, surrogate_centre
-from verglas.types.arrays import Complex64Array, FloatArray
+from verglas.types.arrays import Complex64Array, FloatArray, any_arrays
 
 WAYS = ("picks", "surrogate", "average")
 _LIMIT = 3.5  # coarsest detail kept from the ways, in parts of the diameter
@@ -55,6 +55,7 @@ class CentringTrial:
     best: str
 
 
+@any_arrays
 def try_centring(
     images: npt.ArrayLike, signs: npt.ArrayLike, diameter_px: float, *, ways: tuple[str, ...] = WAYS
 ) -> CentringTrial:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from verglas import image
 from verglas.errors import InputError
 from verglas.types import Micrograph, Picks
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 from verglas.types.settings import check_settings, setting
 
 # A circle this much wider than the particle keeps its blurred edge out of the background.
@@ -221,6 +221,7 @@ def _crop(
     return out, places, excluded
 
 
+@any_arrays
 def background_excess(images: npt.NDArray[np.float32], radius_px: float | None = None) -> FloatArray:
     """Variance inside the particle's circle over that outside, minus 1: a rough signal-to-noise ratio of each image.
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from verglas import fourier, masks
 from verglas.errors import InputError
 from verglas.image import robust_sigma
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 FEATURES = (
     "mean",
@@ -28,6 +28,7 @@ FEATURES = (
 MOST_Z = 50.0  # that an image can score
 
 
+@any_arrays
 def particle_features(images: npt.ArrayLike, radius_px: float, *, profile: npt.ArrayLike | None = None) -> FloatArray:
     """What particle images are judged by, one row each, columns :data:`FEATURES`.
 
@@ -93,6 +94,7 @@ def _boxes(images: npt.ArrayLike) -> FloatArray:
     return stack
 
 
+@any_arrays
 def outlier_z(features: npt.ArrayLike) -> FloatArray:
     """How far each row lies from the others: root mean square of its robust z-scores.
 

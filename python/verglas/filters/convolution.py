@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from verglas import fourier
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 
 def smoothing_kernel(size: int, ndim: int = 2, *, sigma_px: float | None = None) -> FloatArray:
@@ -78,6 +78,7 @@ def _embed(kernel: npt.NDArray, shape: tuple[int, ...], dtype: npt.DTypeLike) ->
     return out
 
 
+@any_arrays
 def convolve(values: npt.NDArray, kernel: npt.NDArray, *, wrap: bool = True, threads: int | None = None) -> npt.NDArray:
     """Convolution by the convolution theorem: (f * g)(x) = sum_y g(y) f(x - y) = FT^-1[F G].
 
@@ -125,6 +126,7 @@ def convolve(values: npt.NDArray, kernel: npt.NDArray, *, wrap: bool = True, thr
     return np.ascontiguousarray(out[inside])
 
 
+@any_arrays
 def deconvolve(
     values: npt.NDArray, kernel: npt.NDArray, *, regularisation: float | None = None, threads: int | None = None
 ) -> npt.NDArray:

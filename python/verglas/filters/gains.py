@@ -13,7 +13,7 @@ import numpy.typing as npt
 from verglas import fourier
 from verglas.errors import InputError
 from verglas.types import Map
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 from verglas.types.convert import map_of
 
 Gain = Callable[[FloatArray], FloatArray]
@@ -150,6 +150,7 @@ def b_factor(b_A2: float) -> Gain:
     return lambda s: np.exp(-0.25 * b_A2 * np.asarray(s, np.float64) ** 2)
 
 
+@any_arrays
 def from_curve(frequency_per_A: npt.ArrayLike, values: npt.ArrayLike) -> Gain:
     """Gain from a table, linear between its points and constant beyond its ends.
 
@@ -246,6 +247,7 @@ def frequencies(shape: tuple[int, ...], pixel_size_A: float) -> FloatArray:
     return np.sqrt(sum(g**2 for g in grids))
 
 
+@any_arrays
 def apply(
     values: MapOrArray,
     gain: Gain,

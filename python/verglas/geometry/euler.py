@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 # A sine of the tilt below this is rounding: rot and psi are then not separate, and rot is set to 0.
 _POLE = 1e-14
@@ -47,6 +47,7 @@ def _matrices(matrices: npt.ArrayLike) -> FloatArray:
     return rotations
 
 
+@any_arrays
 def euler_to_matrix(angles_deg: npt.ArrayLike) -> FloatArray:
     """Rotation matrices A = Rz(psi) Ry(tilt) Rz(rot) of Euler angles.
 
@@ -88,6 +89,7 @@ def euler_to_matrix(angles_deg: npt.ArrayLike) -> FloatArray:
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
+@any_arrays
 def matrix_to_euler(matrices: npt.ArrayLike) -> FloatArray:
     """Euler angles of rotation matrices; the inverse of :func:`euler_to_matrix`.
 
@@ -125,6 +127,7 @@ def matrix_to_euler(matrices: npt.ArrayLike) -> FloatArray:
     return np.rad2deg(np.stack([rot, tilt, psi], axis=-1))
 
 
+@any_arrays
 def euler_to_quaternion(angles_deg: npt.ArrayLike) -> FloatArray:
     """Unit quaternions (x, y, z, w) of the rotation r -> A r, as scipy orders them; w >= 0.
 
@@ -140,6 +143,7 @@ def euler_to_quaternion(angles_deg: npt.ArrayLike) -> FloatArray:
     return quaternions.reshape(*matrices.shape[:-2], 4)
 
 
+@any_arrays
 def quaternion_to_euler(quaternions: npt.ArrayLike) -> FloatArray:
     """Euler angles of quaternions (x, y, z, w), which need not have unit length; q and -q are one rotation.
 
@@ -157,6 +161,7 @@ def quaternion_to_euler(quaternions: npt.ArrayLike) -> FloatArray:
     return matrix_to_euler(Rotation.from_quat(array.reshape(-1, 4)).as_matrix().reshape(*array.shape[:-1], 3, 3))
 
 
+@any_arrays
 def zyz_to_zxz(angles_deg: npt.ArrayLike) -> FloatArray:
     """Z-X-Z angles of the same rotation: A = Rz(third) Rx(second) Rz(first).
 
@@ -171,6 +176,7 @@ def zyz_to_zxz(angles_deg: npt.ArrayLike) -> FloatArray:
     return _angles(angles_deg) + np.array([90.0, 0.0, -90.0])
 
 
+@any_arrays
 def zxz_to_zyz(angles_deg: npt.ArrayLike) -> FloatArray:
     """rot, tilt, psi of Z-X-Z angles; the inverse of :func:`zyz_to_zxz`.
 
@@ -183,6 +189,7 @@ def zxz_to_zyz(angles_deg: npt.ArrayLike) -> FloatArray:
     return _angles(angles_deg) + np.array([-90.0, 0.0, 90.0])
 
 
+@any_arrays
 def direction_vectors(directions_deg: npt.ArrayLike) -> FloatArray:
     """Unit vectors (sin tilt cos rot, sin tilt sin rot, cos tilt) of viewing directions (n, 2) rot, tilt in degrees.
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import FloatArray, IntArray, any_arrays
 
 MAX_ORDER = 29
 # Offsets (a, b) of the eight neighbours: SW, W, NW, N, NE, E, SE, S.
@@ -144,6 +144,7 @@ def _join(order: int, face: IntArray, a: IntArray, b: IntArray) -> IntArray:
     return (face << (2 * order)) | _spread(a) | (_spread(b) << 1)
 
 
+@any_arrays
 def healpix_directions(order: int, index: npt.ArrayLike | None = None) -> FloatArray:
     """Centres of pixels as viewing directions.
 
@@ -192,6 +193,7 @@ def healpix_directions(order: int, index: npt.ArrayLike | None = None) -> FloatA
     return np.stack([rot, np.rad2deg(tilt)], axis=-1)
 
 
+@any_arrays
 def healpix_index(order: int, directions_deg: npt.ArrayLike) -> IntArray:
     """Nested number of the pixel that holds each direction.
 
@@ -248,6 +250,7 @@ def healpix_index(order: int, directions_deg: npt.ArrayLike) -> IntArray:
     return _join(order, 4 * (1 - row) + column, a, b)
 
 
+@any_arrays
 def healpix_children(index: npt.ArrayLike) -> IntArray:
     """The four pixels of the next order inside each pixel: 4 p .. 4 p + 3; the parent of q is q // 4.
 
@@ -270,6 +273,7 @@ def _cross_faces(order: int, face: IntArray, a: IntArray, b: IntArray) -> IntArr
     return np.where(row < 0, -1, _join(order, 4 * np.maximum(row, 0) + (face + columns) % 4, new_a, new_b))
 
 
+@any_arrays
 def healpix_neighbours(order: int, index: npt.ArrayLike) -> IntArray:
     """The eight pixels around each pixel.
 

@@ -29,7 +29,7 @@ from scipy.spatial.transform import Rotation
 
 from verglas.errors import InputError
 from verglas.geometry.euler import direction_vectors, euler_to_matrix, matrix_to_euler
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 MAX_FOLD = 360
 _GOLDEN = (1 + 5**0.5) / 2
@@ -208,6 +208,7 @@ def _unit_choice(vectors: FloatArray, name: str) -> tuple[npt.NDArray[np.int64],
     return choice, ties[:, 0] >= ties.max(axis=1) - _TIE
 
 
+@any_arrays
 def asymmetric_unit(directions_deg: npt.ArrayLike, symmetry: str) -> npt.NDArray[np.bool_]:
     """Which viewing directions lie in the asymmetric unit of a group.
 
@@ -235,6 +236,7 @@ def asymmetric_unit(directions_deg: npt.ArrayLike, symmetry: str) -> npt.NDArray
     return np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
 
 
+@any_arrays
 def to_asymmetric_unit(angles_deg: npt.ArrayLike, symmetry: str) -> FloatArray:
     """Equivalent poses A R_g whose viewing directions lie in the asymmetric unit.
 
@@ -262,6 +264,7 @@ def to_asymmetric_unit(angles_deg: npt.ArrayLike, symmetry: str) -> FloatArray:
     return matrix_to_euler(np.concatenate(parts)) if parts else np.zeros((0, 3))
 
 
+@any_arrays
 def angular_distance(a_deg: npt.ArrayLike, b_deg: npt.ArrayLike, symmetry: str = "C1") -> FloatArray:
     r"""Angle of the rotation between poses, modulo symmetry.
 

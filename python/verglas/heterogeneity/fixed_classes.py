@@ -25,7 +25,7 @@ from verglas.heterogeneity.components import (
 from verglas.heterogeneity.latent import Contrasts
 from verglas.heterogeneity.linear import Products, half_volumes, noise_from, one_pass, products
 from verglas.heterogeneity.posed import PosedImages
-from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
 
 _STILL = 0.005  # particles that may still change class when it ends
 _MOST_AXES = 4
@@ -201,6 +201,7 @@ def _groups(posed: PosedImages, z: FloatArray, count: int, seed: int) -> IntArra
     return labels
 
 
+@any_arrays
 def fit_classes(
     posed: PosedImages,
     count: int,
@@ -281,6 +282,7 @@ def held_out_class_evidence(
     return log, posterior
 
 
+@any_arrays
 def population_errors(posterior: FloatArray) -> tuple[FloatArray, FloatArray]:
     r"""Share of each class, and its standard error, from posteriors.
 

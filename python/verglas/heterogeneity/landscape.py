@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.special import logsumexp
 
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import FloatArray, IntArray, any_arrays
 
 _MOST = 6
 _PASSES = 80
@@ -318,6 +318,7 @@ def check_clusters(particles: int, clusters: int | None) -> None:
         )
 
 
+@any_arrays
 def landscape(
     coordinates: FloatArray,
     covariances: FloatArray,

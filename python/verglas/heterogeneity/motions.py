@@ -28,7 +28,7 @@ from verglas.heterogeneity.bodies import Body, move_map
 from verglas.heterogeneity.multibody import Multibodies
 from verglas.search.state import PoseTable
 from verglas.types import Map
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 
 _PERCENTILES = (5.0, 95.0)
 _ROWS = 1 << 14  # particles at a time
@@ -161,6 +161,7 @@ def _ways(made: Multibodies, tables: Sequence[PoseTable], whole: FloatArray) -> 
     return turns, moves
 
 
+@any_arrays
 def motions_of(
     ways: Ways, looks: tuple[Ways, Ways], views: FloatArray, bodies: Sequence[Body], pixel_size_A: float
 ) -> Motions:

@@ -7,11 +7,12 @@ import numpy.typing as npt
 
 from verglas.errors import InputError
 from verglas.types import Particles
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 
 _BATCH_PIXELS = 1 << 22
 
 
+@any_arrays
 def linear_combination(images: npt.ArrayLike, factors: npt.ArrayLike) -> Float32Array:
     r"""The sum :math:`\sum_i k_i I_i`, added in float64.
 
@@ -48,6 +49,7 @@ def linear_combination(images: npt.ArrayLike, factors: npt.ArrayLike) -> Float32
     return total.astype(np.float32)
 
 
+@any_arrays
 def mean_image(images: npt.ArrayLike | Particles) -> FloatArray:
     r"""Mean of images, read in batches where they are particles; its noise is :math:`\sigma / \sqrt n`.
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
+from verglas.types.arrays import any_arrays
 
 
 def _pair(f: npt.ArrayLike, g: npt.ArrayLike, mask: npt.ArrayLike | None) -> tuple[npt.NDArray, ...]:
@@ -20,6 +21,7 @@ def _pair(f: npt.ArrayLike, g: npt.ArrayLike, mask: npt.ArrayLike | None) -> tup
     return a, b, weight
 
 
+@any_arrays
 def correlation_coefficient(f: npt.ArrayLike, g: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> float:
     """Pearson's correlation coefficient: sum (f - mean f)(g - mean g) / (N sd f sd g).
 
@@ -52,6 +54,7 @@ def correlation_coefficient(f: npt.ArrayLike, g: npt.ArrayLike, mask: npt.ArrayL
     return _normalised_product(a, b, weight)
 
 
+@any_arrays
 def correntropy(f: npt.ArrayLike, g: npt.ArrayLike, sigma: float, mask: npt.ArrayLike | None = None) -> float:
     r"""Correntropy: the mean of :math:`\exp(-(f - g)^2 / (2 \sigma^2))`, a robust likeness of two images.
 
@@ -94,6 +97,7 @@ def correntropy(f: npt.ArrayLike, g: npt.ArrayLike, sigma: float, mask: npt.Arra
     return float(np.average(np.exp(-0.5 * ((a - b) / sigma) ** 2), weights=weight))
 
 
+@any_arrays
 def ncc(f: npt.ArrayLike, g: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> float:
     """Normalised cross-correlation without mean removal: sum f g / sqrt(sum f^2 sum g^2).
 

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 
 
+@any_arrays
 def match_histogram(image: npt.ArrayLike, target: npt.ArrayLike) -> Float32Array:
     r"""Grey values changed monotonically so that their distribution is the target's: :math:`F_t^{-1}(F(g))`.
 
@@ -44,6 +45,7 @@ def match_histogram(image: npt.ArrayLike, target: npt.ArrayLike) -> Float32Array
     return np.interp(share, places, wanted).reshape(values.shape).astype(np.float32)
 
 
+@any_arrays
 def equalise(image: npt.ArrayLike, low: float = 0.0, high: float = 1.0) -> Float32Array:
     """Grey values spread evenly between two values: each becomes the share of the pixels below it.
 

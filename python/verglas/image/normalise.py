@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
+from verglas.types.arrays import any_arrays
 
 # Fraction of the half box that the particle is assumed to fill if no radius is given.
 _DEFAULT_RADIUS = 0.75
@@ -28,6 +29,7 @@ def _background_basis(box: int, radius_px: float | None, ramp: bool) -> tuple[np
     return outside, np.stack([c.ravel() for c in columns], axis=1)
 
 
+@any_arrays
 def normalise(
     images: npt.ArrayLike, radius_px: float | None = None, *, ramp: bool = True, batch: int = 256
 ) -> npt.NDArray[np.float32]:

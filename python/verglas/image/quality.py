@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from verglas.types.arrays import any_arrays
 
+
+@any_arrays
 def find_unusable_images(images: npt.ArrayLike) -> dict[int, str]:
     """Images that carry no information, and why.
 
@@ -37,6 +40,7 @@ def find_unusable_images(images: npt.ArrayLike) -> dict[int, str]:
     return reasons
 
 
+@any_arrays
 def robust_sigma(values: npt.ArrayLike) -> float:
     """Standard deviation from the median absolute deviation: 1.4826 times it, exact for a normal distribution.
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from verglas import fourier
 from verglas.errors import InputError
 from verglas.types import Map
+from verglas.types.arrays import any_arrays
 
 MapOrArray = TypeVar("MapOrArray", Map, npt.NDArray)
 
@@ -46,6 +47,7 @@ def check_sampling(pixel_size_A: float, resolution_A: float) -> None:
         )
 
 
+@any_arrays
 def crop_or_pad(values: npt.ArrayLike, new_shape: tuple[int, ...], fill: float | str = 0.0) -> npt.NDArray:
     """Crop or pad real space about the origin, pixel N // 2, which stays the origin.
 
@@ -98,6 +100,7 @@ def _border_mean(array: npt.NDArray, ndim: int) -> npt.NDArray:
     return (total - inner.sum(axis=axes, dtype=np.float64, keepdims=True)) / count
 
 
+@any_arrays
 def fourier_resample(values: npt.ArrayLike, new_shape: tuple[int, ...], *, threads: int | None = None) -> npt.NDArray:
     """Resample onto another number of pixels over the same field by cropping or padding the transform.
 
@@ -135,6 +138,7 @@ def fourier_resample(values: npt.ArrayLike, new_shape: tuple[int, ...], *, threa
     return fourier.inverse(spectra, tuple(new_shape), threads=threads)
 
 
+@any_arrays
 def bin_pixels(values: npt.ArrayLike, factor: int, ndim: int = 2) -> npt.NDArray:
     """Average blocks of factor^ndim pixels.
 
@@ -267,6 +271,7 @@ def plan_resample(
     return ResamplePlan(box, work, new_work, target, pixel_size_A * work / new_work, new_pixel_size_A)
 
 
+@any_arrays
 def resample(
     values: MapOrArray,
     plan: ResamplePlan,

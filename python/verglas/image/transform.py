@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from verglas import fourier
 from verglas.errors import InputError
+from verglas.types.arrays import any_arrays
 
 # Spline order of each way to interpolate; "fourier" is a quintic spline on Fourier-padded data.
 _ORDER = {"nearest": 0, "linear": 1, "cubic": 3, "quintic": 5, "fourier": 5}
@@ -92,6 +93,7 @@ class Affine:
         return Affine(back, -back @ self.offset)
 
 
+@any_arrays
 def interpolate(
     values: npt.ArrayLike, points_px: npt.ArrayLike, method: str = "cubic", *, mode: str = "mirror"
 ) -> npt.NDArray[np.float64]:
@@ -135,6 +137,7 @@ def interpolate(
     return ndimage.map_coordinates(array, coordinates, order=_order(method), mode=mode)
 
 
+@any_arrays
 def warp(
     image: npt.ArrayLike, transform: Affine, method: str = "cubic", *, mode: str = "constant"
 ) -> npt.NDArray[np.float32]:
@@ -190,6 +193,7 @@ def warp(
     return ndimage.affine_transform(source, matrix, offset, shape, np.float32, order, padded)
 
 
+@any_arrays
 def rotate(
     image: npt.ArrayLike, angle_deg: float, shift_px: npt.ArrayLike = (0.0, 0.0), method: str = "cubic"
 ) -> npt.NDArray[np.float32]:
@@ -219,6 +223,7 @@ def rotate(
     return warp(image, Affine.translation(shift_px) @ Affine.rotation(angle_deg), method)
 
 
+@any_arrays
 def shift(
     images: npt.ArrayLike, shifts_px: npt.ArrayLike, method: str = "fourier", *, threads: int | None = None
 ) -> npt.NDArray[np.float32]:

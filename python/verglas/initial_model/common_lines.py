@@ -22,7 +22,7 @@ from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, matrix_to_euler, random_orientations
 from verglas.initial_model.three_images import three_orientations  # noqa: F401  its former place
 from verglas.masks import soft_circle
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 _EDGE_PX = 3.0
 _AGREE_DEG = 10.0
@@ -82,6 +82,7 @@ class Synchronised:
     agreeing: float
 
 
+@any_arrays
 def sinogram(images: npt.ArrayLike, n_theta: int = 180, *, threads: int | None = None) -> npt.NDArray[np.float32]:
     r"""Line integrals of images, from their transforms on polar lines (the projection theorem in two dimensions).
 
@@ -121,6 +122,7 @@ def sinogram(images: npt.ArrayLike, n_theta: int = 180, *, threads: int | None =
     return np.fft.fftshift(np.fft.irfft(lines, n=box, axis=2), axes=2).astype(np.float32)
 
 
+@any_arrays
 def find_common_lines(
     images: npt.ArrayLike,
     max_radius: int,

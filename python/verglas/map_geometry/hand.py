@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from verglas.geometry import euler_to_matrix, matrix_to_euler
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 
 
+@any_arrays
 def flip_hand(volume: Float32Array) -> Float32Array:
     """The mirror image through the plane x = 0, the origin (voxel N // 2) kept.
 
@@ -35,6 +36,7 @@ def flip_hand(volume: Float32Array) -> Float32Array:
     return np.ascontiguousarray(flipped)
 
 
+@any_arrays
 def mirrored_angles(angles_deg: FloatArray) -> FloatArray:
     """Poses of the same images for the map mirrored in the plane x = 0: M A' M = A with M = diag(-1, 1, 1) on the map.
 

@@ -23,7 +23,7 @@ from verglas import fourier, gridding, ops
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, healpix_directions, orientation_grid
 from verglas.types import Map
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import MapLike, map_of
 
 _BLOCK = 512
@@ -207,6 +207,7 @@ def align_maps(
     return Aligned(Map(turned_map(second.data, matrix, threads=threads), second.pixel_size_A), matrix, value)
 
 
+@any_arrays
 def turned_map(volume: Float32Array, matrix: FloatArray, *, threads: int | None = None) -> Float32Array:
     """A map turned about its centre."""
     box = len(volume)

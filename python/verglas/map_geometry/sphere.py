@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy.interpolate import make_lsq_spline
 
 from verglas import fourier
-from verglas.types.arrays import Float32Array
+from verglas.types.arrays import Float32Array, any_arrays
 
 Spectrum = npt.NDArray[np.complexfloating]
 
@@ -53,6 +53,7 @@ def spherical_part(spectrum: Spectrum, box: int) -> npt.NDArray[np.float64]:
     return np.asarray(average[squared])
 
 
+@any_arrays
 def spherical_average(volume: Float32Array) -> Float32Array:
     """The map with its transform replaced by its rotational average: what has no orientation.
 
@@ -69,6 +70,7 @@ def spherical_average(volume: Float32Array) -> Float32Array:
     return fourier.inverse(spherical_part(spectrum, len(volume)).astype(np.complex64), volume.shape).astype(np.float32)
 
 
+@any_arrays
 def aspherical_part(volume: Float32Array) -> Float32Array:
     """The map less its spherical average: what poses decide on.
 

@@ -31,7 +31,7 @@ from verglas.geometry import (
 )
 from verglas.map_geometry.map_alignment import Sections, climb_rotation, turned_map
 from verglas.map_geometry.sphere import spherical_part
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 
 CANDIDATES = (*(f"C{n}" for n in range(2, 9)), *(f"D{n}" for n in range(2, 9)), "T", "O", "I")
 _AXIS_ORDER = 4  # HEALPix: 3.7 degrees; an axis d off turns a two-fold copy by 2 d
@@ -226,6 +226,7 @@ def _best_frame(own: SelfCorrelation, symmetry: str, axes: dict[int, FloatArray]
     return best
 
 
+@any_arrays
 def symmetry_scores(
     volume: Float32Array,
     reliability: FloatArray,
@@ -357,6 +358,7 @@ def _peak(correlation: Float32Array) -> FloatArray:
     return np.array(out)
 
 
+@any_arrays
 def mass_centre(volume: Float32Array) -> FloatArray:
     """Centre of mass of what is denser than a fifth of the largest value, x, y, z in pixels from the origin."""
     dense = np.where(volume > 0.2 * volume.max(), volume, 0).astype(np.float64)
@@ -369,6 +371,7 @@ def mass_centre(volume: Float32Array) -> FloatArray:
     )
 
 
+@any_arrays
 def moved_map(volume: Float32Array, by_px: FloatArray, *, threads: int | None = None) -> Float32Array:
     """A map displaced by x, y, z pixels (a phase ramp)."""
     spectrum = fourier.forward(volume, 3, threads=threads)

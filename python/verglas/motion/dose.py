@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from verglas.errors import InputError
 from verglas.optics import critical_exposure_e_A2
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 
 def accumulated_dose(n_frames: int, dose_per_frame_e_A2: float, pre_exposure_e_A2: float = 0.0) -> FloatArray:
@@ -26,6 +26,7 @@ def accumulated_dose(n_frames: int, dose_per_frame_e_A2: float, pre_exposure_e_A
     return pre_exposure_e_A2 + dose_per_frame_e_A2 * np.arange(1.0, n_frames + 1)
 
 
+@any_arrays
 def dose_weights(frequency_per_A: npt.ArrayLike, dose_e_A2: npt.ArrayLike, voltage_kV: float = 300.0) -> FloatArray:
     r"""What each frame counts at each frequency, q / sqrt(sum q^2) with q = exp(-N / (2 N_c(k))).
 

@@ -23,7 +23,7 @@ from verglas.optics.zernike import zernike_sum
 from verglas.types import Optics, Particles
 from verglas.types import _columns as col
 from verglas.types._columns import NO_ABERRATION
-from verglas.types.arrays import Array, Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Array, Float32Array, FloatArray, IntArray, any_arrays
 from verglas.types.even_aberrations import FOURTH_ORDER, coefficient_lists, write_coefficients
 
 BEAM_TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
@@ -222,6 +222,7 @@ def _resampling(box: int, scale: float) -> npt.NDArray[np.float32]:
     return np.asarray((np.exp(2j * np.pi * np.outer(x, k)) @ scaled).real / box, np.float32)
 
 
+@any_arrays
 def magnify(images: npt.ArrayLike, matrix: npt.ArrayLike) -> Float32Array:
     r"""Images whose transform at k is that of the given ones at M k; exact for what lies inside the box.
 
@@ -273,6 +274,7 @@ def _shear(data: Array, amount: float, axis: int) -> Float32Array:
     return np.asarray(fft.irfft(fft.rfft(data, axis=axis, **more) * factor, n=box, axis=axis, **more), np.float32)
 
 
+@any_arrays
 def image_optics(optics: Optics, matrix: npt.ArrayLike) -> Optics:
     r"""CTF parameters in the frame of the images: C(Mk) as a CTF of k, exact but for the envelope, kept as it is.
 

@@ -9,11 +9,12 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from scipy.spatial import Delaunay, QhullError
 
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import FloatArray, IntArray, any_arrays
 
 _GAP = 3.0  # distances between groups are at least so many times those within
 
 
+@any_arrays
 def beam_shift_groups(shifts: npt.ArrayLike, groups: int | None = None) -> IntArray:
     """Cluster beam shifts.
 

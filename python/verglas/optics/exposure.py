@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 
+@any_arrays
 def critical_exposure_e_A2(k_per_A: npt.ArrayLike, voltage_kV: float = 300.0) -> FloatArray:
     r"""Exposure at which the amplitude of a structure's Fourier terms has fallen to exp(-1/2).
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from verglas import fourier, ops
 from verglas.errors import InputError
 from verglas.types import Optics
-from verglas.types.arrays import Array, FloatArray
+from verglas.types.arrays import Array, FloatArray, any_arrays
 
 __all__ = [
     "best_resolution_A",
@@ -39,6 +39,7 @@ def _positive(value: npt.ArrayLike, name: str, unit: str) -> FloatArray:
     return numbers
 
 
+@any_arrays
 def wavelength_A(voltage_kV: npt.ArrayLike) -> FloatArray:
     r"""Relativistic electron wavelength.
 
@@ -177,6 +178,7 @@ def _same_grid(spectra: Array, ctfs: Array, op: str) -> None:
         raise InputError(f"{op}: spectra {spectra.shape} and CTFs {ctfs.shape} are not on one grid")
 
 
+@any_arrays
 def phase_flip(spectra: npt.ArrayLike, ctfs: npt.ArrayLike, *, flipped: bool = False, undo: bool = False) -> Array:
     """Spectra times the sign of the CTF: exact, and its own inverse.
 
@@ -238,6 +240,7 @@ def _divide(numerator: Array, denominator: Array) -> Array:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
 
 
+@any_arrays
 def wiener(spectra: npt.ArrayLike, ctfs: npt.ArrayLike, k: npt.ArrayLike) -> Array:
     r"""Wiener estimate of each image by itself.
 
@@ -280,6 +283,7 @@ def wiener(spectra: npt.ArrayLike, ctfs: npt.ArrayLike, k: npt.ArrayLike) -> Arr
     return _divide(numerator, np.broadcast_to(c * c + _noise_to_signal(k, c, "wiener"), numerator.shape))
 
 
+@any_arrays
 def wiener_sum(spectra: npt.ArrayLike, ctfs: npt.ArrayLike, k: npt.ArrayLike) -> Array:
     r"""Wiener estimate of one object from many images of it, with different CTFs.
 
@@ -322,6 +326,7 @@ def wiener_sum(spectra: npt.ArrayLike, ctfs: npt.ArrayLike, k: npt.ArrayLike) ->
     return _divide(numerator, np.broadcast_to(denominator, numerator.shape))
 
 
+@any_arrays
 def nyquist(pixel_size_A: npt.ArrayLike) -> FloatArray:
     """Highest frequency that a sampling carries: 1 / (2 pixel size), in 1/A.
 
@@ -334,6 +339,7 @@ def nyquist(pixel_size_A: npt.ArrayLike) -> FloatArray:
     return np.asarray(1 / best_resolution_A(pixel_size_A))
 
 
+@any_arrays
 def best_resolution_A(pixel_size_A: npt.ArrayLike) -> FloatArray:
     """Finest detail that a sampling carries: 2 pixels, in angstrom.
 
@@ -346,6 +352,7 @@ def best_resolution_A(pixel_size_A: npt.ArrayLike) -> FloatArray:
     return np.asarray(2 * _positive(pixel_size_A, "pixel_size_A", " of angstrom"))
 
 
+@any_arrays
 def largest_pixel_size_A(resolution_A: npt.ArrayLike, pixels_per_detail: float = 2.0) -> FloatArray:
     """Pixel size below which a resolution can be reached: resolution / 2 by Nyquist's rule, / 3 in common practice.
 
@@ -380,6 +387,7 @@ def specimen_pixel_size_A(detector_pitch_um: float, magnification: float) -> flo
     return pitch * 1e4 / float(_positive(magnification, "magnification", ""))
 
 
+@any_arrays
 def defocus_accuracy_A(resolution_A: npt.ArrayLike, voltage_kV: float = 300.0) -> FloatArray:
     r"""Largest defocus error that keeps the CTF's phase right to :math:`\pi/4` at a resolution.
 
@@ -410,6 +418,7 @@ def defocus_accuracy_A(resolution_A: npt.ArrayLike, voltage_kV: float = 300.0) -
     return np.asarray(_positive(resolution_A, "resolution_A", " of angstrom") ** 2 / (4 * wavelength_A(voltage_kV)))
 
 
+@any_arrays
 def stage_snrs(signal_power: float, noise_powers: npt.ArrayLike, gains: npt.ArrayLike = 1.0) -> FloatArray:
     r"""SNR of each stage of a chain that multiplies by a gain and then adds noise.
 
@@ -449,6 +458,7 @@ def stage_snrs(signal_power: float, noise_powers: npt.ArrayLike, gains: npt.Arra
     return out
 
 
+@any_arrays
 def compose_snr(snrs: npt.ArrayLike) -> float:
     r"""SNR of a chain of stages.
 

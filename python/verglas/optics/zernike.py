@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 
 @cache
@@ -22,6 +22,7 @@ def _radial(n: int, m: int) -> tuple[int, ...]:
     )
 
 
+@any_arrays
 def zernike(n: int, m: int, kx: npt.ArrayLike, ky: npt.ArrayLike) -> FloatArray:
     r"""Zernike polynomial, not normalised.
 
@@ -82,6 +83,7 @@ def zernike_indices(count: int, parity: str) -> list[tuple[int, int]]:
     return indices[:count]
 
 
+@any_arrays
 def zernike_sum(coefficients: npt.ArrayLike, parity: str, kx: npt.ArrayLike, ky: npt.ArrayLike) -> FloatArray:
     """Sum of Zernike polynomials with the coefficients of one group, radians; arguments as of the functions above."""
     values = np.asarray(coefficients, np.float64)
@@ -129,6 +131,7 @@ class Seidel:
         )
 
 
+@any_arrays
 def seidel(z: npt.ArrayLike) -> Seidel:
     r"""Seidel aberrations of nine Zernike coefficients; exact.
 

@@ -31,7 +31,7 @@ from verglas.picking.mask import bad_areas, dilate_by_disc, open_by_disc
 from verglas.picking.mixture import ScoreCut
 from verglas.picking.particles import MERIT, PickResult
 from verglas.types import Picks
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import MicrographLike, micrograph_of
 from verglas.types.settings import check_settings, setting, settings_from
 
@@ -152,6 +152,7 @@ def trace_filaments(
     return trace_detailed(micrograph, width_A, chosen, threads=threads).picks
 
 
+@any_arrays
 def trace_detailed(
     micrograph: MicrographLike,
     width_A: float,

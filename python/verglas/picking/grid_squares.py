@@ -18,7 +18,7 @@ from verglas.errors import InputError
 from verglas.image import fourier_resample
 from verglas.picking.screening import Screening, ScreeningModel, shipped_model
 from verglas.types import Micrograph
-from verglas.types.arrays import BoolArray, FloatArray
+from verglas.types.arrays import BoolArray, FloatArray, any_arrays
 
 _LEAST, _SIDE = 128, 256  # fewest pixels, and those that are looked at
 _PERIODS_PX = (7, 60)  # of the holes, on the image of 256 pixels
@@ -159,6 +159,7 @@ def _pieces(seen: FloatArray, open_: BoolArray) -> dict[str, float]:
     }
 
 
+@any_arrays
 def screen_square(image: Micrograph | npt.NDArray[np.floating[Any]], model: ScreeningModel | None = None) -> Screening:
     """Judge a grid square from an image of it at low magnification.
 

@@ -12,12 +12,13 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from verglas.errors import InputError
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import FloatArray, IntArray, any_arrays
 
 # Areas under the ROC curve and what they are called (Hosmer and Lemeshow's bands, as used for pickers).
 _BANDS = ((0.9, "excellent"), (0.7, "good"), (0.5, "poor"))
 
 
+@any_arrays
 def match_picks(found_px: npt.ArrayLike, true_px: npt.ArrayLike, radius_px: float) -> tuple[IntArray, IntArray]:
     """One-to-one pairs of positions within a radius: as many as possible, and then the closest.
 
@@ -129,6 +130,7 @@ class PickMerit:
         }
 
 
+@any_arrays
 def compare_picks(found_px: npt.ArrayLike, true_px: npt.ArrayLike, radius_px: float) -> PickMerit:
     """Precision, recall and F of picks against the truth.
 
@@ -169,6 +171,7 @@ class RocCurve:
         return next((name for limit, name in _BANDS if self.auc > limit), "useless")
 
 
+@any_arrays
 def roc_curve(scores: npt.ArrayLike, is_particle: npt.ArrayLike) -> RocCurve:
     """ROC curve of candidates.
 
@@ -206,6 +209,7 @@ def roc_curve(scores: npt.ArrayLike, is_particle: npt.ArrayLike) -> RocCurve:
     return RocCurve(false_rate, true_rate, float(np.trapezoid(true_rate, false_rate)))
 
 
+@any_arrays
 def inside(xy_px: npt.ArrayLike, shape: tuple[int, int], margin_px: float) -> npt.NDArray[np.bool_]:
     """Which positions x, y lie at least ``margin_px`` from every edge of an image (y, x).
 

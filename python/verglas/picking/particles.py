@@ -32,7 +32,7 @@ from verglas.picking.template import (
     turned_templates,
 )
 from verglas.types import Map, Micrograph, Optics, Picks
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import MicrographLike, micrograph_of
 from verglas.types.settings import check_settings, setting, settings_from
 
@@ -260,6 +260,7 @@ def pick(
     ).picks
 
 
+@any_arrays
 def pick_detailed(
     micrograph: MicrographLike,
     diameter_A: float,
@@ -356,6 +357,7 @@ def _pick_with_one_method(
     return PickResult(picks, candidates, cut, bad, small, peaks.template, peaks.source)
 
 
+@any_arrays
 def teach(
     micrographs: Iterable[tuple[MicrographLike, npt.ArrayLike]],
     diameter_A: float,

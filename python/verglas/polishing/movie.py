@@ -13,7 +13,7 @@ from verglas.optics import critical_exposure_e_A2
 from verglas.polishing.surfaces import References, SurfaceBuilder, Surfaces, Window, shift_transforms
 from verglas.polishing.weights import FrameCorrelation
 from verglas.types import Movie
-from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray, any_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +140,7 @@ def measure(particles: MovieParticles, references: References, window: Window) -
     return Measured(builder.surfaces(), builder.power, builder.shell_sums, sums)
 
 
+@any_arrays
 def correlate_frames(
     particles: MovieParticles,
     references: References,
@@ -155,6 +156,7 @@ def correlate_frames(
                 halves[h].add(f, spectra[parity == h], part)
 
 
+@any_arrays
 def add_frames(particles: MovieParticles, moves_A: Array | None, weights: FloatArray) -> Float32Array:
     """Images (P, box, box): frames brought back along their tracks, weighted (F, box, box // 2 + 1), and added up."""
     box = particles.plan.new_box

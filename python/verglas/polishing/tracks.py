@@ -9,7 +9,7 @@ import numpy as np
 from verglas.polishing.prior import MotionPrior
 from verglas.polishing.smoothing import OFFSET_A, Scene, TrackSmoother
 from verglas.polishing.surfaces import Surfaces
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 _ROUNDS = 40
 _CONVERGED_NATS = 1e-3
@@ -44,11 +44,13 @@ class Tracks:
         return self.positions_A + self.offset_A[:, None]
 
 
+@any_arrays
 def smoother_of(prior: MotionPrior, surfaces: Surfaces, places_A: FloatArray, dose_e_A2: float) -> TrackSmoother:
     """Of particles at these places, seen as well as their surfaces see them."""
     return TrackSmoother(prior, Scene(places_A, dose_e_A2, surfaces.information))
 
 
+@any_arrays
 def fit_tracks(surfaces: Surfaces, smoother: TrackSmoother, start_A: FloatArray | None = None) -> Tracks:
     """Tracks of greatest posterior probability: steps by the expected curvature, halved while they lose.
 
@@ -153,6 +155,7 @@ class HeldOutGain:
         return float(np.sqrt(len(self.nats)) * self.nats.std(ddof=1)) if len(self.nats) > 1 else np.inf
 
 
+@any_arrays
 def held_out_gain(
     folds: tuple[Surfaces, Surfaces], prior: MotionPrior, places_A: FloatArray, dose_e_A2: float
 ) -> tuple[HeldOutGain, tuple[Tracks, Tracks]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from verglas.errors import InputError
 from verglas.polishing.surfaces import References, Window, noise_power
-from verglas.types.arrays import Complex64Array, FloatArray
+from verglas.types.arrays import Complex64Array, FloatArray, any_arrays
 
 _LEAST_SIGMA = 3.0  # a shell counts if all frames together correlate by so many standard errors
 _ROUNDS = 50
@@ -99,6 +99,7 @@ class FrameWeights:
         return np.asarray(weights / np.sqrt((weights**2).sum(axis=0)))
 
 
+@any_arrays
 def fit_frame_weights(correlation: FrameCorrelation, left: FloatArray | None = None) -> FrameWeights:
     """Scales and B-factors of the frames, by weighted least squares on the amplitudes themselves.
 
@@ -171,6 +172,7 @@ def _ridge(normal: FloatArray) -> FloatArray:
     return np.asarray(np.eye(2) * normal * 1e-6 + np.eye(2) * 1e-12)
 
 
+@any_arrays
 def weights_gain(weights: FloatArray, former: FloatArray, judge: FrameCorrelation) -> tuple[float, float]:
     """Nats that a weighted sum of frames tells more of the reference than another, on particles not fitted to; error.
 

@@ -24,7 +24,7 @@ from verglas.reconstruction.priors import (
     gradient,
 )
 from verglas.reconstruction.solvers import Solution, solve
-from verglas.types.arrays import Array, FloatArray
+from verglas.types.arrays import Array, FloatArray, any_arrays
 
 _DIFFUSION_STEP = 0.15  # below 1 / (2 axes), beyond which an explicit step of diffusion in three dimensions oscillates
 _ROUNDS_MBIR = 5
@@ -47,6 +47,7 @@ class InTurn:
         return v
 
 
+@any_arrays
 def solve_icon(
     operator: Any,
     data: npt.ArrayLike,
@@ -96,6 +97,7 @@ def solve_icon(
     return solve(operator, data, "fista", prior=InTurn(priors), iterations=iterations)
 
 
+@any_arrays
 def diffuse(x: Array, knee: float, steps: int = 1) -> Array:
     r"""Nonlinear diffusion, :math:`x + \tau \nabla \cdot \frac{\nabla x}{1 + |\nabla x|^2 / K^2}`: edges above K stay.
 
@@ -124,6 +126,7 @@ def diffuse(x: Array, knee: float, steps: int = 1) -> Array:
     return x
 
 
+@any_arrays
 def solve_firt(
     operator: Any,
     data: npt.ArrayLike,
@@ -202,6 +205,7 @@ class ModelBased:
     residuals: list[float]
 
 
+@any_arrays
 def solve_mbir(
     operator: Any,
     data: npt.ArrayLike,

@@ -19,11 +19,13 @@ from verglas.io.mrc import PathLike
 from verglas.motion.sums import KeptFrames
 from verglas.types import Movie
 from verglas.types.acquisition import Acquisition
+from verglas.types.arrays import any_arrays
 from verglas.types.gain import Gain
 
 _FRAMES = 20  # read to find how a gain lies and which pixels are bad
 
 
+@any_arrays
 def read_movie(
     path: PathLike,
     gain: PathLike | npt.ArrayLike | Gain | None = None,

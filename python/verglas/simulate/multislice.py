@@ -22,7 +22,7 @@ from verglas import fourier, ops
 from verglas.errors import InputError
 from verglas.optics import wavelength_A
 from verglas.types import Map, Optics
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import MapLike, map_of
 
 _DEFOCI, _PHASE_SHIFT = slice(0, 2), 6  # columns of Optics.as_params
@@ -137,6 +137,7 @@ def exit_wave(
     return propagate(wave, -(box - box // 2 - 0.5) * pixel_A)
 
 
+@any_arrays
 def image_of_wave(
     wave: npt.NDArray[np.complex128], optics: Optics, pixel_size_A: float, *, threads: int | None = None
 ) -> Float32Array:

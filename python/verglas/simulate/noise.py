@@ -12,7 +12,7 @@ import numpy.typing as npt
 from verglas import fourier
 from verglas._native import resolve_threads
 from verglas.errors import InputError
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 
 WHOLE_BOX = "whole box"
 
@@ -232,6 +232,7 @@ def noise_sigma(signal_variance: float, snr: float) -> float:
     return float(np.sqrt(signal_variance / snr))
 
 
+@any_arrays
 def measured_snr(clean: npt.ArrayLike, noisy: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> SNR:
     """SNR of images whose noise-free version is known: mean of var(clean) / mean of var(noisy - clean).
 

@@ -12,7 +12,7 @@ from verglas.errors import InputError
 from verglas.simulate.density import check_fits
 from verglas.simulate.model import Model
 from verglas.simulate.noise import stream
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 # An alpha helix rises 1.5 A and turns 100 degrees per residue (Pauling, Corey and Branson 1951). On a hexagonal lattice
 # of 10.2 A a residue of 110 Da then has 135 A^3: the 0.81 Da/A^3 of proteins (Matthews 1968; Fischer et al. 2004).
@@ -254,6 +254,7 @@ def _helices(domain: _Domain, rng: np.random.Generator) -> tuple[FloatArray, Flo
     return axis @ domain.frame + domain.centre_A, local @ domain.frame + domain.centre_A, side
 
 
+@any_arrays
 def hinge(model: Model, angle_deg: float, *, axis: npt.ArrayLike = (0, 0, 1), side: npt.ArrayLike = (1, 0, 0)) -> Model:
     """Another conformation: the half of the atoms with ``r . side > 0`` rotated about an axis through the origin.
 

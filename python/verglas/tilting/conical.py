@@ -39,7 +39,7 @@ from verglas.tilting.projections import (
     shift_range_px,
 )
 from verglas.types import Map, Particles, Poses
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import ParticlesLike, particles_of
 from verglas.types.settings import check_settings, setting, settings_from
 
@@ -130,6 +130,7 @@ class ConicalTilt:
     missing: MissingCone
 
 
+@any_arrays
 def conical_poses(angles_deg: FloatArray, geometries: TiltGeometry | Sequence[TiltGeometry]) -> FloatArray:
     """Orientations in the tilted images, (n, 3), of particles with these in the untilted ones.
 

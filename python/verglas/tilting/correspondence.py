@@ -18,7 +18,7 @@ from scipy.special import rel_entr
 
 from verglas.errors import InputError
 from verglas.tilting.geometry import plane_turn
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import FloatArray, IntArray, any_arrays
 
 _LEAST = 4
 _ASSUMED_TILTS_DEG = (0.0, 40.0, 55.0, 65.0)
@@ -61,6 +61,7 @@ class Correspondence:
         return len(self.untilted)
 
 
+@any_arrays
 def match_particles(
     untilted_px: npt.ArrayLike,
     tilted_px: npt.ArrayLike,

@@ -20,7 +20,7 @@ from scipy.optimize import least_squares
 
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, matrix_to_euler
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 _LEAST_PAIRS = 4  # five numbers from two coordinates each, and something left to judge them by
 _RAYLEIGH_MEDIAN = 1.1774  # median length of two normal numbers, in standard deviations
@@ -135,6 +135,7 @@ def _half_open(angle_deg: float) -> float:
     return float(180.0 - (180.0 - angle_deg) % 360.0)
 
 
+@any_arrays
 def fit_geometry(
     untilted_px: npt.ArrayLike,
     tilted_px: npt.ArrayLike,

@@ -30,7 +30,7 @@ from verglas.masks import soft_sphere
 from verglas.tilting.conical import ConicalSettings, ConicalTilt
 from verglas.tilting.projections import mask_radius_px, reconstruct_tilted
 from verglas.types import Map, Particles, Poses
-from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
 
 _SEARCH_DEG = 15.0
 _STARTS = 6
@@ -71,6 +71,7 @@ class MergedClasses:
     missing_share: float
 
 
+@any_arrays
 def merge_classes(
     classes: Sequence[ConicalTilt],
     tilted: Particles,

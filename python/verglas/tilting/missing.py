@@ -11,7 +11,7 @@ from verglas import fourier
 from verglas.assessment.fsc import first_crossing
 from verglas.errors import InputError
 from verglas.geometry import direction_vectors
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 from verglas.types.convert import MapLike, map_of
 
 _LEVEL = np.sin(np.radians(0.5))  # z of a view within half a degree of the horizon
@@ -45,6 +45,7 @@ class MissingCone:
         )
 
 
+@any_arrays
 def missing_cone(angles_deg: npt.ArrayLike) -> MissingCone:
     """What is missing from views at these orientations.
 

@@ -13,7 +13,7 @@ from verglas.errors import InputError, VerglasWarning
 from verglas.tilting.correspondence import match_particles
 from verglas.tilting.geometry import TiltGeometry, fit_geometry
 from verglas.types import Micrograph, Picks
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import FloatArray, any_arrays
 
 _SCALE_LIMIT = 0.02  # a ratio of magnifications farther from 1 than this is told
 _SURE = 5.0  # ... where it is so many standard errors
@@ -77,6 +77,7 @@ class TiltPairs:
         )
 
 
+@any_arrays
 def tilt_pairs(
     untilted: Micrograph | str | None,
     tilted: Micrograph | str | None,

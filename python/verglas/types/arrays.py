@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +44,48 @@ def host_array(value: Any) -> Array:
     elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
         return np.from_dlpack(value)
     return np.asarray(value)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def any_arrays(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function of arrays of NumPy take those of PyTorch, CuPy, xarray and what speaks DLPack, lists of them too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.types.arrays import any_arrays
+    >>> class Exchanged:
+    ...     def __dlpack__(self, **more):
+    ...         return np.arange(3.0).__dlpack__(**more)
+    ...
+    ...     def __dlpack_device__(self):
+    ...         return np.arange(3.0).__dlpack_device__()
+    >>> float(any_arrays(np.sum)(Exchanged()))
+    3.0
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return function(*map(_host_or_same, args), **{name: _host_or_same(one) for name, one in kwargs.items()})
+
+    call.__dict__["takes_any_array"] = True  # tests ask that every public function of arrays does
+    return call
+
+
+def _host_or_same(value: Any) -> Any:
+    if type(value) in (list, tuple) and any(map(_is_foreign, value)):
+        return type(value)(map(_host_or_same, value))
+    return host_array(value) if _is_foreign(value) else value
+
+
+def _is_foreign(value: Any) -> bool:
+    """Whether a value is an array of another library; tables and what is ours say more than their numbers."""
+    if value is None or isinstance(value, (np.ndarray, np.generic, str, int, float)):
+        return False
+    return is_array(value) and type(value).__module__.partition(".")[0] not in ("numpy", "pandas", "verglas")
 
 
 def is_array(value: Any) -> bool:

@@ -104,14 +104,14 @@ class Picks:
 
     def __post_init__(self) -> None:
         """Check once, here."""
-        xy = np.asarray(self.xy_px, dtype=np.float64)
+        xy = np.asarray(host_array(self.xy_px), dtype=np.float64)
         xy = np.ascontiguousarray(xy.reshape(0, 2) if xy.size == 0 else xy)
         if xy.ndim != 2 or xy.shape[1] != 2:
             raise InputError(f"Picks of {self.micrograph}: expected (n, 2) coordinates, got shape {xy.shape}")
         bad = np.flatnonzero(~np.isfinite(xy).all(axis=1))
         if bad.size:
             raise InputError(f"Picks of {self.micrograph}: coordinates of particle {bad[0]} (from 0) are not finite")
-        columns = {name: np.asarray(values) for name, values in self.columns.items()}
+        columns = {name: host_array(values) for name, values in self.columns.items()}
         for name, values in columns.items():
             if len(values) != len(xy):
                 raise InputError(f"Picks of {self.micrograph}: column {name} has {len(values)} values for {len(xy)}")

@@ -26,6 +26,7 @@ from verglas.window.versions import check_seen, seen_mark
 
 KEPT_PARTICLES = "particles_kept.json"
 _SAMPLE, _PAGE, _MOST_COLUMNS = 20_000, 100, 40
+_FEW = 1500  # points of a file that is being read
 # What only counts or places a particle says nothing of its structure.
 _LEFT_OUT = ("rlnOpticsGroup", "rlnImageSize", "rlnCoordinateX", "rlnCoordinateY", "rlnGroupNumber")
 _FIRST = ("verglasCoordinate", "verglasContrast", "verglasPosterior", "rlnMaxValueProb", "rlnLogLikeli", "rlnDefocus")
@@ -75,18 +76,25 @@ class ParticleTables:
 
     def as_json(self, job: Job) -> dict[str, Any]:
         """For the page: columns with histograms of all particles, and the steps saved last; ``reading`` while a large
-        file is read for the first time.
+        file is read for the first time, with histograms and values of a sample.
         """
         try:
             table = self._of(job)
         except BeingRead as reading:
-            return {"reading": str(reading)}
-        columns = []
-        for name in _offered_columns(table):
-            low, high = table.limits[table.names.index(name)].tolist()
-            columns.append({"name": name, "low": low, "high": high, "counts": table.counts(name).tolist()})
+            return {"reading": str(reading), **self._glance(job)}
+        columns = _histograms(table)
         steps = self.read_steps(job)
         return {"total": table.n_rows, "columns": columns, "steps": steps, "seen": seen_mark(steps)}
+
+    def _glance(self, job: Job) -> dict[str, Any]:
+        """Of a file that is being read: number of rows, histograms of a sample of them, and values of fewer."""
+        glance = self._columns.glance(self._path(job))
+        if glance is None:
+            return {}
+        table = glance.columns
+        few = np.unique(np.linspace(0, table.n_rows - 1, _FEW).astype(int)) if table.n_rows else np.zeros(0, int)
+        values = {name: round_or_none(table.of(name)[few]) for name in _offered_columns(table)}
+        return {"total": glance.n_rows, "sampled": table.n_rows, "columns": _histograms(table), "values": values}
 
     def points(self, job: Job, x: str, y: str) -> dict[str, Any]:
         """Points of a sample of the particles in two columns.
@@ -164,6 +172,15 @@ def _inside(path: Path, job: Job) -> bool:
         return path.is_file() and path.resolve(strict=True).is_relative_to(job.folder.resolve())
     except (OSError, RuntimeError):
         return False
+
+
+def _histograms(table: Columns) -> list[dict[str, Any]]:
+    """Of the columns that the page offers: name, limits and counts."""
+    columns = []
+    for name in _offered_columns(table):
+        low, high = table.limits[table.names.index(name)].tolist()
+        columns.append({"name": name, "low": low, "high": high, "counts": table.counts(name).tolist()})
+    return columns
 
 
 def _offered_columns(table: Columns) -> list[str]:

@@ -38,7 +38,7 @@ from verglas.map_geometry.hand import mirrored_angles
 from verglas.map_geometry.sphere import aspherical_part, spherical_average
 from verglas.search.state import HalfModel, PoseTable
 from verglas.types import Map, Particles, Poses
-from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
 
 Method = Callable[[Views, np.random.Generator], Float32Array]
 
@@ -118,6 +118,7 @@ class AveragesMap:
         }
 
 
+@any_arrays
 def find_from_averages(
     images: npt.ArrayLike,
     pixel_size_A: float,

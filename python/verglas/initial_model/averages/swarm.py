@@ -18,7 +18,7 @@ from verglas.initial_model.averages.matching import mean_correlation
 from verglas.initial_model.averages.views import Views
 from verglas.initial_model.consensus import turn_onto
 from verglas.types import Map
-from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 
 _ROUNDS = 12
 _INERTIA, _PULL = 0.5, 0.8
@@ -36,6 +36,7 @@ class SwarmConsensus:
     given: FloatArray
 
 
+@any_arrays
 def swarm_consensus(
     views: Views, volumes: Sequence[Float32Array], *, seed: int = 0, rounds: int = _ROUNDS
 ) -> SwarmConsensus:

@@ -10,21 +10,54 @@
     if (!answer.ok) { throw new Error(told.problem); }
     return told;
   }
-  // A large file is read beside the server when it is first looked at: the page stands, and asks again.
-  async function numbers() {
+  const controls = () => [...root.querySelectorAll('.undo, .all, .save, .limit, .before, .after')];
+  // A large file is read beside the server when it is first looked at: the page shows a sample, and asks again.
+  async function numbers(glance) {
+    let shown = false;
     for (;;) {
-      const told = await ask(address + '.json');
-      root.classList.toggle('waiting', Boolean(told.reading));
+      const told = await ask(address + '.json'), sample = Boolean(told.columns && told.columns.length);
+      root.classList.toggle('waiting', Boolean(told.reading) && !sample);
+      controls().forEach(one => { one.disabled = Boolean(told.reading); });
       if (!told.reading) { return told; }
-      pick(root, 'count').textContent = told.reading + '; its numbers appear here when they are read.';
-      await new Promise(resolve => setTimeout(resolve, 400));
+      const what = sample ? `${told.total} particles: ${told.sampled} of them are shown, and can be chosen when all are read` : 'its numbers appear here when they are read';
+      pick(root, 'count').textContent = `${told.reading}; ${what}.`;
+      if (sample && !shown) { shown = true; glance(told); }
+      await new Promise(resolve => setTimeout(resolve, 500));
+    }
+  }
+  // Points and histograms of some rows of a file that is being read; nothing of them is chosen.
+  function glance(told) {
+    const names = told.columns.map(c => c.name), x = pick(root, 'x'), y = pick(root, 'y');
+    for (const one of [x, y]) { names.forEach((n, i) => one.add(new Option(n, n, false, i === (one === y ? Math.min(1, names.length - 1) : 0)))); }
+    const plot = scatter(pick(root, 'plot'), () => ({xs: told.values[x.value], ys: told.values[y.value], kept: told.values[x.value].map(() => 1)}), () => plot());
+    x.onchange = y.onchange = plot;
+    plot();
+    pick(root, 'histograms').replaceChildren(...told.columns.map(column => {
+      const figure = document.createElement('figure'), area = document.createElement('canvas'), under = document.createElement('figcaption');
+      area.width = W; area.height = H; area.setAttribute('role', 'img'); area.setAttribute('aria-label', `Histogram of a sample of ${column.name}`);
+      under.textContent = `${column.name}: ${number(column.low)} to ${number(column.high)}`;
+      figure.append(area, under);
+      drawBars(figure, column, column.counts);
+      return figure;
+    }));
+    root.dataset.glance = '1';
+  }
+  function drawBars(figure, column, chosen) {
+    const c = figure.querySelector('canvas').getContext('2d'), top = Math.max(...column.counts, 1), n = column.counts.length, style = getComputedStyle(document.documentElement);
+    c.clearRect(0, 0, W, H);
+    for (const [counts, colour] of [[column.counts, style.getPropertyValue('--line')], [chosen, style.getPropertyValue('--accent')]]) {
+      c.fillStyle = colour;
+      counts.forEach((v, i) => { const h = v / top * (H - 4); c.fillRect(i * W / n, H - h, W / n - 0.5, h); });
     }
   }
   async function main() {
-    const told = await numbers(), names = told.columns.map(c => c.name), canvas = pick(root, 'plot');
+    const told = await numbers(glance), was = [pick(root, 'x').value, pick(root, 'y').value], names = told.columns.map(c => c.name), canvas = pick(root, 'plot');
     let steps = told.steps, points = {x: [], y: []}, chosen = null, sort = '', way = 'up', page = 0, keep = () => {}, asked = 0;
     if (!names.length) { pick(root, 'count').textContent = 'No column of these particles varies.'; return; }
-    offer(root, names); root.dataset.seen = told.seen;
+    for (const one of ['x', 'y', 'measure', 'histograms']) { pick(root, one).replaceChildren(); }
+    offer(root, names);
+    ['x', 'y'].forEach((one, i) => { if (names.includes(was[i])) { pick(root, one).value = was[i]; } }); // as the sample was looked at
+    root.dataset.seen = told.seen;
     headings(root, ['particle', ...names], (name, up) => { way = up ? 'up' : 'down'; sort = name; page = 0; choose(); });
     const x = () => pick(root, 'x').value, y = () => pick(root, 'y').value;
     const plot = scatter(canvas, () => ({xs: points.x, ys: points.y, kept: chosen ? chosen.sample : points.x.map(() => 1)}), (polygon, p) => {
@@ -49,14 +82,6 @@
       root.dataset.ready = String(mine);
     }
     async function move() { points = await ask(`${address}/points.json?${new URLSearchParams({x: x(), y: y()})}`); plot(); }
-    function bars(figure, column) {
-      const c = figure.querySelector('canvas').getContext('2d'), top = Math.max(...column.counts, 1), n = column.counts.length, style = getComputedStyle(document.documentElement);
-      c.clearRect(0, 0, W, H);
-      for (const [counts, colour] of [[column.counts, style.getPropertyValue('--line')], [chosen && chosen.counts[column.name] || column.counts, style.getPropertyValue('--accent')]]) {
-        c.fillStyle = colour;
-        counts.forEach((v, i) => { const h = v / top * (H - 4); c.fillRect(i * W / n, H - h, W / n - 0.5, h); });
-      }
-    }
     function histograms() {
       const all = pick(root, 'histograms');
       if (!all.children.length) { told.columns.forEach(column => {
@@ -78,7 +103,7 @@
         };
         figure.append(area, under); all.append(figure);
       }); }
-      told.columns.forEach((column, k) => bars(all.children[k], column));
+      told.columns.forEach((column, k) => drawBars(all.children[k], column, chosen && chosen.counts[column.name] || column.counts));
     }
     function rows() {
       root.querySelector('.rows tbody').replaceChildren(...chosen.rows.map(values => {
