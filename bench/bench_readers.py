@@ -33,12 +33,12 @@ def make_micrographs(folder: Path) -> list[str]:
     """Noise with faint discs of 40 pixels: seconds of picking each."""
     folder.mkdir()
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[:SIDE, :SIDE]
-    names = []
+    y, x = np.mgrid[-20:20, -20:20]
+    disc, names = 0.8 * (x**2 + y**2 < 20**2), []
     for k in range(N_MICROGRAPHS):
         image = rng.normal(size=(SIDE, SIDE)).astype(np.float32)
-        for centre in rng.uniform(60, SIDE - 60, (80, 2)):
-            image -= 0.8 * ((x - centre[0]) ** 2 + (y - centre[1]) ** 2 < 20**2)
+        for row, column in rng.integers(40, SIDE - 80, (80, 2)):
+            image[row : row + 40, column : column + 40] -= disc
         names.append(str(folder / f"m{k:02d}.mrc"))
         vg.io.write_micrograph(names[-1], vg.Micrograph(image, 3.0))
     return names

@@ -19,6 +19,7 @@ import verglas as vg
 from verglas.errors import InputError
 from verglas.report.volume import pack_volume
 from verglas.run.tenure import tenure
+from verglas.window.graph import GAP_X, WIDTH, draw
 
 pytest.importorskip("starlette")
 
@@ -125,7 +126,7 @@ def test_a_relion_project_is_shown_and_never_written_into(data_dir, tmp_path):
         archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python before 3.11.4 has none
         wanted = re.compile(
             r"^(\./)?(default_pipeline\.star|Refine3D/job029/(run_data|run_model)\.star|"
-            r"PostProcess/job030/(postprocess|job)\.star|CtfFind/job003/micrographs_ctf\.star)$"
+            r"PostProcess/job030/(postprocess|job)\.star|Refine3D/job029/job\.star|CtfFind/job003/micrographs_ctf\.star)$"
         )
         for member in archive:
             if wanted.match(member.name):
@@ -140,6 +141,16 @@ def test_a_relion_project_is_shown_and_never_written_into(data_dir, tmp_path):
     assert jobs["Refine3D/job029"].key in jobs["PostProcess/job030"].parents
     page = client.ask(f"/jobs/{jobs['PostProcess/job030'].key}").text
     assert '"name": "corrected"' in page
+    # Settings of a file whose help texts cannot be read, and where its particles were seen from.
+    assert jobs["Refine3D/job029"].settings["particle_diameter"] == "200"
+    assert (
+        f"/jobs/{jobs['Refine3D/job029'].key}/angles.json?at="
+        in client.ask(f"/jobs/{jobs['Refine3D/job029'].key}").text
+    )
+    assert client.ask(f"/jobs/{jobs['Refine3D/job029'].key}/angles.json").json["title"] == "Viewing directions"
+    drawing = draw(list(jobs.values()))  # 31 jobs in a chain: seven beside each other, the others below
+    assert drawing.width <= 8 + 7 * (WIDTH + GAP_X)
+    assert len({(one.x, one.y) for one in drawing.nodes}) == 31
     assert client.ask("/").status == 200
     assert sorted(tmp_path.rglob("*")) == before
 

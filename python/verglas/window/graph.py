@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from verglas.window.job import Job
 
 WIDTH, HEIGHT, GAP_X, GAP_Y = 150, 50, 26, 14
+_ACROSS = 7  # columns beside each other: those of a long chain go on below, as words do
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,14 @@ def draw(jobs: Sequence[Job]) -> Drawing:
                 row += 1
             taken.add(row)
             rows[job.key] = row
-    place = {key: (8 + columns[key] * (WIDTH + GAP_X), 8 + row * (HEIGHT + GAP_Y)) for key, row in rows.items()}
+    tops = _tops(columns, rows)
+    place = {
+        key: (
+            8 + columns[key] % _ACROSS * (WIDTH + GAP_X),
+            8 + (tops[columns[key] // _ACROSS] + row) * (HEIGHT + GAP_Y),
+        )
+        for key, row in rows.items()
+    }
     nodes = [Node(job, *place[job.key]) for job in jobs]
     paths = []
     for job in jobs:
@@ -84,8 +92,17 @@ def draw(jobs: Sequence[Job]) -> Drawing:
             if parent in place and columns[parent] < columns[job.key]:
                 px, py = place[parent]
                 px, py, to = px + WIDTH, py + HEIGHT / 2, y + HEIGHT / 2
-                middle = x - GAP_X / 2
-                paths.append(f"M{px} {py}C{middle} {py} {middle} {to} {x} {to}")
+                out, back = (x - GAP_X / 2,) * 2 if px <= x else (px + GAP_X / 2, x - GAP_X / 2)
+                paths.append(f"M{px} {py}C{out} {py} {back} {to} {x} {to}")
     width = max((x for x, _ in place.values()), default=0) + WIDTH + 8
     height = max((y for _, y in place.values()), default=0) + HEIGHT + 8
     return Drawing(nodes, paths, width, height)
+
+
+def _tops(columns: Mapping[str, int], rows: Mapping[str, float]) -> list[float]:
+    """The row that each stretch of columns begins with, one below all of the stretch before."""
+    tops = [0.0]
+    for stretch in range(max(columns.values(), default=0) // _ACROSS):
+        lowest = max((rows[key] for key, column in columns.items() if column // _ACROSS == stretch), default=-1.0)
+        tops.append(tops[-1] + lowest + 1.5)
+    return tops

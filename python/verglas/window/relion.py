@@ -11,7 +11,7 @@ import pandas as pd
 
 from verglas.errors import VerglasError
 from verglas.io import read_star
-from verglas.io.star import scan
+from verglas.io.star import parse_block, scan
 from verglas.window.job import Job, key_of
 
 PIPELINE = "default_pipeline.star"
@@ -88,7 +88,14 @@ def _job(root: Path, name: str, alias: str, state: str, parents: list[str]) -> J
 
 
 def _options(folder: Path) -> dict[str, Any]:
-    table = _read(folder / "job.star").get("joboptions_values")
+    path = folder / "job.star"
+    try:
+        # The help texts that follow the values hold quotes, which no other table may.
+        text = path.read_bytes().partition(b"data_joboptions_full_definition")[0] if path.is_file() else b""
+        tables = {block.name: parse_block(path, block, text) for block in scan(path, text)} if text else {}
+    except (VerglasError, OSError):
+        return {}
+    table = tables.get("joboptions_values")
     if not isinstance(table, pd.DataFrame) or table.shape[1] < 2:
         return {}
     return dict(zip(table.iloc[:, 0].astype(str), table.iloc[:, 1].astype(str), strict=True))
