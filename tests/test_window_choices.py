@@ -73,6 +73,7 @@ def test_regions_that_are_none_are_refused(tmp_path, record, said):
 def varied(tmp_path_factory):
     """120 particles with two coordinates of variability, in two groups apart."""
     folder = class_folder(tmp_path_factory.mktemp("varied") / "variability")
+    (folder / "run.json").unlink()  # of class2d
     with tenure(folder, "variability") as hold:
         hold.write(state="running")
     rng = np.random.default_rng(3)
