@@ -3,7 +3,7 @@
   'use strict';
   const sample = document.createElement('div');
   sample.innerHTML = '<svg></svg>'; // a page without any address in it is seen to fetch nothing
-  const NS = sample.firstChild.namespaceURI, L = 56, R = 14, T = 12, B = 40;
+  const NS = sample.firstChild.namespaceURI, L = 62, R = 14, T = 12, B = 40;
   const DASHES = ['', '6 3', '2 3', '8 3 2 3'];
   function node(parent, name, attributes, text) {
     const one = document.createElementNS(NS, name);
@@ -64,7 +64,8 @@
   }
   function ticks(data, y0, y1) {
     if (data.cosine) { return [0, 30, 60, 90, 120, 150, 180].map(t => Math.cos(t * Math.PI / 180)); }
-    return data.log ? decades(y0, y1) : steps(y0, y1, 5);
+    const even = steps(y0, y1, 5), powers = data.log ? decades(y0, y1) : [];
+    return powers.length > 1 ? powers : even; // within one decade there may be none
   }
   function drawField(svg, data, px, py) {
     const {rows, columns, x, y} = data.field, bytes = cells(data.field), w = (x[1] - x[0]) / columns, h = (y[1] - y[0]) / rows;
