@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import verglas as vg
 from verglas.image import in_memory
 from verglas.types.listener import Silence, phase_progress
@@ -55,6 +57,7 @@ def test_reading_tells_how_far_it_is(tmp_path):
     assert heard.ends_of("reading particles") == (12, 12)
 
 
+@pytest.mark.slow
 def test_ab_initio_tells_how_far_reading_and_centring_are():
     particles, _ = simulate(60, "C1")
     heard = Heard()

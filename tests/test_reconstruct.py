@@ -264,7 +264,9 @@ def test_exact_projections_and_scale(exact):
     assert np.linalg.norm(data - model) / np.linalg.norm(data) < EXACT_IMAGES_RESIDUAL
 
 
-@pytest.mark.parametrize(("method", "least"), [("direct", 0.997), ("least-squares", 0.999)])
+@pytest.mark.parametrize(
+    ("method", "least"), [("direct", 0.997), pytest.param("least-squares", 0.999, marks=pytest.mark.slow)]
+)
 def test_exact_reconstruction(exact, data_dir, method, least):
     """The map from the 200 images: mean FSC >= 0.997 over shells 1..31, above RELION 5's own map."""
     particles, truth = exact

@@ -65,6 +65,7 @@ def test_phase_b_mends_what_the_order_of_phase_a_spoilt():
     assert spread_deg(done.angles_deg, psi).mean() < spread_deg(rough.angles_deg, psi).mean()
 
 
+@pytest.mark.slow
 def test_the_pyramid_has_no_seed_and_is_as_good():
     images, psi, _ = turned(12)
     found = align_pyramid(images, **SEARCH)

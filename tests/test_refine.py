@@ -121,7 +121,8 @@ def test_run_folder_is_the_contract(data, finished):
     assert "data:image/png;base64" in (out / "report.html").read_text()
 
 
-@pytest.mark.parametrize("iterations", [2, pytest.param(None, marks=pytest.mark.slow)])  # None: to convergence
+@pytest.mark.slow
+@pytest.mark.parametrize("iterations", [2, None])  # None: to convergence
 def test_the_grey_scale_of_the_reference_does_not_matter(data, request, iterations):
     """Without matching, a reference 50 times too strong gives flat posteriors elsewhere and a walk away."""
     _, particles, truth = data
@@ -230,7 +231,8 @@ def test_bad_particles_are_named_and_set_aside(data, tmp_path):
     assert np.isfinite(found.map.data).all()
 
 
-@pytest.mark.parametrize("iterations", [2, pytest.param(None, marks=pytest.mark.slow)])  # None: to convergence
+@pytest.mark.slow
+@pytest.mark.parametrize("iterations", [2, None])  # None: to convergence
 def test_reference_of_another_pixel_size_or_box_is_fitted_and_said(data, request, iterations):
     _, particles, truth = data
     said: list[str] = []
@@ -294,6 +296,7 @@ def test_local_refinement_starts_from_the_given_poses(data):
     assert agreement(found, truth) < 14
 
 
+@pytest.mark.slow
 def test_max_cc_mode(data):
     _, particles, truth = data
     found = vg.refine(particles, truth, mode="max-cc", **CHOICES)

@@ -198,7 +198,8 @@ def test_a_pass_gives_the_posteriors_and_sums_of_the_host(gpu, begun, phase):
         assert relative(getattr(device_totals, name), getattr(totals, name)) < tolerance.DEVICE_SUMS
 
 
-@pytest.mark.parametrize("phase", ["grid", pytest.param("global", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["grid", "global"])
 def test_two_devices_give_what_one_gives_and_always_the_same(two_gpus, begun, phase):
     problem, steps = begun
     state, step = steps[phase]
@@ -283,7 +284,7 @@ def test_the_batch_follows_the_free_memory(two_gpus, begun):
 # -- whole jobs ----------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["direct", "least-squares", "gridding"])
+@pytest.mark.parametrize("method", ["direct", pytest.param("least-squares", marks=pytest.mark.slow), "gridding"])
 def test_reconstruct(gpu, data, method):
     particles, _ = data
     wanted = reconstruct_report(particles, symmetry="C2", halves=True, method=method, threads=1)
@@ -322,7 +323,7 @@ def test_reconstruct_with_little_memory(two_gpus, data, monkeypatch):
     np.testing.assert_array_equal(found.map.data, wanted.map.data)
 
 
-@pytest.mark.parametrize("step_deg", [15.0, 3.75])
+@pytest.mark.parametrize("step_deg", [15.0, pytest.param(3.75, marks=pytest.mark.slow)])
 def test_align(gpu, data, step_deg):
     particles, truth = data
     some = particles[np.arange(12)]
@@ -338,6 +339,7 @@ def test_align(gpu, data, step_deg):
     )
 
 
+@pytest.mark.slow
 def test_refine(gpu, data, tmp_path):
     particles, truth = data[0][np.arange(30)], data[1]
     wanted = refine(particles, truth, GROUP, **CHOICES, iterations=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -341,17 +341,27 @@ def postprocess(
     )
 
 
+class _MaskedCurves(NamedTuple):
+    """First shell with random phases; FSCs in the mask, of randomised phases, corrected by them."""
+
+    shell: int | None
+    masked: FSC
+    randomised: FSC | None
+    corrected: FSC
+
+
 def _in_mask(
     halves: tuple[Map, Map], mask: Map, unmasked: FSC, chosen: PostprocessSettings, threads: int | None
-) -> tuple[int | None, FSC, FSC | None, FSC]:
-    """First shell with random phases; FSCs in the mask, of randomised phases, corrected by them."""
+) -> _MaskedCurves:
     order = symmetry_order(chosen.symmetry)
     masked = fsc(*halves, mask.data, symmetry_order=order, threads=threads)
     shell = _first_below(unmasked, chosen.randomise_below)
     if shell is None:
-        return None, masked, None, masked
+        return _MaskedCurves(None, masked, None, masked)
     spectra = [fourier.forward(half.data, 3, threads=threads) for half in halves]
-    return shell, masked, *correct_for_mask(masked, spectra, mask.data, shell, chosen.seed, threads=threads)
+    return _MaskedCurves(
+        shell, masked, *correct_for_mask(masked, spectra, mask.data, shell, chosen.seed, threads=threads)
+    )
 
 
 def _last_with_data(average: Map, threads: int | None) -> int:

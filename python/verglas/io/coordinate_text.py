@@ -12,7 +12,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -73,8 +73,15 @@ def from_text(path: Path) -> pd.DataFrame:
     )
 
 
+class NumberedLine(NamedTuple):
+    """The values of a line, and its number in the file from 1."""
+
+    number: int
+    words: list[str]
+
+
 def _columns(
-    path: Path, lines: Sequence[tuple[int, list[str]]], x: int, y: int, name: int | None, width: int | None = None
+    path: Path, lines: Sequence[NumberedLine], x: int, y: int, name: int | None, width: int | None = None
 ) -> pd.DataFrame:
     least = max(x, y, name or 0) + 1
     values: dict[str, list[Any]] = {MICROGRAPH: [], X: [], Y: []}
@@ -88,14 +95,16 @@ def _columns(
     return table.drop(columns=MICROGRAPH) if name is None else table
 
 
-def _scores(path: Path, lines: Sequence[tuple[int, list[str]]], at: int) -> list[float]:
-    short = next(((number, words) for number, words in lines if len(words) <= at), None)
+def _scores(path: Path, lines: Sequence[NumberedLine], at: int) -> list[float]:
+    short = next((line for line in lines if len(line.words) <= at), None)
     if short is not None:
-        raise FormatError(f"{path}, line {short[0]}: {len(short[1])} values, expected a score in column {at + 1}")
+        raise FormatError(
+            f"{path}, line {short.number}: {len(short.words)} values, expected a score in column {at + 1}"
+        )
     return [finite_number(words[at], path, number) for number, words in lines]
 
 
-def _boxes(lines: Sequence[tuple[int, list[str]]]) -> list[tuple[float, float, float, float]]:
+def _boxes(lines: Sequence[NumberedLine]) -> list[tuple[float, float, float, float]]:
     """Middles and sides of boxes, if every line is x, y and one and the same size twice; none if not."""
     if any(len(words) not in (4, 5) or not all(map(is_number, words)) for _, words in lines):
         return []
@@ -107,7 +116,7 @@ def _boxes(lines: Sequence[tuple[int, list[str]]]) -> list[tuple[float, float, f
     return [(float(x + w // 2), float(y + h // 2), float(w), float(h)) for x, y, w, h in numbers]
 
 
-def _looks_like(lines: Sequence[tuple[int, list[str]]]) -> str:
+def _looks_like(lines: Sequence[NumberedLine]) -> str:
     rows = [words for _, words in lines if all(map(is_number, words))]
     if not rows or len({len(words) for words in rows}) != 1:
         return ""
@@ -187,7 +196,7 @@ def from_eman_json(path: Path) -> pd.DataFrame:
     return table if not scores or None in scores else table.assign(**{FIGURE_OF_MERIT: np.array(scores, np.float64)})
 
 
-def numbered_lines(path: Path) -> list[tuple[int, list[str]]]:
+def numbered_lines(path: Path) -> list[NumberedLine]:
     """(line number, values) of lines that are neither empty nor comments; comma, tab, semicolon or blanks between."""
     lines = []
     for number, line in enumerate(read_lines(path).splitlines(), 1):
@@ -198,7 +207,7 @@ def numbered_lines(path: Path) -> list[tuple[int, list[str]]]:
             words = line.split() if mark is None else next(csv.reader([line], delimiter=mark))
         except csv.Error as error:
             raise FormatError(f"{path}, line {number}: {error}") from None
-        lines.append((number, [word.strip() for word in words]))
+        lines.append(NumberedLine(number, [word.strip() for word in words]))
     return lines
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import FormatError
+from verglas.io.coordinate_text import NumberedLine
 from verglas.io.frames import open_frames
 from verglas.io.mrc import PathLike
 from verglas.io.mrc_header import require_file
@@ -75,8 +76,9 @@ def read_defects(path: PathLike) -> IntArray | npt.NDArray[np.bool_]:
         text = b"\0" not in handle.read(4096)
     if not text:
         return np.asarray(_one_image(path, "a map of defects") != 0)
-    lines = [(n, line.split("#")[0].split()) for n, line in enumerate(path.read_text(errors="replace").splitlines(), 1)]
-    lines = [(n, words) for n, words in lines if words]
+    text = path.read_text(errors="replace")
+    lines = [NumberedLine(n, line.split("#")[0].split()) for n, line in enumerate(text.splitlines(), 1)]
+    lines = [line for line in lines if line.words]
     if any(words[0].lower() in _SERIALEM for _, words in lines):
         return _serialem(path, lines)
     rows = []
@@ -101,7 +103,7 @@ def _rectangle(y0: int, y1: int, x0: int, x1: int) -> IntArray:
     return np.column_stack([y.ravel(), x.ravel()]).astype(np.int64)
 
 
-def _serialem(path: Path, lines: list[tuple[int, list[str]]]) -> IntArray:
+def _serialem(path: Path, lines: list[NumberedLine]) -> IntArray:
     size = {words[0].lower()[-1]: int(words[1]) for _, words in lines if words[0].lower().startswith("camerasize")}
     if set(size) != {"x", "y"}:
         raise FormatError(f"{path}: bad columns and rows without CameraSizeX and CameraSizeY; expected both")

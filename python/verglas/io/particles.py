@@ -15,13 +15,12 @@ from verglas.io import cs
 from verglas.io.frealign import from_cistem, is_cistem, read_par, write_par
 from verglas.io.mrc import PathLike, StackWriter
 from verglas.io.rules import file_rules, written_name
-from verglas.io.stack import StackPaths, StackSource, Where, build_source, source_from_names, stack_paths
+from verglas.io.stack import ImageNames, StackPaths, StackSource, Where, build_source, source_from_names, stack_paths
 from verglas.io.star import read_star, write_star
 from verglas.io.star_columns import NotColumns, StarColumns, open_columns
 from verglas.io.tomography import refuse_tomography
 from verglas.types import Particles
 from verglas.types import _columns as col
-from verglas.types.arrays import IntArray
 from verglas.types.ctf_ranges import refuse_outside
 from verglas.types.images import ChangedSource, GridSource
 from verglas.types.particles import SIGN_COLUMN
@@ -155,12 +154,10 @@ def _star_of(path: Path) -> tuple[StarColumns | None, dict[str, Any]]:
     return None, read_star(path)
 
 
-def _source(
-    table: pd.DataFrame, images: tuple[list[str], IntArray, IntArray] | None, paths: StackPaths, parts: col.Tables
-) -> StackSource:
+def _source(table: pd.DataFrame, images: ImageNames | None, paths: StackPaths, parts: col.Tables) -> StackSource:
     box, pixel = parts.value("rlnImageSize", optics_first=True), col.pixel_sizes_A(parts)
-    if images is not None and (images[2] >= 0).all():
-        return build_source(*images, paths, box, pixel, parts.where)
+    if images is not None and (images.frame >= 0).all():
+        return build_source(images.stacks, images.stack_of, images.frame, paths, box, pixel, parts.where)
     return source_from_names(table[IMAGE].to_numpy(dtype=object), paths, box, pixel, parts.where)
 
 

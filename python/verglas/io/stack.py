@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -306,8 +306,17 @@ def _merge_stacks(
     return [one], np.zeros(n, np.int32), frame
 
 
-def _split(image_names: npt.NDArray[Any], where: str) -> tuple[list[str], IntArray, IntArray, frozenset[int]]:
-    """One pass over the names: distinct stacks, stack of each, frame of each from 0, stacks named without a frame."""
+class ImageNames(NamedTuple):
+    """Distinct stacks, stack of each image, frame of each from 0, stacks named without a frame."""
+
+    stacks: list[str]
+    stack_of: IntArray
+    frame: IntArray
+    bare: frozenset[int] = frozenset()
+
+
+def _split(image_names: npt.NDArray[Any], where: str) -> ImageNames:
+    """One pass over the names."""
     numbers: dict[str, int] = {}
     bare: set[int] = set()
     codes = np.empty(len(image_names), dtype=np.int64)
@@ -330,7 +339,7 @@ def _split(image_names: npt.NDArray[Any], where: str) -> tuple[list[str], IntArr
         codes[i] = numbers.setdefault(name, len(numbers))
         if not at:
             bare.add(int(codes[i]))
-    return list(numbers), codes, frames, frozenset(bare)
+    return ImageNames(list(numbers), codes, frames, frozenset(bare))
 
 
 def _value_per_stack(

@@ -31,8 +31,8 @@ import pandas as pd
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io.atomic import atomic_path
 from verglas.io.mrc import PathLike
+from verglas.io.stack import ImageNames
 from verglas.io.star import Block, forget, parse_block, scan
-from verglas.types.arrays import IntArray
 
 _MAGIC = b"VGCOLUM1"
 _PIECE_BYTES = 16 << 20
@@ -139,14 +139,14 @@ class StarColumns:
             raise FormatError(f"{self.path}: {label} is no column of text that repeats")
         return self._run(column, 0), np.array(column.values, dtype=object)
 
-    def images(self, label: str = IMAGE, table: str | None = None) -> tuple[list[str], IntArray, IntArray] | None:
-        """Names of images as (stacks, stack of each, number of each from 0); None where not all are number@stack."""
+    def images(self, label: str = IMAGE, table: str | None = None) -> ImageNames | None:
+        """Names of images taken apart; None where not all are number@stack."""
         column = self._column(label, table)
         if column.kind != "image":
             return None
         stacks: dict[str, int] = {}
         stack_of = np.array([stacks.setdefault(name, len(stacks)) for _, name in column.values], np.int64)
-        return list(stacks), stack_of[self._run(column, 0)], self._run(column, 1).astype(np.int64) - 1
+        return ImageNames(list(stacks), stack_of[self._run(column, 0)], self._run(column, 1).astype(np.int64) - 1)
 
     def frame(self, labels: Sequence[str] | None = None, table: str | None = None) -> pd.DataFrame:
         """Columns as `read_star` gives them; numbers stay in the file until they are touched."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -194,3 +194,10 @@ class Grid:
             phi = window_value(u, self.width, self.window, self.oversampling)
             total += np.cos(2 * np.pi * x[:, None] * u[None, :]) @ (weights / 2 * phi)
         return total
+
+
+class GridSpectrum(NamedTuple):
+    """The gridded transform of a map, on the host or a device, and the grid that it is kept on."""
+
+    grid: Grid
+    spectrum: Any

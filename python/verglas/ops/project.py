@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
 from verglas.ops._device import as_array, cuda_session
-from verglas.ops.grid import Grid
+from verglas.ops.grid import Grid, GridSpectrum
 
 if TYPE_CHECKING:
     from verglas._cuda_arrays import CudaSession
@@ -92,7 +92,9 @@ def project(
     """
     radius = grid.max_radius if max_radius is None else int(max_radius)
     if device != "cpu":
-        return _project_cuda(cuda_session(device), (grid, spectrum), matrices, radius, (shifts_px, ctf, curvature, out))
+        return _project_cuda(
+            cuda_session(device), GridSpectrum(grid, spectrum), matrices, radius, (shifts_px, ctf, curvature, out)
+        )
     matrices = as_array(matrices, np.float64)
     if out is None:
         out = np.empty((len(matrices), grid.box, grid.box // 2 + 1), np.complex64)
@@ -103,9 +105,9 @@ def project(
 
 
 def _project_cuda(
-    cuda: CudaSession, volume: tuple[Grid, Any], matrices: Any, radius: int, arguments: tuple[Any, ...]
+    cuda: CudaSession, volume: GridSpectrum, matrices: Any, radius: int, arguments: tuple[Any, ...]
 ) -> npt.NDArray[np.complex64]:
-    grid, spectrum = volume
+    grid, spectrum = volume.grid, volume.spectrum
     shifts_px, ctf, curvature, out = arguments
     with cuda.active() as stream:
         rotations = cuda.rotations(matrices)

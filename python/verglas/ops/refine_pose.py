@@ -12,7 +12,7 @@ import numpy.typing as npt
 from verglas._native import core, resolve_threads
 from verglas.errors import InputError
 from verglas.ops._device import as_array, cuda_session
-from verglas.ops.grid import Grid
+from verglas.ops.grid import Grid, GridSpectrum
 from verglas.types.arrays import FloatArray
 
 STATUS = ("converged", "step limit", "no information", "stalled", "not finite")
@@ -254,14 +254,14 @@ def _refuse_not_finite(
 
 def _refine_cuda(
     device: str,
-    volume: tuple[Grid, Any],
+    volume: GridSpectrum,
     data: dict[str, Any],
     prior: dict[str, Any],
     options: dict[str, Any],
     poses: dict[str, Any],
 ) -> None:
     """As the core does, on a device; results come back into the arrays of ``poses``."""
-    grid, spectrum = volume
+    grid, spectrum = volume.grid, volume.spectrum
     cuda = cuda_session(device)
     cuda.kernels.check_rotations(poses["matrices"], "matrices")
     if prior["angle_sigma_rad"] > 0:
@@ -408,6 +408,6 @@ def refine_pose(
     if device == "cpu":
         core.refine_pose(grid.native, spectrum, data, prior_arguments, options, poses, resolve_threads(threads))
     else:
-        _refine_cuda(device, (grid, spectrum), data, prior_arguments, options, poses)
+        _refine_cuda(device, GridSpectrum(grid, spectrum), data, prior_arguments, options, poses)
     _refuse_not_finite(result, data, index)
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -115,7 +115,12 @@ def score_cells(
     images: dict[str, Any] = {"inv_sigma2": inv_sigma2, "ctf": ctf}
     if device != "cpu":
         return _on_device(
-            device, (samples, images, float(pixel_size_A)), (reference, n_harmonics), grid, int(n_psi), tasks
+            device,
+            _Batch(samples, images, float(pixel_size_A)),
+            _Slices(reference, n_harmonics),
+            grid,
+            int(n_psi),
+            tasks,
         )
     harmonics = polar_harmonics(reference, grid, threads=threads)
     power = polar_power(reference, grid, n_harmonics, threads=threads)
@@ -137,17 +142,32 @@ def score_cells(
     return scores
 
 
+class _Batch(NamedTuple):
+    """Polar samples of images, their CTFs and noise by name, and the pixel size."""
+
+    samples: Any
+    weights: dict[str, Any]
+    pixel_size_A: float
+
+
+class _Slices(NamedTuple):
+    """Polar samples of slices, and how many harmonics their power has."""
+
+    samples: Any
+    n_harmonics: int
+
+
 def _on_device(
     device: str,
-    batch: tuple[Any, dict[str, Any], float],
-    reference: tuple[Any, int],
+    batch: _Batch,
+    reference: _Slices,
     grid: PolarGrid,
     n_psi: int,
     tasks: CellTasks,
 ) -> Any:
     from verglas.ops import _cuda_cells
 
-    cuda, (samples, images, pixel_size_A), (slices, n_power) = cuda_session(device), batch, reference
+    cuda, slices = cuda_session(device), reference.samples
     if n_psi < 1:
         raise ValueError(f"n_psi: expected at least 1, got {n_psi}")
     listed = _cuda_cells.Tasks(
@@ -159,12 +179,13 @@ def _on_device(
         as_array(tasks.shifts_px, np.float32),
     )
     with cuda.active():
-        x = PolarImages.of(grid, samples, **images, cuda=cuda)
+        x = PolarImages.of(grid, batch.samples, **batch.weights, cuda=cuda)
         listed.check(len(x), len(slices), n_psi)
         packed = _cuda_cells.Slices(
-            polar_harmonics(slices, grid, device=device), polar_power(slices, grid, n_power, device=device)
+            polar_harmonics(slices, grid, device=device),
+            polar_power(slices, grid, reference.n_harmonics, device=device),
         )
-        scores = _cuda_cells.score_cells(_cuda_cells.Job(cuda, grid, n_psi, packed, pixel_size_A), x, listed)
+        scores = _cuda_cells.score_cells(_cuda_cells.Job(cuda, grid, n_psi, packed, batch.pixel_size_A), x, listed)
         good = cuda.cupy.isfinite(scores)
         if not bool(good.all()):
             _refuse_non_finite(good.get(), tasks)

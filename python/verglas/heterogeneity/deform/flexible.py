@@ -11,6 +11,7 @@ every step.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,26 @@ class ImageBatch:
     matrices: FloatArray
     displacement_A: FloatArray
     amplitudes: FloatArray
+
+
+class FittedModes(NamedTuple):
+    """What a fit says of particles; iterations are those of the batch."""
+
+    amplitudes: FloatArray
+    errors: FloatArray
+    angles_deg: FloatArray
+    shifts_A: FloatArray
+    scale: FloatArray
+    iterations: int
+
+
+class ModelDerivatives(NamedTuple):
+    """Half the squared residual, scale, derivatives of the model (m, parameters, pixels), and residual of images."""
+
+    cost: FloatArray
+    scale: FloatArray
+    jacobian: npt.NDArray[np.complex128]
+    residual: npt.NDArray[np.complex128]
 
 
 class _Waves:
@@ -165,9 +186,9 @@ def align_modes(
     slopes = 2 * (n_modes + _POSE) * max(len(weight), len(fit.waves.kx_used))
     step = max(1, min(_BATCH_VALUES // (len(weight) * len(fit.waves.ky)), _SLOPE_VALUES // slopes))
     parts = [fit.run(np.arange(b, min(b + step, len(work)))) for b in range(0, len(work), step)]
-    joined = [np.concatenate(values) for values in zip(*(p[:5] for p in parts), strict=True)]
-    amplitudes, errors, angles, shifts, scale = joined
-    return FlexibleAlignment(amplitudes, errors, Poses(angles, shifts), scale, max(p[5] for p in parts))
+    names = ("amplitudes", "errors", "angles_deg", "shifts_A", "scale")
+    amplitudes, errors, angles, shifts, scale = (np.concatenate([getattr(p, name) for p in parts]) for name in names)
+    return FlexibleAlignment(amplitudes, errors, Poses(angles, shifts), scale, max(p.iterations for p in parts))
 
 
 class ImageFit:
@@ -195,8 +216,8 @@ class ImageFit:
         # A turn of 1 / reach moves the atoms by about an angstrom: all parameters are then lengths.
         self.reach_A = float(np.sqrt(np.mean(np.square(modes.xyz_A).sum(axis=1))))
 
-    def run(self, rows: IntArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, int]:
-        """Amplitudes, errors, angles, shifts, scale of these particles, and iterations made."""
+    def run(self, rows: IntArray) -> FittedModes:
+        """The fit of these particles."""
         at = self.open(rows)
         m, q = len(rows), self.n_modes
         damping = np.full(m, 1e-3)
@@ -234,7 +255,7 @@ class ImageFit:
         prior = np.eye(normal.shape[1]) * stiff[:, None]
         covariance = np.linalg.pinv(normal + prior, hermitian=True) * noise[:, None, None]
         errors = np.sqrt(np.maximum(np.einsum("iaa->ia", covariance)[:, :q], 0))
-        return at.amplitudes, errors, matrix_to_euler(at.matrices), -at.displacement_A, scale, made
+        return FittedModes(at.amplitudes, errors, matrix_to_euler(at.matrices), -at.displacement_A, scale, made)
 
     def open(self, rows: IntArray) -> ImageBatch:
         """These particles' pixels, and their models at rest."""
@@ -251,10 +272,8 @@ class ImageFit:
             np.zeros((len(rows), self.n_modes)),
         )
 
-    def evaluate(
-        self, at: ImageBatch
-    ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.complex128], npt.NDArray[np.complex128]]:
-        """Half the squared residual, scale, derivatives of the model (m, parameters, pixels), residual."""
+    def evaluate(self, at: ImageBatch) -> ModelDerivatives:
+        """The models of images, and how they change with every parameter."""
         waves, turned = self.waves, self.modes.moved(at.amplitudes) @ np.swapaxes(at.matrices, 1, 2)
         x, y = turned[..., 0] + at.displacement_A[:, :1], turned[..., 1] + at.displacement_A[:, 1:]
         ways = self._ways(at, turned)  # (m, parameters, n, 2)
@@ -271,7 +290,7 @@ class ImageFit:
         along = (model.conj()[:, None] * slope).real.sum(axis=2) / np.maximum(power, 1e-30)[:, None]
         jacobian = scale[:, None, None] * (slope - along[:, :, None] * model[:, None])
         residual = at.images - scale[:, None] * model
-        return 0.5 * np.square(np.abs(residual)).sum(axis=1), scale, jacobian, residual
+        return ModelDerivatives(0.5 * np.square(np.abs(residual)).sum(axis=1), scale, jacobian, residual)
 
     def _ways(self, at: ImageBatch, turned: FloatArray) -> FloatArray:
         """Where each parameter moves the atoms in the image: modes, then turns about x, y, z, and shifts."""
