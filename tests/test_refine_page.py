@@ -101,6 +101,7 @@ def test_page_of_a_running_one_refreshes_and_shows_what_there_is(folders):
     assert {"Course of the refinement", "Maps by iteration", "FSC by iteration", "Particles"} <= set(titles(text))
 
 
+@pytest.mark.slow
 def test_page_of_several_classes(folders):
     text = (folders("classes") / "report.html").read_text()
     assert "Classes" in titles(text)
@@ -134,6 +135,7 @@ def test_remaining_time_is_said(tmp_path):
     assert "about 1 min 35 s left" in write_refine_page(folder).read_text()
 
 
+@pytest.mark.slow
 def test_command_rewrites_the_page(folders, capsys, tmp_path):
     folder = folders("live", drawn=True)
     before = (folder / "report.html").read_text()

@@ -193,6 +193,7 @@ def test_converges_from_half_a_grid_step_on_noise_free_data(device, box):
     assert np.linalg.norm(found.shifts_px - shifts, axis=1).max() < 2.0 / 20
 
 
+@pytest.mark.slow_emulated
 @pytest.mark.parametrize("seed", range(3))
 def test_maximum_equals_that_of_scipy_on_the_exact_score(device, seed):
     """Noisy data: the pose where the kernel stops against BFGS on the float64 sums, in standard deviations."""

@@ -19,6 +19,7 @@ from verglas.assessment.validation import (
 )
 
 BOX, PIXEL_A = 48, 2.5
+SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))]
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +34,21 @@ def halves(truth: vg.Map, seed: int, shared: float = 0.0, signal: float = 1.0) -
     return [truth.with_data(signal * truth.data + own * n + np.sqrt(shared) * both) for n in (one, two)]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_clean_halves_pass(truth, seed):
     first, second = halves(truth, seed)
     findings = [judge_independence(first, second), judge_shared_noise(first, second), judge_signal(first, second)]
     assert [f.state for f in findings] == ["go on"] * 3, findings
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_noise_both_halves_share_is_named(truth, seed):
     found = judge_shared_noise(*halves(truth, seed, shared=0.1))
     assert (found.code, found.state) == ("shared-noise", "stop")
     assert found.numbers["mean_fsc"] == pytest.approx(0.1, abs=0.03)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_noise_alone_is_named(truth, seed):
     found = judge_signal(*halves(truth, seed, signal=0.0))
     assert (found.code, found.state) == ("signal-in-halves", "stop")
