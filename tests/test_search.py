@@ -202,7 +202,7 @@ def test_a_reference_of_zeros_leaves_the_prior(device):
     assert (np.diff(result.offsets) > 0.99 * last.exhaustive / 2).all()
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 def test_three_levels_lose_no_mass(seed):
     check_nothing_is_lost(Problem(seed, noise=[0.3, 0.7, 2.0, 10.0][seed], radii=(3, 5, 9), n=1))
 
@@ -288,6 +288,7 @@ def test_a_broad_posterior_stops_at_its_level(device):
     assert np.isfinite(result.log_evidence).all()
 
 
+@pytest.mark.slow_emulated
 @pytest.mark.parametrize(("noise", "max_cells"), [(0.4, 960), (2.0, 960), (0.4, 60), (2.0, 60)])
 def test_broad_posteriors_can_go_on_with_their_best_cells(device, noise, max_cells):
     """keep_best: every image reaches the last level; where nothing is cut the result is the whole one, of 960 cells."""

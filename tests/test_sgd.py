@@ -54,6 +54,7 @@ def test_momentum_is_quicker_than_plain_descent(quadratic):
         assert _iterations(quadratic, batches=1, variant=variant, momentum=0.8) < plain / 3
 
 
+@pytest.mark.slow
 def test_adam_and_a_decaying_step_reach_the_solution(quadratic):
     matrix, data, x = quadratic
     found = solve(matrix, data, "sgd", iterations=1500, variant="adam", relaxation=0.1, decay=0.02)
