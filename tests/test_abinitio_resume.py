@@ -149,6 +149,7 @@ def test_the_page_shows_maps_while_it_runs_and_where_it_stopped(particles, tmp_p
     assert 'http-equiv="refresh"' not in page
 
 
+@pytest.mark.slow
 def test_command_line(particles, tmp_path, capsys):
     vg.write_particles(tmp_path / "p.star", particles)
     given = [

@@ -86,12 +86,13 @@ def test_a_sharp_map_has_no_twin():
     assert better_sign(problem, SETTINGS, first, HELD) is first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("true", "groups"),
     [
         ("O", ("C1", "O")),
-        pytest.param("O", ("C1", "O", "T"), marks=pytest.mark.slow),  # a subgroup that is more than none
-        pytest.param("C1", ("C1", "O", "T"), marks=pytest.mark.slow),
+        ("O", ("C1", "O", "T")),  # a subgroup that is more than none
+        ("C1", ("C1", "O", "T")),
     ],
 )
 def test_the_group_that_explains_held_out_particles_wins(true, groups):

@@ -91,6 +91,7 @@ def test_prior_keeps_many_ways_of_one_noisy_image_in_bounds(points):
         align_modes(given, ways.modes, prior_A=-1.0)
 
 
+@pytest.mark.slow
 def test_pair_of_maps(tmp_path, capsys):
     """A planted field: the command's maps hold it, and exit status 0; a wrong call has status 2 or 1."""
     first = vg.simulate.density(vg.simulate.phantom(BOX, PIXEL_A, 90.0, seed=2), BOX, PIXEL_A)

@@ -37,6 +37,7 @@ class Sentences(Silence):
         self.said.append("an iteration")
 
 
+@pytest.mark.slow
 def test_refine_says_it_before_it_starts():
     model = vg.simulate.phantom(24, 5.0, 90.0)
     particles = vg.simulate.particles(model, 24, 24, 5.0, snr=1.0, seed=1, listener=None)

@@ -87,6 +87,7 @@ def test_a_wrong_sign_is_seen(star, monkeypatch):
     assert [one.agrees for one in conventions.check_conventions(star)] == [True, True, False]
 
 
+@pytest.mark.slow
 def test_what_is_assumed_of_the_microscope_is_said(tmp_path, capsys, blank_figures):
     assert assumed_sentence(["voltage_kV", "cs_mm", "amplitude_contrast"], [{}]) == ""
     write_set(tmp_path, 1)

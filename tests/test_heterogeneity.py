@@ -81,6 +81,7 @@ def test_what_free_poses_explain_as_well_is_no_structure():
     assert _judge(some, 1, [0.1], off)[0] == "continuous"  # of the classes nothing is left
 
 
+@pytest.mark.slow
 def test_pose_errors_are_measured_and_the_profile_stands_for_poses_that_say_nothing():
     """Of poses off by 8 degrees and 4 A in each direction, and of a third that are random."""
     rng = np.random.default_rng(1)

@@ -99,6 +99,7 @@ def test_a_structure_is_found_from_random_poses(data):
     assert found.summary()["starts"] == 1
 
 
+@pytest.mark.slow
 def test_a_start_goes_on(problem, tmp_path, monkeypatch):
     monkeypatch.setattr("verglas.run.checkpoint._COST", 0)
     method, path = HillClimbing(), tmp_path / "checkpoint/start1.npz"

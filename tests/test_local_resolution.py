@@ -223,6 +223,7 @@ def smeared(axis: np.ndarray, box: int, seed: int) -> tuple[vg.Map, vg.Map, np.n
     return first, second, vg.masks.soft_sphere(box, 0.35 * box)
 
 
+@pytest.mark.slow
 def test_the_axis_of_the_coarsest_resolution():
     axis = np.array([2.0, -1.0, 2.0]) / 3
     first, second, ball = smeared(axis, 32, 5)

@@ -236,6 +236,7 @@ def test_class_averages_as_templates(scenes, model):
     assert merit_of(found, truth, micrograph.shape).f_score >= 0.9
 
 
+@pytest.mark.slow
 def test_white_particles_and_any_grey_scale(scenes, plain_by_log):
     micrograph, dark = scenes["plain"][0], plain_by_log
     white = vg.Micrograph(7 - 0.02 * micrograph.data, micrograph.pixel_size_A, "white")

@@ -108,6 +108,7 @@ def test_the_posterior_of_a_gaussian_likelihood(data):
     assert np.allclose(beside.log_evidence - at.log_evidence, -0.5 * away @ both @ away, rtol=0.06)
 
 
+@pytest.mark.slow
 def test_refine_takes_priors(data):
     particles, truth = data
     off = given_poses(particles, 3.0, 2.0)

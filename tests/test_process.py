@@ -109,6 +109,7 @@ def positions(path):
     return {name: found.xy_px.tolist() for name, found in vg.io.read_picks(path).items()}
 
 
+@pytest.mark.slow
 def test_a_stage_is_redone_with_other_settings_and_earlier_ones_are_not(copy):
     ctf, picks = stamps(copy / "ctf/records"), positions(copy / "pick/picks.star")
     with pytest.raises(InputError, match=r"pick was finished with other settings \(method.*--redo pick"):

@@ -33,6 +33,7 @@ def simulate(n: int, symmetry: str) -> tuple[vg.Particles, vg.Map]:
     return vg.simulate.particles(model, n, 20, PIXEL_A, snr=1.0, seed=1), vg.simulate.density(model, 20, PIXEL_A)
 
 
+@pytest.mark.slow
 def test_a_refinement_under_a_group_tells_what_comes_before_and_after_its_iterations():
     particles, reference = simulate(60, "C2")
     heard = Heard()

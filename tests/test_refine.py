@@ -214,6 +214,7 @@ def test_resume_refuses_other_settings_and_other_particles(data, tmp_path):
         refuse_changes(out, now | {"prior_factor": 1.0}, allowed=False)
 
 
+@pytest.mark.slow
 def test_bad_particles_are_named_and_set_aside(data, tmp_path):
     _, particles, truth = data
     images = particles.images()

@@ -227,6 +227,7 @@ def test_page_in_a_browser(folders, tmp_path, kind):
     assert console == []
 
 
+@pytest.mark.slow
 def test_screenshot_shows_a_page(folders, tmp_path):
     from matplotlib.image import imread
 

@@ -77,6 +77,7 @@ def cartesian_problem(box, radius, spacing=1.0, seed=0, poses=60):
     return volume, grid, np.vstack([near, far]), shift, params, image.astype(np.float32), sigma2 * box**2
 
 
+@pytest.mark.slow_emulated
 @pytest.mark.parametrize(("radius", "spacing"), [(12, 1.0), (24, 1.0), (24, 0.5)])
 def test_search_equals_the_cartesian_sum_to_the_polar_accuracy(device, radius, spacing):
     """rms error of L against the exact lattice sum below the stated share of the spread (standard deviation) of L."""
