@@ -76,8 +76,8 @@ def read_defects(path: PathLike) -> IntArray | npt.NDArray[np.bool_]:
         text = b"\0" not in handle.read(4096)
     if not text:
         return np.asarray(_one_image(path, "a map of defects") != 0)
-    text = path.read_text(errors="replace")
-    lines = [NumberedLine(n, line.split("#")[0].split()) for n, line in enumerate(text.splitlines(), 1)]
+    content = path.read_text(errors="replace")
+    lines = [NumberedLine(n, line.split("#")[0].split()) for n, line in enumerate(content.splitlines(), 1)]
     lines = [line for line in lines if line.words]
     if any(words[0].lower() in _SERIALEM for _, words in lines):
         return _serialem(path, lines)
