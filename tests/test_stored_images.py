@@ -61,7 +61,7 @@ def test_reconstructions_are_as_good_as_from_plain_images(tmp_path, how):
     assert found.mean() > wrong.mean() + 0.05
 
 
-@pytest.mark.parametrize("how", [FLIPPED, PREMULTIPLIED])
+@pytest.mark.parametrize("how", [pytest.param(FLIPPED, marks=pytest.mark.slow), PREMULTIPLIED])
 def test_alignment_refinement_and_classes_are_those_of_plain_images(tmp_path, how):
     model, made = simulated(40, snr=1.0)
     truth = vg.simulate.density(model, BOX, PIXEL_A)

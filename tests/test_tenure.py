@@ -101,6 +101,7 @@ def test_sigterm_is_a_clean_end_that_can_be_resumed(inputs, whole, tmp_path, cap
     assert main(["status", str(out), "--json"], capsys)[0] == 0
 
 
+@pytest.mark.slow
 def test_after_sigkill_status_says_dead(inputs, tmp_path, capsys):
     out = tmp_path / "run"
     process = at_work(inputs, out)

@@ -102,6 +102,7 @@ def test_a_micrograph_without_picks_and_one_of_another_field_stop_nothing(run, f
     assert "2 micrographs were set aside" in error
 
 
+@pytest.mark.slow
 def test_pairs_that_share_a_micrograph_picks_in_two_files_and_a_sign_are_not_lost_in_silence(run, fields, tmp_path):
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("untilted,tilted,tilt_deg\n" + 2 * "untilted0.mrc,tilted0.mrc,-50\n")
@@ -123,6 +124,7 @@ def test_pairs_that_share_a_micrograph_picks_in_two_files_and_a_sign_are_not_los
     assert "does not name both micrographs" in error
 
 
+@pytest.mark.slow
 def test_ctfs_that_lack_or_are_left_out_are_named(run, fields, tmp_path):
     table = tmp_path / "ctf.csv"
     table.write_text("micrograph,defocus_A\ntilted0.mrc,15000\ntilted1.mrc,15000\n")

@@ -37,6 +37,7 @@ def test_every_method_finds_the_ball(series, ball, method):
     assert (found.prior_weight is not None) == (method == "tv")
 
 
+@pytest.mark.slow
 def test_left_out_tilts_choose_the_weight(series):
     found = reconstruct_tilts(series, TILTS, TomogramSettings("tv", iterations=20), check_tilts=2)
     best = max(found.tried, key=lambda one: one[1])
