@@ -52,7 +52,7 @@ def white_page(folder, **how):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, watched):
+def made(tmp_path_factory, watched, no_verdict_of_module):
     """The refinement's own page and the montage of images are looked at in their own tests: white here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("verglas.run.refine_folder.write_refine_page", white_page)

@@ -168,7 +168,10 @@ class Chart:
             record["bands"] = [[one.start, one.end, one.text] for one in self.bands]
         limits = self._scale_limits()
         if limits is not None:
-            record["scale"] = [*(float(f"{v:.4g}") for v in limits), self.scale_label]
+            # What is nothing beside the rest is 0: its digits are rounding, which another read of the files has not.
+            nothing = 1e-6 * max(map(abs, limits))
+            ends = [0.0 if abs(v) < nothing else float(f"{v:.4g}") for v in limits]
+            record["scale"] = [*ends, self.scale_label]
             if self.field is not None:
                 record["field"] = self.field.as_record(limits)
         # "</script>" in a name would end the block that holds it.
