@@ -206,7 +206,8 @@ def view_density(
     >>> bool(figures.view_density([[0, 90]], np.zeros(1), np.zeros(1))[0, 0] > 10)
     True
     """
-    directions = np.asarray(angles_deg, np.float64)[:, :2]
+    # Angles of a grid lie on the edges of the cells that are counted: a file's twelve digits would put them in others.
+    directions = np.asarray(angles_deg, np.float64)[:, :2].round(6)
     counts = view_counts(np.column_stack([directions, np.zeros(len(directions))]), symmetry)
     cells = direction_vectors(healpix_directions(_ORDER))
     weights = np.column_stack([counts / max(counts.mean(), 1e-12), np.ones(len(counts))]).astype(np.float32)
