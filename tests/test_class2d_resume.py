@@ -222,6 +222,7 @@ def test_checkpoints_take_little_of_the_time(tmp_path, monkeypatch):
     assert len(written) == 3
 
 
+@pytest.mark.slow
 def test_command_line(star, tmp_path, capsys):
     given = ["class2d", str(star), "-K", "4", "--diameter", "170", "--max-resolution", "16", "--iterations", "6"]
     status, _, error = main([*given, "--out", str(tmp_path / "run"), "--resume"], capsys)

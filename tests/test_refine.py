@@ -170,6 +170,7 @@ def test_a_stopped_run_goes_on_to_the_same_map(data, finished, tmp_path, stop_af
     assert read_json(tmp_path / "run" / "run.json")["state"] == "converged"
 
 
+@pytest.mark.slow
 def test_resume_refuses_other_settings_and_other_particles(data, tmp_path):
     _, particles, truth = data
     out = tmp_path / "run"

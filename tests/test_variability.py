@@ -104,6 +104,7 @@ def test_map_along_the_coordinate_is_that_of_the_state(found, moving):
     assert alike(ends[1], made[1]) > alike(ends[1], made[0]) + 0.05
 
 
+@pytest.mark.slow
 def test_no_component_in_homogeneous_particles():
     made = vg.variability(
         simulated([0]), most_components=2, resolution_A=18, diameter_A=130, iterations=6, listener=None

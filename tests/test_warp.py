@@ -40,6 +40,7 @@ def smooth_field(n: int, nodes: tuple[int, int], seed: int) -> np.ndarray:
     return (rng.uniform(-4, 4, (n, 1, 1, 2)) + rng.uniform(-0.2, 0.2, (n, *nodes, 2))).astype(np.float32)
 
 
+@pytest.mark.slow_emulated
 def test_a_field_equals_the_reference_within_the_band(device):
     """A field moves a band-limited picture as the reference does: another base pixel gives another 1 % of error."""
     rng = np.random.default_rng(3)

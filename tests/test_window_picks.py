@@ -92,6 +92,7 @@ def test_a_job_of_picking_is_seen_with_its_candidates(picked):
     assert (answer.status, "still picks" in answer.json["problem"]) == (400, True)
 
 
+@pytest.mark.slow
 def test_edits_of_picks_that_were_made_again_are_named_and_not_taken_for_the_new(picked):
     from dataclasses import replace
 
