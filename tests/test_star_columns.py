@@ -62,7 +62,7 @@ def test_columns_are_those_of_read_star(star: Path) -> None:
     assert names[codes].tolist() == table()["rlnMicrographName"].tolist()
     parts = columns.images()
     assert parts is not None
-    stacks, stack_of, number = parts
+    stacks, stack_of, number = parts.stacks, parts.stack_of, parts.frame
     assert len(stacks) == 72
     assert (stacks[stack_of[8]], number[8]) == ("Extract/m001 50%.mrcs", 1)
 
