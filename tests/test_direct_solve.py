@@ -58,7 +58,9 @@ def test_shells_are_rounded_distances() -> None:
 def test_means_are_those_of_shells() -> None:
     sums = random_sums(20, 8)
     assert sums.weights is not None
+    sums.weights[:, :, : sums.grid.halo] = 0  # as folding leaves it: these columns stand for nothing
     shells = direct.grid_shells(sums.grid)
+    shells[:, :, : sums.grid.halo] = -1
     wanted = [sums.weights[shells == s].mean() for s in range(9)]
     np.testing.assert_allclose(direct.shell_means(sums.weights, sums.grid), wanted, rtol=1e-12)
 

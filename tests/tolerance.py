@@ -160,3 +160,6 @@ CONVOLUTION_RELATIVE = 1e-6
 # A network's gradient against differences of its loss, relative, along random directions: rectifiers bend in between
 # (1.5 % measured).
 NETWORK_SLOPE = 0.06
+
+DENSE_LEAST_SQUARES = 1e-3
+DENSE_M_STEP = 0.1

@@ -64,11 +64,11 @@ def _shell_of_square(grid: ops.Grid) -> npt.NDArray[np.int64]:
 
 @lru_cache(maxsize=4)
 def _shell_sizes(grid: ops.Grid) -> npt.NDArray[np.int64]:
-    """Stored points of each shell in use."""
+    """Points of each shell in use, of the half that folding leaves: the halo's columns hold nothing then."""
     count = grid.max_radius + 1
     sizes = np.zeros(count, np.int64)
     for planes in _planes(np.empty(grid.shape[0])):
-        shells = np.minimum(grid_shells(grid, planes), count).ravel()
+        shells = np.minimum(grid_shells(grid, planes)[:, :, grid.halo :], count).ravel()
         sizes += np.bincount(shells, minlength=count + 1)[:count]
     return sizes
 
@@ -170,21 +170,25 @@ def _planes(array: Array) -> list[slice]:
 
 
 def shell_means(weights: Array, grid: ops.Grid) -> npt.NDArray[np.float64]:
-    """Mean of the weights over each shell in use, on the host.
+    """Mean of the folded weights over each shell in use, on the host.
+
+    Of the columns kx >= 0 alone: the halo is empty after folding, and with it the mean of a shell of few points would
+    be up to a half too low, and the prior with it.
 
     On a GPU a pass per shell: a histogram there adds in any order, and the same sums would give other maps.
     """
     xp = array_module(weights)
     count = grid.max_radius + 1
     if xp is not np:
-        of_point = grid_shells(grid, like=weights)
+        of_point, held = grid_shells(grid, like=weights)[:, :, grid.halo :], weights[:, :, grid.halo :]
         masks = (of_point == shell for shell in range(count))
-        pairs = [(mine.sum(), xp.where(mine, weights, 0.0).sum()) for mine in masks]
+        pairs = [(mine.sum(), xp.where(mine, held, 0.0).sum()) for mine in masks]
         return (xp.stack([t for _, t in pairs]) / xp.maximum(xp.stack([n for n, _ in pairs]), 1)).get()
     total, table = np.zeros(count), np.minimum(_shell_of_square(grid), count)
+    half = slice(grid.halo, None)
     for planes in _planes(weights):
-        shells = table[_squares(grid, planes)].ravel()
-        total += np.bincount(shells, weights=weights[planes].ravel(), minlength=count + 1)[:count]
+        shells = table[_squares(grid, planes, columns=half)].ravel()
+        total += np.bincount(shells, weights=weights[planes, :, half].ravel(), minlength=count + 1)[:count]
     return total / np.maximum(_shell_sizes(grid), 1)
 
 
