@@ -218,7 +218,7 @@ DENSE = ("landweber", "richardson", "jacobi", "gauss-seidel", "sirt", "cimmino",
 DENSE += ("cg", "conjugate-residuals", "bicg", "bicgstab", "gmres", "cgs", "qmr")
 
 
-def normal_operator(box: int = 128, views: tuple[int, ...] = (1000, 100000), threads: int = 1) -> list[dict[str, object]]:
+def normal_operator(box: int = 128, views: tuple[int, ...] = (1000, 100000)) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for count in views:
         rng = np.random.default_rng(1)

@@ -161,5 +161,12 @@ CONVOLUTION_RELATIVE = 1e-6
 # (1.5 % measured).
 NETWORK_SLOPE = 0.06
 
-DENSE_LEAST_SQUARES = 1e-3
-DENSE_M_STEP = 0.1
+# Maps against dense least squares in float64 (test_dense_least_squares.py). Right sides and samples on grid points are
+# exact but for float32 sums and transforms (1e-6 measured).
+DENSE_EXACT = 1e-5
+# The normal operator's kernel is gridded with a window made for three quarters of the box: 4e-5 and 7e-5 measured.
+DENSE_NORMAL = 2e-4
+# Sums divided on the grid of 1.5 or 3 times the points: 0.12 and 0.07 measured, of which the first shells (few points,
+# a CTF that rises steeply) and what the ball forbids are most. With a prior from a wrong mean weight 0.21 and 0.14.
+DENSE_M_STEP = 0.15
+DENSE_M_STEP_FINE = 0.1
