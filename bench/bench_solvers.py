@@ -12,7 +12,8 @@
   and iterations of every solver, at a residual of 1e-5.
 - operator: particles with CTF, 128^3 with 1,000 and 100,000 of them (``--box``, ``--views`` for others; minutes): one
   application of the normal operator beside two transforms of twice the side, in turn, processor time; peak memory.
-- slice: 2048 x 2048, 60 tilts: seconds of an iteration of SIRT; scikit-image's SART (``iradon_sart``) where installed.
+- slice: 2048 x 2048, 60 tilts: processor time of an iteration of SIRT, beside astra-toolbox and scikit-image where they
+  are installed (with OMP_NUM_THREADS=1 all take one thread).
 
 Writes bench/results/solvers.json, parts apart.
 """
@@ -218,22 +219,31 @@ DENSE = ("landweber", "richardson", "jacobi", "gauss-seidel", "sirt", "cimmino",
 DENSE += ("cg", "conjugate-residuals", "bicg", "bicgstab", "gmres", "cgs", "qmr")
 
 
+_BLOCK = 10000  # particles whose weights are summed at a time
+
+
+def posed(box: int, count: int, seed: int) -> vg.Particles:
+    """Particles with poses and CTFs; the operator reads no images, so one row stands for all."""
+    defocus = np.random.default_rng(seed).uniform(10000, 25000, count)
+    return vg.Particles.from_images(
+        np.broadcast_to(np.zeros((1, box, box), np.float32), (count, box, box)),
+        256.0 / box,
+        poses=vg.Poses(vg.geometry.random_orientations(count, seed=seed)),
+        optics=vg.Optics(defocus, defocus, pixel_size_A=256.0 / box),
+    )
+
+
 def normal_operator(box: int = 128, views: tuple[int, ...] = (1000, 100000)) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for count in views:
-        rng = np.random.default_rng(1)
-        defocus = rng.uniform(10000, 25000, count)
-        p = vg.Particles.from_images(
-            # The operator reads no images: one row stands for all.
-            np.broadcast_to(np.zeros((1, box, box), np.float32), (count, box, box)),
-            256.0 / box,
-            poses=vg.Poses(vg.geometry.random_orientations(count, seed=1)),
-            optics=vg.Optics(defocus, defocus, pixel_size_A=256.0 / box),
-        )
-        begin = time.process_time()
-        normal = operators.particles(p, threads=1).normal()
+        begin, weights = time.process_time(), None
+        for block in range(0, count, _BLOCK):
+            operator = operators.particles(posed(box, min(_BLOCK, count - block), seed=block), threads=1)
+            weights = operator.normal_weights(weights)
+        normal = operator.normal(weights)
         made = time.process_time() - begin
         peak_MB = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        rng = np.random.default_rng(1)
         x = rng.standard_normal(box**3).astype(np.float32)
         cube = np.zeros((2 * box,) * 3, np.float32)
 
@@ -251,26 +261,61 @@ def normal_operator(box: int = 128, views: tuple[int, ...] = (1000, 100000)) -> 
     return rows
 
 
-def large_slice() -> list[dict[str, object]]:
-    n, angles = 2048, np.linspace(-60, 60, 60)
-    A = operators.tilt_series(np.zeros((60, 1, n)), angles, threads=1)
-    data = A @ (np.hypot(*(np.indices((n, n)) - n / 2)) < n / 3).astype(np.float32).ravel()
-    times: list[float] = []
-    solve(A, data, "sirt", iterations=4, callback=lambda *_: times.append(time.perf_counter()))
-    rows: list[dict[str, object]] = [
-        {"part": "slice", "what": "SIRT, 1 thread", "seconds_of_an_iteration": float(np.median(np.diff(times)))}
-    ]
+def large_slice(side: int = 2048, tilts: int = 60, rounds: int = 2) -> list[dict[str, object]]:
+    """An iteration of SIRT and of peers on the same slice, in turn, one thread each; 200 take 200 times as long."""
+    angles = np.linspace(-60, 60, tilts)
+    A = operators.tilt_series(np.zeros((tilts, 1, side)), angles, threads=1)
+    disc = (np.hypot(*(np.indices((side, side)) - side // 2)) < side / 3).astype(np.float32)
+    data = A @ disc.ravel()
+
+    def ours() -> float:
+        ends: list[float] = []
+        solve(A, data, "sirt", iterations=4, callback=lambda *_: ends.append(time.process_time()))
+        return (ends[-1] - ends[0]) / 3
+
+    ways = {"verglas sirt": ours} | peers_of_slice(data.reshape(tilts, side), angles)
+    taken = np.array([[way() for way in ways.values()] for _ in range(rounds)])
+    rows: list[dict[str, object]] = []
+    for name, times in zip(ways, taken.T, strict=True):
+        rows.append({"part": "slice", "what": name, "side": side, "tilts": tilts})
+        rows[-1] |= {"processor_s_of_an_iteration": float(np.median(times)), "rounds": rounds}
+        rows[-1] |= {"times_ours": float(np.median(times / taken[:, 0]))}
+    return rows
+
+
+def peers_of_slice(sinogram: np.ndarray, angles_deg: np.ndarray) -> dict[str, Callable[[], float]]:
+    """Of what is installed: ASTRA's SIRT on the processor (linear interpolation, as ours) and scikit-image's SART."""
+    ways: dict[str, Callable[[], float]] = {}
+    side = sinogram.shape[1]
     try:
+        import astra
+    except ImportError:
+        print("astra-toolbox is not installed")
+    else:
+        volume = astra.create_vol_geom(side, side)
+        beams = astra.create_proj_geom("parallel", 1.0, side, np.deg2rad(angles_deg))
+        settings = astra.astra_dict("SIRT")
+        settings["ProjectorId"] = astra.create_projector("linear", beams, volume)
+        settings["ProjectionDataId"] = astra.data2d.create("-sino", beams, sinogram)
+        settings["ReconstructionDataId"] = astra.data2d.create("-vol", volume)
+        algorithm = astra.algorithm.create(settings)
+
+        def by_astra() -> float:
+            # Each call makes its weights anew, which the difference leaves out.
+            one, three = (processor_s(lambda n=n: astra.algorithm.run(algorithm, n)) for n in (1, 3))
+            return (three - one) / 2
+
+        ways[f"astra-toolbox {astra.__version__} SIRT"] = by_astra
+    try:
+        import skimage
         from skimage.transform import iradon_sart
     except ImportError:
-        return rows
-    sinogram = data.reshape(60, n).T.astype(np.float32)
-    begin = time.perf_counter()
-    iradon_sart(sinogram, theta=angles)
-    rows.append(
-        {"part": "slice", "what": "scikit-image iradon_sart", "seconds_of_an_iteration": time.perf_counter() - begin}
-    )
-    return rows
+        print("scikit-image is not installed")
+    else:
+        columns = np.ascontiguousarray(sinogram.T, np.float32)
+        name = f"scikit-image {skimage.__version__} iradon_sart"
+        ways[name] = lambda: processor_s(lambda: iradon_sart(columns, theta=angles_deg))
+    return ways
 
 
 PARTS = {

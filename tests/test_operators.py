@@ -63,6 +63,17 @@ def test_the_adjoint_of_a_tilt_series_is_exact(axis_deg, thickness):
     check_adjoint(A, tolerance=2e-5)
 
 
+def test_a_tilt_series_on_a_device(device):
+    how = {"axis_deg": 20.0, "thickness_px": 7}
+    A = operators.tilt_series(np.zeros((5, 9, 14)), np.linspace(-60, 60, 5), **how, device=device)
+    check_adjoint(A, tolerance=2e-5)
+    of_host = operators.tilt_series(np.zeros((5, 9, 14)), np.linspace(-60, 60, 5), **how)
+    data = np.random.default_rng(2).normal(size=A.shape[0])
+    found, expected = (solve(one, data, "sirt", iterations=5).x for one in (A, of_host))
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
 def test_an_axis_along_x():
     """A point beside the axis moves across it: an axis at 90 degrees, +y towards +x, lies along x."""
     A = operators.tilt_series(np.zeros((1, 31, 31)), [60.0], axis_deg=90.0)

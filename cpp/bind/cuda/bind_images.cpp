@@ -1,5 +1,8 @@
-// match, peaks, scatter, shell_dot, and of movies warp, shift_score and eer, on device arrays.
+// match, peaks, radon, scatter, shell_dot, and of movies warp, shift_score and eer, on device arrays.
+#include <pybind11/stl.h>
+
 #include <cmath>
+#include <cstring>
 
 #include "bind/cuda/bind_cuda.h"
 #include "bind/cuda/device_arrays.h"
@@ -7,6 +10,7 @@
 #include "cuda/eer.h"
 #include "cuda/match.h"
 #include "cuda/peaks.h"
+#include "cuda/radon.h"
 #include "cuda/scatter.h"
 #include "cuda/shell_dot.h"
 #include "cuda/shift_score.h"
@@ -45,6 +49,57 @@ void peaks(const py::object& map, float threshold, const py::object& mask, const
   auto* number = device_output<std::uint32_t>(count, "count", {1}).data;
   py::gil_scoped_release release;
   cuda::peaks(m, threshold, rows, number, stream_of(stream));
+}
+
+constexpr py::ssize_t kRadonView = sizeof(math::RadonView) / sizeof(double);
+static_assert(sizeof(math::RadonView) % sizeof(double) == 0);
+
+/// What the kernels take of each angle, as rows of doubles to be brought to the device.
+py::array_t<double> radon_views(const std::vector<double>& angles_rad, int nz, int nx) {
+  py::array_t<double> out({static_cast<py::ssize_t>(angles_rad.size()), kRadonView});
+  for (std::size_t i = 0; i < angles_rad.size(); ++i) {
+    if (!std::isfinite(angles_rad[i]))
+      throw std::invalid_argument("angles: angle " + std::to_string(i) + " is not finite");
+    const math::RadonView view = math::radon_view(angles_rad[i], nz, nx);
+    std::memcpy(out.mutable_data(static_cast<py::ssize_t>(i), 0), &view, sizeof(view));
+  }
+  return out;
+}
+
+cuda::RadonViews radon_shape(const View<const double>& views, const std::vector<std::size_t>& volume,
+                             const std::vector<std::size_t>& images) {
+  if (volume[0] < 2 || volume[2] < 2 || images[2] < 1)
+    throw std::invalid_argument("volume: expected at least 2 voxels along z and x, and one detector pixel");
+  return {reinterpret_cast<const math::RadonView*>(views.data),
+          static_cast<int>(views.shape[0]),
+          static_cast<int>(images[2]),
+          static_cast<int>(volume[0]),
+          static_cast<int>(volume[1]),
+          static_cast<int>(volume[2])};
+}
+
+void radon(const py::object& volume, const py::object& views, const py::object& images,
+           std::uintptr_t stream) {
+  const auto in = device_input<float>(volume, "volume", {kAny, kAny, kAny});
+  const auto angles = device_input<double>(views, "views", {kAny, kRadonView});
+  const auto out = device_output<float>(
+      images, "images",
+      {static_cast<py::ssize_t>(angles.shape[0]), static_cast<py::ssize_t>(in.shape[1]), kAny});
+  const auto shape = radon_shape(angles, in.shape, out.shape);
+  py::gil_scoped_release release;
+  cuda::radon(shape, in.data, out.data, stream_of(stream));
+}
+
+void radon_adjoint(const py::object& images, const py::object& views, const py::object& volume,
+                   std::uintptr_t stream) {
+  const auto angles = device_input<double>(views, "views", {kAny, kRadonView});
+  const auto out = device_output<float>(volume, "volume", {kAny, kAny, kAny});
+  const auto in = device_input<float>(
+      images, "images",
+      {static_cast<py::ssize_t>(angles.shape[0]), static_cast<py::ssize_t>(out.shape[1]), kAny});
+  const auto shape = radon_shape(angles, out.shape, in.shape);
+  py::gil_scoped_release release;
+  cuda::radon_adjoint(shape, in.data, out.data, stream_of(stream));
 }
 
 cuda::ScatterModel model_of(const py::object& atoms, const py::object& first, const py::object& factors) {
@@ -200,6 +255,9 @@ void bind_cuda_images(py::module_& m) {
   m.def("match", &match);
   m.def("peaks", &peaks);
   m.def("most_peaks", &cuda::most_peaks);
+  m.def("radon_views", &radon_views);
+  m.def("radon", &radon);
+  m.def("radon_adjoint", &radon_adjoint);
   m.def("scatter", &scatter);
   m.def("scatter_volume", &scatter_volume);
   m.def("form_length", &cuda::form_length);

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session
 from verglas.types.arrays import Float32Array
 
 
@@ -34,7 +36,7 @@ def radon(
     width : int, optional
         Detector pixels along x; those of the volume by default.
     device : str
-        ``"cpu"``.
+        ``"cpu"``, or ``"cuda:<number>"``, which takes host or device arrays and returns a device array.
     threads : int, optional
         Threads; all by default. The result does not depend on it.
 
@@ -47,7 +49,7 @@ def radon(
     ValueError
         Another shape, an angle that is not finite.
     DeviceError
-        The device has no kernel.
+        The device cannot be used.
 
     Notes
     -----
@@ -61,7 +63,8 @@ def radon(
     >>> ops.radon(v, [0.0, 90.0])[:, 0].argmax(axis=1).tolist()
     [6, 4]
     """
-    require_cpu(device, "radon")
+    if device != "cpu":
+        return _radon_cuda(volume, angles_deg, width, device)
     data = as_array(volume, np.float32)
     angles = np.deg2rad(np.atleast_1d(np.asarray(angles_deg, np.float64)))
     n = data.shape[-1] if width is None else width
@@ -87,7 +90,7 @@ def radon_adjoint(
     shape : (int, int)
         (z, x) of the volume.
     device : str
-        ``"cpu"``.
+        ``"cpu"``, or ``"cuda:<number>"``, which takes host or device arrays and returns a device array.
     threads : int, optional
         Threads; all by default. The result does not depend on it.
 
@@ -100,7 +103,7 @@ def radon_adjoint(
     ValueError
         Another shape, an angle that is not finite.
     DeviceError
-        The device has no kernel.
+        The device cannot be used.
 
     Examples
     --------
@@ -109,9 +112,45 @@ def radon_adjoint(
     >>> ops.radon_adjoint(np.ones((2, 3, 8)), [0.0, 90.0], (8, 8)).shape
     (8, 3, 8)
     """
-    require_cpu(device, "radon_adjoint")
+    if device != "cpu":
+        return _radon_adjoint_cuda(images, angles_deg, shape, device)
     data = as_array(images, np.float32)
     angles = np.deg2rad(np.atleast_1d(np.asarray(angles_deg, np.float64)))
     out = np.zeros((shape[0], data.shape[1] if data.ndim == 3 else 1, shape[1]), np.float32)
     core.radon_adjoint(data, angles, out, resolve_threads(threads))
     return out
+
+
+def _radon_cuda(volume: Any, angles_deg: npt.ArrayLike, width: int | None, device: str) -> Any:
+    cuda = cuda_session(device)
+    with cuda.active() as stream:
+        data = cuda.array(volume, np.float32)
+        _refuse_shape(data, "volume")
+        nz, ny, nx = data.shape
+        views = _views(cuda, angles_deg, nz, nx)
+        out = cuda.empty((len(views), ny, nx if width is None else width), np.float32)
+        cuda.kernels.radon(data, views, out, stream)
+    return out
+
+
+def _radon_adjoint_cuda(images: Any, angles_deg: npt.ArrayLike, shape: tuple[int, int], device: str) -> Any:
+    cuda = cuda_session(device)
+    with cuda.active() as stream:
+        data = cuda.array(images, np.float32)
+        _refuse_shape(data, "images")
+        views = _views(cuda, angles_deg, *shape)
+        out = cuda.cupy.zeros((shape[0], data.shape[1], shape[1]), np.float32)
+        cuda.kernels.radon_adjoint(data, views, out, stream)
+    return out
+
+
+def _refuse_shape(data: Any, name: str) -> None:
+    """As the host's binding, in whose words."""
+    if data.ndim != 3:
+        raise ValueError(f"{name}: expected a C-contiguous float32 array of three axes, got shape {data.shape}")
+
+
+def _views(cuda: Any, angles_deg: npt.ArrayLike, nz: int, nx: int) -> Any:
+    """What the kernels take of each angle, made on the host: cosines are exact there, and few."""
+    angles = np.deg2rad(np.atleast_1d(np.asarray(angles_deg, np.float64)))
+    return cuda.array(cuda.kernels.radon_views(angles.tolist(), int(nz), int(nx)), np.float64)

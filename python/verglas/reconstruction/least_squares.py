@@ -56,6 +56,30 @@ def kernel_grid(box: int, max_radius: int) -> ops.Grid:
     return ops.Grid(box, max_radius=max_radius, oversampling=2.5, width=6)
 
 
+def convolve(volume: Array, transfer: Array, threads: int) -> Array:
+    """Convolve N^3 voxels, zero beyond, with a kernel by its transform on a box of 2N.
+
+    Axis by axis: no lines of padding are transformed, nor lines back that are dropped: 7 of 12 of two transforms.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.reconstruction.least_squares import convolve
+    >>> x = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    >>> bool(np.allclose(convolve(x, np.ones((4, 4, 3), np.float32), 1), x))
+    True
+    """
+    box = len(volume)
+    # Padded behind to 2N: what wraps round lands in the part that [:box] drops, so it is not periodic.
+    spectrum = scipy.fft.rfft(volume, 2 * box, axis=2, workers=threads)
+    spectrum = scipy.fft.fft(spectrum, 2 * box, axis=1, workers=threads)
+    spectrum = scipy.fft.fft(spectrum, 2 * box, axis=0, workers=threads)
+    spectrum *= transfer
+    spectrum = scipy.fft.ifft(spectrum, axis=0, workers=threads, overwrite_x=True)[:box]
+    spectrum = scipy.fft.ifft(spectrum, axis=1, workers=threads)[:, :box]
+    return np.asarray(scipy.fft.irfft(spectrum, 2 * box, axis=2, workers=threads)[:, :, :box])
+
+
 @dataclass(frozen=True)
 class NormalOperator:
     """A + Lambda as a product of transforms on a box of 2N.
@@ -76,13 +100,7 @@ class NormalOperator:
 
     def apply(self, volume: Array, threads: int) -> Array:
         """Support times (A + Lambda) times volume, which must lie in the support."""
-        box = len(volume)
-        shape = (2 * box,) * 3
-        # Padded behind to 2N: what wraps round lands in the part that [:box] drops, so that the convolution is not
-        # periodic.
-        spectrum = scipy.fft.rfftn(volume, s=shape, workers=threads)
-        spectrum *= self.transfer
-        return scipy.fft.irfftn(spectrum, s=shape, workers=threads)[:box, :box, :box] * self.support
+        return convolve(volume, self.transfer, threads) * self.support
 
     def precondition(self, volume: Array, threads: int) -> Array:
         """Roughly undo :meth:`apply`."""

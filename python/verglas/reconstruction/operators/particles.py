@@ -124,25 +124,43 @@ class ParticleOperator(sla.LinearOperator):
         # 1 / box^2: forward() is unnormalised, the images' inverse transform in _matvec divides by it.
         return volume.ravel() / np.float32(self.box**2 * len(self.group))
 
-    def normal(self) -> sla.LinearOperator:
-        """A^T A, as a convolution: two transforms of a box of 2N each time, whatever the number of particles."""
-        grid = least_squares.kernel_grid(self.box, self.radius)
-        sums = ops.GridSums.zeros(grid, values=False)
+    def normal_weights(self, onto: ops.GridSums | None = None) -> ops.GridSums:
+        """Sums of C^2 that the kernel of A^T A is made of, added to those of other particles: sets come one by one.
+
+        Parameters
+        ----------
+        onto : GridSums, optional
+            What :meth:`normal_weights` of particles of the same box, pixel size and limit gave; added to in place.
+        """
+        sums = ops.GridSums.zeros(least_squares.kernel_grid(self.box, self.radius), values=False)
+        if onto is not None:
+            if onto.grid != sums.grid or onto.weights is None:
+                raise InputError("normal_weights: the sums to add to are of another box or limit of resolution")
+            sums = onto
         for part in self._batches():
             for element in self.group:
                 ops.insert(sums, None, self.matrices[part] @ element, ctf=self._ctf(part), threads=self.threads)
+        return sums
+
+    def normal(self, weights: ops.GridSums | None = None) -> sla.LinearOperator:
+        """A^T A, as a convolution: two transforms of a box of 2N each time, whatever the number of particles.
+
+        Parameters
+        ----------
+        weights : GridSums, optional
+            From :meth:`normal_weights`, of more particles than these, under the same symmetry; used up.
+        """
+        sums = self.normal_weights() if weights is None else weights
+        grid = sums.grid
         ops.fold(sums)
         assert sums.weights is not None
         kernel = gridding.from_grid(sums.weights, grid, box=2 * self.box, threads=self.threads)
         workers, box, size = resolve_threads(self.threads), self.box, self.box**3
         transfer = scipy.fft.rfftn(np.fft.ifftshift(kernel), workers=workers).real
         transfer /= np.float32(box**2 * len(self.group))
-        shape = (2 * box,) * 3
 
         def apply(x: Array) -> Array:
-            spectrum = scipy.fft.rfftn(x.reshape((box,) * 3).astype(np.float32), s=shape, workers=workers)
-            spectrum *= transfer
-            return scipy.fft.irfftn(spectrum, s=shape, workers=workers)[:box, :box, :box].ravel()
+            return least_squares.convolve(x.reshape((box,) * 3).astype(np.float32), transfer, workers).ravel()
 
         return sla.LinearOperator((size, size), apply, apply, dtype=np.float32)
 

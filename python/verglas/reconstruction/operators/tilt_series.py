@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 
 from verglas import ops
+from verglas._array_module import to_host
 from verglas.errors import InputError
 from verglas.types.arrays import Array, Float32Array, FloatArray
 
@@ -30,6 +31,8 @@ class TiltSeries(sla.LinearOperator):
         Of the map along z; the width of the images by default.
     threads : int, optional
         Threads; all by default.
+    device : str
+        ``"cpu"``, or ``"cuda:<number>"``: where rays are summed. Vectors are the host's in any case.
     """
 
     def __init__(
@@ -40,13 +43,14 @@ class TiltSeries(sla.LinearOperator):
         axis_deg: float = 0.0,
         thickness_px: int | None = None,
         threads: int | None = None,
+        device: str = "cpu",
     ) -> None:
         self.tilt_deg = np.atleast_1d(np.asarray(tilt_deg, np.float64))
         if len(self.tilt_deg) != data_shape[0]:
             raise InputError(f"tilt series: {data_shape[0]} images but {len(self.tilt_deg)} tilts")
         if not (np.isfinite(self.tilt_deg).all() and np.isfinite(axis_deg)):
             raise InputError("tilt series: a tilt or the axis is not finite")
-        self.data_shape, self.threads = data_shape, threads
+        self.data_shape, self.how = data_shape, {"threads": threads, "device": device}
         depth = data_shape[2] if thickness_px is None else int(thickness_px)
         if depth < 2:
             raise InputError(f"tilt series: expected a thickness of 2 pixels or more, got {depth}")
@@ -55,16 +59,18 @@ class TiltSeries(sla.LinearOperator):
         super().__init__(np.float32, (int(np.prod(data_shape)), int(np.prod(self.map_shape))))
 
     def _matvec(self, x: Array) -> Array:
-        images = ops.radon(x.reshape(self.map_shape), self.tilt_deg, threads=self.threads)
+        images = to_host(ops.radon(x.reshape(self.map_shape), self.tilt_deg, **self.how))
         return (images if self.turn is None else self._turn(self.turn, images)).ravel()
 
     def _rmatvec(self, y: Array) -> Array:
         images = y.reshape(self.data_shape)
         if self.turn is not None:
             images = self._turn(self.turn.T, images)
-        return ops.radon_adjoint(
-            images, self.tilt_deg, (self.map_shape[0], self.map_shape[2]), threads=self.threads
-        ).ravel()
+        return self.back_project(images).ravel()
+
+    def back_project(self, images: npt.ArrayLike) -> Float32Array:
+        """(z, y, x) of images with their axis along y: each voxel gets the rays through it."""
+        return to_host(ops.radon_adjoint(images, self.tilt_deg, (self.map_shape[0], self.map_shape[2]), **self.how))
 
     def _turn(self, turn: sp.csr_array, images: Array) -> Array:
         return np.asarray((turn @ images.reshape(len(images), -1).T).T, np.float32).reshape(self.data_shape)
@@ -77,6 +83,7 @@ def tilt_series(
     thickness_px: int | None = None,
     *,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> TiltSeries:
     """The operator that makes images like these from a map.
 
@@ -92,6 +99,8 @@ def tilt_series(
         Of the map along z.
     threads : int, optional
         Threads; all by default.
+    device : str
+        ``"cpu"``, or ``"cuda:<number>"``: where rays are summed.
 
     Returns
     -------
@@ -117,7 +126,12 @@ def tilt_series(
     if len(shape) != 3:
         raise InputError(f"tilt series: expected images (tilt, y, x), got shape {shape}")
     return TiltSeries(
-        (shape[0], shape[1], shape[2]), tilt_deg, axis_deg=axis_deg, thickness_px=thickness_px, threads=threads
+        (shape[0], shape[1], shape[2]),
+        tilt_deg,
+        axis_deg=axis_deg,
+        thickness_px=thickness_px,
+        threads=threads,
+        device=device,
     )
 
 
@@ -208,9 +222,7 @@ def weighted_back_projection(operator: TiltSeries, images: npt.ArrayLike) -> Flo
         filters[j] = thickness / (thickness * np.maximum(overlap.sum(axis=0), 1.0))
     spectra = np.fft.rfft(stack, padded, axis=-1) * filters[:, None, :]
     filtered = np.fft.irfft(spectra, padded, axis=-1)[..., :n].astype(np.float32)
-    depth, width = operator.map_shape[0], operator.map_shape[2]
-    volume = ops.radon_adjoint(filtered, operator.tilt_deg, (depth, width), threads=operator.threads)
-    return volume / np.float32(thickness)
+    return operator.back_project(filtered) / np.float32(thickness)
 
 
 def leave_one_out(
