@@ -138,3 +138,33 @@ def test_bad_input(particles):
         operators.tilt_series(np.zeros((1, 4, 4)), [0], thickness_px=1)
     with pytest.raises(vg.InputError, match="have no poses"):
         operators.particles(vg.Particles.from_images(np.zeros((2, 8, 8), np.float32), 1.0))
+
+
+def test_the_filter_of_any_directions_is_its_formula(particles):
+    A = operators.particles(particles[:7], "C2", ctf=False)
+    overlap, k = operators.view_overlap(A, 3, 25.0), np.fft.fftfreq(BOX)
+    for row, column in ((0, 0), (2, 5), (13, 9), (19, 1)):
+        at = k[column] * A.matrices[3][0] + k[row] * A.matrices[3][1]
+        total = sum(np.sinc(25.0 * (at @ (matrix @ turn)[2])) for matrix in A.matrices for turn in A.group)
+        assert overlap[row, column] == pytest.approx(total, abs=1e-12)
+
+
+def test_weighted_back_projection_of_a_ball():
+    box, n = 32, 180
+    radius = np.sqrt(((np.indices((box,) * 3) - box // 2) ** 2).sum(axis=0))
+    ball = (1 / (1 + np.exp((radius - 9) / 0.6))).astype(np.float32)
+    i = np.arange(n) + 0.5
+    angles = np.column_stack([180 * (1 + 5**0.5) * i % 360, np.degrees(np.arccos(1 - i / n)), 0 * i])
+    images = np.zeros((n, box, box), np.float32)
+    A = operators.particles(vg.Particles.from_images(images, 3.0, poses=vg.Poses(angles)), ctf=False)
+    made = operators.weighted_back_projection_of_views(A, A @ ball.ravel())
+    assert np.linalg.norm(made - ball) < 0.05 * np.linalg.norm(ball)
+    inside = radius < 15
+    assert np.linalg.norm((made - ball)[inside]) < 0.02 * np.linalg.norm(ball)
+
+
+def test_views_to_filter_are_without_ctf(particles):
+    with pytest.raises(vg.InputError, match="takes images without CTF"):
+        operators.weighted_back_projection_of_views(operators.particles(particles), np.zeros((40, BOX, BOX)))
+    with pytest.raises(vg.InputError, match="diameter of 1 to 40 pixels, got 50"):
+        operators.view_overlap(operators.particles(particles, ctf=False), 0, 50.0)

@@ -170,3 +170,6 @@ DENSE_NORMAL = 2e-4
 # a CTF that rises steeply) and what the ball forbids are most. With a prior from a wrong mean weight 0.21 and 0.14.
 DENSE_M_STEP = 0.15
 DENSE_M_STEP_FINE = 0.1
+
+# Iterative solvers against the solution of the dense system: what the issue of them asks.
+SOLVED = 1e-4

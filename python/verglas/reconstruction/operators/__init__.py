@@ -2,7 +2,12 @@
 
 from functools import partial
 
-from verglas.reconstruction.operators.particles import ParticleOperator, particles
+from verglas.reconstruction.operators.particles import (
+    ParticleOperator,
+    particles,
+    view_overlap,
+    weighted_back_projection_of_views,
+)
 from verglas.reconstruction.operators.tilt_series import (
     TiltSeries,
     leave_one_out,
@@ -18,6 +23,8 @@ __all__ = [
     "parallel_beam",
     "particles",
     "tilt_series",
+    "view_overlap",
     "weighted_back_projection",
+    "weighted_back_projection_of_views",
 ]
 __dir__ = partial(sorted, __all__)

@@ -50,7 +50,7 @@ class TiltSeries(sla.LinearOperator):
             raise InputError(f"tilt series: {data_shape[0]} images but {len(self.tilt_deg)} tilts")
         if not (np.isfinite(self.tilt_deg).all() and np.isfinite(axis_deg)):
             raise InputError("tilt series: a tilt or the axis is not finite")
-        self.data_shape, self.how = data_shape, {"threads": threads, "device": device}
+        self.data_shape, self.threads, self.device = data_shape, threads, device
         depth = data_shape[2] if thickness_px is None else int(thickness_px)
         if depth < 2:
             raise InputError(f"tilt series: expected a thickness of 2 pixels or more, got {depth}")
@@ -59,7 +59,7 @@ class TiltSeries(sla.LinearOperator):
         super().__init__(np.float32, (int(np.prod(data_shape)), int(np.prod(self.map_shape))))
 
     def _matvec(self, x: Array) -> Array:
-        images = to_host(ops.radon(x.reshape(self.map_shape), self.tilt_deg, **self.how))
+        images = to_host(ops.radon(x.reshape(self.map_shape), self.tilt_deg, threads=self.threads, device=self.device))
         return (images if self.turn is None else self._turn(self.turn, images)).ravel()
 
     def _rmatvec(self, y: Array) -> Array:
@@ -70,7 +70,8 @@ class TiltSeries(sla.LinearOperator):
 
     def back_project(self, images: npt.ArrayLike) -> Float32Array:
         """(z, y, x) of images with their axis along y: each voxel gets the rays through it."""
-        return to_host(ops.radon_adjoint(images, self.tilt_deg, (self.map_shape[0], self.map_shape[2]), **self.how))
+        shape = self.map_shape[0], self.map_shape[2]
+        return to_host(ops.radon_adjoint(images, self.tilt_deg, shape, threads=self.threads, device=self.device))
 
     def _turn(self, turn: sp.csr_array, images: Array) -> Array:
         return np.asarray((turn @ images.reshape(len(images), -1).T).T, np.float32).reshape(self.data_shape)

@@ -34,7 +34,11 @@ def art(course: Course, relaxation: float = 1.0, seed: int | None = None) -> Sol
 
 
 def sart(course: Course, relaxation: float = 1.0, blocks: int = 1) -> Solution:
-    """SIRT on one block of data after another (Andersen and Kak 1984); with one block it is SIRT."""
+    """SIRT on one block of data after another (Andersen and Kak 1984); with one block it is SIRT.
+
+    Each block divides by its own column sums: where these differ much between blocks, as of a matrix near the identity,
+    several blocks diverge for any useful relaxation. Tomographic blocks, each of which sees all unknowns, converge.
+    """
     return _blocks(course, relaxation, blocks, "sart")
 
 

@@ -8,7 +8,10 @@ and is not used.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import scipy.linalg
 import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 
@@ -70,16 +73,23 @@ def gauss_seidel(course: Course, relaxation: float = 1.0) -> Solution:
         The operator is not a matrix.
     """
     system = course.system
-    matrix = _matrix(system)
-    weighted = matrix if system.weights is None else matrix.multiply(system.weights[:, None]).tocsr()
-    normal = (matrix.conj().T @ weighted).tocsr()
-    if not (normal.diagonal() != 0).all():
+    dense = isinstance(getattr(system.operator, "A", None), np.ndarray)
+    matrix = system.operator.A if dense else _matrix(system)
+    rows = np.ones(len(system.data)) if system.weights is None else system.weights
+    normal = matrix.conj().T @ (rows[:, None] * matrix if dense else sp.diags_array(rows) @ matrix)
+    diagonal = normal.diagonal()
+    if not (diagonal != 0).all():
         raise InputError("gauss-seidel: an unknown is seen by no data (zero column); leave it out or add a prior")
-    lower = sp.tril(normal, -1) + sp.diags(normal.diagonal() / relaxation)
-    lower = lower.tocsr()
+    # A full matrix stays one: as a sparse one its product would take a hundred times as long.
+    if dense:
+        lower = np.tril(normal, -1) + np.diag(diagonal / relaxation)
+        substituted = partial(scipy.linalg.solve_triangular, lower, lower=True)
+    else:
+        lower = (sp.tril(normal, -1) + sp.diags_array(diagonal / relaxation)).tocsr()
+        substituted = partial(sla.spsolve_triangular, lower, lower=True)
     b, x = system.back(system.data), system.first()
     while True:
-        x = x + sla.spsolve_triangular(lower, b - normal @ x, lower=True)
+        x = x + substituted(b - normal @ x)
         if course.take(x, system.residual(x)):
             return course.solution(x)
 
