@@ -89,6 +89,13 @@ def test_motion_is_found_and_ordered(found, moving):
     assert found.contrast.mean() == pytest.approx(1, abs=0.05)
 
 
+def test_stated_variance_is_that_of_the_coordinates(found):
+    spread = found.coordinates.var(axis=0) + found.covariances.mean(axis=0).diagonal()
+    np.testing.assert_allclose(found.eigenvalues, spread, rtol=0.1)
+    data = np.stack([m.data.ravel() for m in found.components]).astype(np.float64)
+    np.testing.assert_allclose(data @ data.T, np.eye(found.n_components), atol=1e-3)
+
+
 def test_map_along_the_coordinate_is_that_of_the_state(found, moving):
     angle = moving.table["rlnClassNumber"].to_numpy()
     model = phantom(BOX, PIXEL_A, 110.0, seed=2)

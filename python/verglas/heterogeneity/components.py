@@ -232,13 +232,18 @@ def sort_components(model: ComponentModel) -> ComponentModel:
     """Both halves turned so that the mean of their components is orthogonal, the largest first."""
     if not model.n_components:
         return model
-    flat = model.volumes[1:].reshape(model.n_components, -1).astype(np.float64)
-    turn = np.linalg.svd(flat @ flat.T)[0]
+    turn = principal_turn(model)
     halves = []
     for half in model.halves:
         turned = np.einsum("qr,qzyx->rzyx", turn, half.volumes[1:]).astype(np.float32)
         halves.append(replace(half, volumes=np.concatenate([half.volumes[:1], turned])))
     return replace(model, halves=halves)
+
+
+def principal_turn(model: ComponentModel) -> FloatArray:
+    """(q, q) turn of the components that makes the mean of the halves' orthogonal, the largest first."""
+    flat = model.volumes[1:].reshape(model.n_components, -1).astype(np.float64)
+    return np.asarray(np.linalg.svd(flat @ flat.T)[0], np.float64)
 
 
 def held_out_evidence(posed: PosedImages, model: ComponentModel) -> FloatArray:

@@ -10,13 +10,8 @@ import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
-from verglas.heterogeneity.components import (
-    ComponentModel,
-    coordinates,
-    held_out_evidence,
-    learn_components,
-    mean_model,
-)
+from verglas.heterogeneity.components import ComponentModel, held_out_evidence, learn_components, mean_model
+from verglas.heterogeneity.coordinate_errors import calibrated
 from verglas.heterogeneity.gain import mean_gain
 from verglas.heterogeneity.kernel_maps import FEWEST, choose_width, kernel_weights, weighted_halves, worth
 from verglas.heterogeneity.landscape import Landscape, landscape
@@ -47,11 +42,11 @@ class Variability:
     components : list of Map
         Of unit norm, the largest variance first.
     eigenvalues : (k,) float64
-        Variance along each of the normal prior of the coordinates; theirs is larger, as components are regularised.
+        Most likely variance of the coordinates along each.
     coordinates : (n, k) float64
         Of every particle: posterior mean, in units in which a map is ``mean + sum_q z_q components[q]``.
     covariances : (n, k, k) float64
-        Of those coordinates.
+        Of those coordinates, with what the uncertain components add (:mod:`verglas.heterogeneity.coordinate_errors`).
     contrast : (n,) float64
         Of every particle, mean about 1.
     gains : DataFrame
@@ -160,21 +155,14 @@ class Variability:
 
     @property
     def deviation(self) -> Map:
-        r"""Standard deviation of every voxel over the particles, :math:`\sqrt{\sum_{qp} S_{qp} U_q U_p}`.
+        r"""Standard deviation of every voxel over the particles, :math:`\sqrt{\sum_q \lambda_q U_q^2}`.
 
-        S is the most likely covariance of the coordinates (in the manner of Zheng, Wang and Doerschuk 2012, J. Opt.
-        Soc. Am. A 29, 959), not the eigenvalues, which regularisation makes small. Noise and what the views leave open
-        are not in it, and it is 0 without components.
+        :math:`\lambda` is the most likely variance of the coordinates (in the manner of Zheng, Wang and Doerschuk 2012,
+        J. Opt. Soc. Am. A 29, 959). Noise and what the views leave open are not in it, and it is 0 without components.
         """
         variance = np.zeros(self.mean.data.shape)
-        some = np.flatnonzero(self.eigenvalues > 0)
-        if len(some):
-            z, spread = self.coordinates[:, some], self.covariances[:, some][:, :, some]
-            one = landscape(z, spread, self.eigenvalues[some], self.posed.half, clusters=1, seed=self.settings.seed)
-            root = np.linalg.cholesky(one.mixture.covariances[0])
-            for column in root.T:
-                way = sum(value * self.components[q].data for value, q in zip(column, some, strict=True))
-                variance += np.square(way)
+        for value, component in zip(self.eigenvalues, self.components, strict=True):
+            variance += value * np.square(component.data)
         return self.mean.with_data(np.sqrt(variance).astype(np.float32))
 
     def trajectory(self, component: int = 0, count: int = 7) -> tuple[FloatArray, list[Map]]:
@@ -324,8 +312,8 @@ def _result(
 ) -> Variability:
     box, pixel_size_A = common_size(given)
     like = Map(np.zeros((box,) * 3, np.float32), pixel_size_A)
+    model, found = calibrated(posed, model)
     mean = _full_map(model.volumes[0], like)
-    z, covariance, contrast = coordinates(posed, model)
     full = [_full_map(v, like) for v in model.volumes[1:]]
     # Of unit norm at the full box: the norm goes into the coordinates.
     scale = np.array([float(np.sqrt(np.square(m.data, dtype=np.float64).sum())) for m in full])
@@ -335,9 +323,9 @@ def _result(
         mean,
         components,
         scale**2,
-        z * scale,
-        covariance * scale[:, None] * scale,
-        contrast,
+        found.mean * scale,
+        found.covariance * scale[:, None] * scale,
+        found.contrast,
         gains,
         model.fsc,
         (given[posed.kept] if len(posed.kept) < len(given) else given).with_columns(rlnRandomSubset=posed.half),

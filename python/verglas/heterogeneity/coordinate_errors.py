@@ -1,0 +1,187 @@
+r"""Prior and errors of coordinates, once the components are learned.
+
+Components are regularised in every iteration, which makes them too small: their size is fitted again at the end. And
+they are themselves uncertain, which the posterior of a particle's coordinates, given the components, does not know:
+each half set has its own components, and how far a particle's coordinates by the one lie from those by the other
+measures that. With :math:`z_1, z_2` both readings of a particle, the error of the components' mean adds
+
+.. math:: E\big[(z_1 - z_2)(z_1 - z_2)^T\big] / 4 = C_0 + C_1 |z|^2 / q
+
+to the variance of its reading: :math:`C_0` is what a particle at the mean gets wrong, as a component that is off takes
+up other signal and noise, and :math:`C_1` what grows with the coordinates themselves. What is the same for all
+particles, a shift of the mean or other units of the components, is no error of one beside another and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from verglas.heterogeneity.components import ComponentModel, coordinates, principal_turn
+from verglas.heterogeneity.landscape import likelihoods
+from verglas.heterogeneity.latent import latent_posterior
+from verglas.heterogeneity.linear import products
+from verglas.heterogeneity.posed import PosedImages
+from verglas.types.arrays import FloatArray, IntArray
+
+_MOST_PARTICLES = 4096  # that the size of the components is fitted to
+_MOST_STEPS = 200
+_CONVERGED = 1e-3  # change of a standard deviation in one step
+_LEAST_RESPONSE = 0.05  # of a reading's share in a posterior mean
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Coordinates of every particle, in units in which they are normal with unit variance.
+
+    Attributes
+    ----------
+    mean : (n, q) float64
+        Of the posterior.
+    covariance : (n, q, q) float64
+        The error of the components included.
+    contrast : (n,) float64
+    """
+
+    mean: FloatArray
+    covariance: FloatArray
+    contrast: FloatArray
+
+
+def calibrated(posed: PosedImages, model: ComponentModel) -> tuple[ComponentModel, Coordinates]:
+    """Components of the size that the particles speak for, and coordinates with the error of the components.
+
+    Parameters
+    ----------
+    posed : PosedImages
+    model : ComponentModel
+        Of components that regularisation has made small.
+
+    Returns
+    -------
+    ComponentModel, Coordinates
+        The same span, mean and noise; components orthogonal, the largest first.
+    """
+    if not model.n_components:
+        return model, Coordinates(*coordinates(posed, model))
+    grown = _resized(model, _size_by_images(posed, model))
+    mean, covariance, contrast = coordinates(posed, grown)
+    first, second = (coordinates(posed, replace(grown, halves=[half, half]))[0] for half in grown.halves)
+    h, information = readings_with_component_errors(mean, covariance, first, second)
+    change = _size_by_readings(h, information)
+    resized = _resized(grown, change)
+    turn = principal_turn(resized)
+    change = change @ turn
+    h, information = h @ change, change.T @ information @ change
+    made = np.linalg.inv(np.eye(model.n_components) + information)
+    mean = np.asarray(np.einsum("nab,nb->na", made, h), np.float64)
+    return _resized(resized, turn), Coordinates(mean, np.asarray(made, np.float64), contrast)
+
+
+def _resized(model: ComponentModel, change: FloatArray) -> ComponentModel:
+    """Components U' = U change, of which coordinates z are change z'."""
+    halves = []
+    for half in model.halves:
+        grown = np.einsum("qr,qzyx->rzyx", change, half.volumes[1:]).astype(np.float32)
+        halves.append(replace(half, volumes=np.concatenate([half.volumes[:1], grown])))
+    return replace(model, halves=halves)
+
+
+def _some(count: int) -> IntArray:
+    return np.unique(np.linspace(0, count - 1, min(count, _MOST_PARTICLES)).astype(np.int64))
+
+
+def _size_by_images(posed: PosedImages, model: ComponentModel) -> FloatArray:
+    """(q, q) change of the components' mean of both halves that makes images most likely."""
+    parts = [(p.gram, p.cross) for p in products(posed, model.volumes, model.sigma2, _some(len(posed)))]
+    gram, cross = (np.concatenate(each) for each in zip(*parts, strict=True))
+    size = np.eye(1 + model.n_components)
+
+    def spread(change: FloatArray) -> FloatArray:
+        size[1:, 1:] = change
+        posterior = latent_posterior(size.T @ gram @ size, cross @ size, model.contrasts)
+        return posterior.covariance + posterior.mean[:, :, None] * posterior.mean[:, None, :]
+
+    return _most_likely_size(model.n_components, spread)
+
+
+def _size_by_readings(h: FloatArray, information: FloatArray) -> FloatArray:
+    """The same by what is known of each particle's coordinates, the error of the components included."""
+    some = _some(len(h))
+    h, information, unit = h[some], information[some], np.eye(h.shape[1])
+
+    def spread(change: FloatArray) -> FloatArray:
+        covariance = np.linalg.inv(unit + change.T @ information @ change)
+        mean = np.einsum("nab,nb->na", covariance, h @ change)
+        return covariance + mean[:, :, None] * mean[:, None, :]
+
+    return _most_likely_size(h.shape[1], spread)
+
+
+def _most_likely_size(q: int, spread: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    """Expectation-maximisation of the covariance of coordinates, which is kept at 1 by changing the components."""
+    change = np.eye(q)
+    for _ in range(_MOST_STEPS):
+        root = np.linalg.cholesky(spread(change).mean(axis=0) + 1e-12 * np.eye(q))
+        change = change @ root
+        if np.abs(root - np.eye(q)).max() < _CONVERGED:
+            break
+    return change
+
+
+def readings_with_component_errors(
+    mean: FloatArray, covariance: FloatArray, first: FloatArray, second: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """What is known of each particle's coordinates, from its image and of the components, without the prior.
+
+    Parameters
+    ----------
+    mean, covariance : (n, q), (n, q, q) float64
+        Posterior under a prior of unit variance, given the mean of both halves' components.
+    first, second : (n, q) float64
+        Posterior means given the components of one half.
+
+    Returns
+    -------
+    (n, q), (n, q, q) float64
+        h and P, the likelihood being exp(h z - z P z / 2).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.heterogeneity.coordinate_errors import readings_with_component_errors
+    >>> z, error = np.random.default_rng(0).normal(size=(2, 2000, 1))
+    >>> made = readings_with_component_errors(z, np.full((2000, 1, 1), 0.01), z + 0.2 * error, z - 0.2 * error)
+    >>> round(float(1 / made[1].mean()), 2)  # variances of 0.01 and 0.04
+    0.05
+    """
+    q = mean.shape[1]
+    response = np.eye(q) - covariance.mean(axis=0)
+    spread, axes = np.linalg.eigh(response)
+    back = (axes / np.maximum(spread, _LEAST_RESPONSE)) @ axes.T
+    added = _component_variance(mean @ back, (first - second) @ back / 2)
+    h, information = likelihoods(mean, covariance, np.ones(q))
+    damped = np.eye(q) + information @ added
+    precision = np.asarray(np.linalg.solve(damped, information), np.float64)
+    reading = np.asarray(np.linalg.solve(damped, h[:, :, None])[:, :, 0], np.float64)
+    return reading, (precision + precision.transpose(0, 2, 1)) / 2
+
+
+def _component_variance(reading: FloatArray, away: FloatArray) -> FloatArray:
+    """(n, q, q) variance of each reading by the components' error, from half the difference of the halves' (n, q)."""
+    n, q = reading.shape
+    common = np.column_stack([np.ones(n), reading])
+    away = away - common @ np.linalg.lstsq(common, away, rcond=None)[0]
+    size = np.square(reading).mean(axis=1)
+    design = np.column_stack([np.ones(n), size])
+    fitted = np.linalg.lstsq(design, (away[:, :, None] * away[:, None, :]).reshape(n, -1), rcond=None)[0]
+    constant, growing = (_without_negative(m.reshape(q, q)) for m in fitted)
+    return np.asarray(constant + size[:, None, None] * growing, np.float64)
+
+
+def _without_negative(matrix: FloatArray) -> FloatArray:
+    """The nearest matrix without negative eigenvalues."""
+    spread, axes = np.linalg.eigh((matrix + matrix.T) / 2)
+    return np.asarray((axes * np.maximum(spread, 0)) @ axes.T, np.float64)
