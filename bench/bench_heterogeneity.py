@@ -8,6 +8,7 @@ Every trial is one case and one seed, which draws phantom, poses and noise; none
 48 px of 4 A, 600 particles, data to 18 A, SNR 0.1 over the whole box (``three``: 0.05).
 
 null     one structure: components and classes that are chosen (none, one)
+homogeneous   components of one structure, and of noise alone (none)
 motion   half of the phantom turned by 0 to 50 degrees: rank correlation of the first coordinate with the angle, beside
          that of the projection on the difference of the true end states
 linear   images of a mean and two components with normal coordinates, SNR 0.2 and 0.05: share of particles whose 95 %
@@ -63,6 +64,17 @@ def null(seed: int) -> dict[str, Any]:
     made = vg.variability(particles, most_components=2, **HOW)
     classes = vg.classify3d(particles, classes="auto", most_classes=3, poses="fixed", **HOW)
     return {"components": made.n_components, "classes": classes.classes, "gain": float(made.gains["gain_nats"][0])}
+
+
+def homogeneous(seed: int) -> dict[str, Any]:
+    """Nothing varies, and nothing is there: components alone, three tried."""
+    one = draw([phantom(BOX, PIXEL_A, 130.0, seed=seed)], seed)
+    noise = np.random.default_rng([seed, 1]).normal(size=(N, BOX, BOX)).astype(np.float32)
+    row: dict[str, Any] = {}
+    for name, particles in (("", one), ("_noise", one.with_source(vg.ArraySource(noise, PIXEL_A)))):
+        made = vg.variability(particles, most_components=3, **HOW)
+        row |= {f"components{name}": made.n_components, f"gain{name}": float(made.gains["gain_nats"].max())}
+    return row
 
 
 def motion(seed: int) -> dict[str, Any]:
@@ -153,7 +165,7 @@ def focused(seed: int) -> dict[str, Any]:
     return {"focused": found[0], "everywhere": found[1]}
 
 
-CASES = {f.__name__: f for f in (null, motion, linear, three, focused)}
+CASES = {f.__name__: f for f in (null, homogeneous, motion, linear, three, focused)}
 
 
 def main() -> None:

@@ -32,6 +32,10 @@ from verglas.types.arrays import Float32Array, FloatArray, IntArray
 _MEAN_PASSES = 2
 _FIRST_A = 40.0
 _LEAST_SHELL = 3
+# Share of what regularisation takes from the size of components that is let stand while their resolution grows: a weak
+# one is taught slowly by expectation-maximisation, and would be damped away sooner than it is learned. In the last
+# third of the iterations all of it stands, so that one that the halves do not share vanishes.
+_DAMPED = 0.5
 _START = 0.1  # size of random first components, of the mean's
 
 
@@ -203,7 +207,8 @@ def _iterate(posed: PosedImages, model: ComponentModel, radii: list[int], *, fla
         rows = posed.rows_of_half(number)
         sums.append(one_pass(posed, half.volumes, model.sigma2, rows, each, radii, mixed=q > 0))
     masks = np.stack([posed.sphere] + [model.mask] * q)
-    volumes, curves = half_volumes(posed, sums, masks)
+    growing = q > 0 and radii[1] < posed.radius
+    volumes, curves = half_volumes(posed, sums, masks, damped=np.array([1.0] + [_DAMPED if growing else 1.0] * q))
     halves = []
     for made, each in zip(volumes, moments, strict=True):
         made[1:] = each.scale_coordinates(made[1:])
@@ -229,21 +234,19 @@ def _turn_second(halves: list[HalfComponents]) -> None:
 
 
 def sort_components(model: ComponentModel) -> ComponentModel:
-    """Both halves turned so that the mean of their components is orthogonal, the largest first."""
+    """Both halves turned so that what they share of their components is uncorrelated, the largest first."""
     if not model.n_components:
         return model
-    turn = principal_turn(model)
-    halves = []
-    for half in model.halves:
-        turned = np.einsum("qr,qzyx->rzyx", turn, half.volumes[1:]).astype(np.float32)
-        halves.append(replace(half, volumes=np.concatenate([half.volumes[:1], turned])))
-    return replace(model, halves=halves)
+    first, second = (h.volumes[1:].reshape(model.n_components, -1).astype(np.float64) for h in model.halves)
+    shared = first @ second.T
+    turn = np.linalg.eigh((shared + shared.T) / 2)[1][:, ::-1]
+    return replace(model, halves=[change_components(half, turn) for half in model.halves])
 
 
-def principal_turn(model: ComponentModel) -> FloatArray:
-    """(q, q) turn of the components that makes the mean of the halves' orthogonal, the largest first."""
-    flat = model.volumes[1:].reshape(model.n_components, -1).astype(np.float64)
-    return np.asarray(np.linalg.svd(flat @ flat.T)[0], np.float64)
+def change_components(half: HalfComponents, change: FloatArray) -> HalfComponents:
+    """Components U change, (q, q), of which coordinates z are change z'."""
+    changed = np.einsum("qr,qzyx->rzyx", change, half.volumes[1:]).astype(np.float32)
+    return replace(half, volumes=np.concatenate([half.volumes[:1], changed]))
 
 
 def held_out_evidence(posed: PosedImages, model: ComponentModel) -> FloatArray:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from verglas.heterogeneity.components import ComponentModel, coordinates, principal_turn
+from verglas.heterogeneity.components import ComponentModel, change_components, coordinates
 from verglas.heterogeneity.landscape import likelihoods
 from verglas.heterogeneity.latent import latent_posterior
 from verglas.heterogeneity.linear import products
@@ -66,27 +66,28 @@ def calibrated(posed: PosedImages, model: ComponentModel) -> tuple[ComponentMode
     """
     if not model.n_components:
         return model, Coordinates(*coordinates(posed, model))
-    grown = _resized(model, _size_by_images(posed, model))
+    grown = _changed(model, _size_by_images(posed, model))
     mean, covariance, contrast = coordinates(posed, grown)
     first, second = (coordinates(posed, replace(grown, halves=[half, half]))[0] for half in grown.halves)
     h, information = readings_with_component_errors(mean, covariance, first, second)
     change = _size_by_readings(h, information)
-    resized = _resized(grown, change)
-    turn = principal_turn(resized)
+    resized = _changed(grown, change)
+    turn = _principal_axes(resized)
     change = change @ turn
     h, information = h @ change, change.T @ information @ change
     made = np.linalg.inv(np.eye(model.n_components) + information)
     mean = np.asarray(np.einsum("nab,nb->na", made, h), np.float64)
-    return _resized(resized, turn), Coordinates(mean, np.asarray(made, np.float64), contrast)
+    return _changed(resized, turn), Coordinates(mean, np.asarray(made, np.float64), contrast)
 
 
-def _resized(model: ComponentModel, change: FloatArray) -> ComponentModel:
-    """Components U' = U change, of which coordinates z are change z'."""
-    halves = []
-    for half in model.halves:
-        grown = np.einsum("qr,qzyx->rzyx", change, half.volumes[1:]).astype(np.float32)
-        halves.append(replace(half, volumes=np.concatenate([half.volumes[:1], grown])))
-    return replace(model, halves=halves)
+def _changed(model: ComponentModel, change: FloatArray) -> ComponentModel:
+    return replace(model, halves=[change_components(half, change) for half in model.halves])
+
+
+def _principal_axes(model: ComponentModel) -> FloatArray:
+    """(q, q) turn of the components that makes the mean of the halves' orthogonal, the largest first."""
+    flat = model.volumes[1:].reshape(model.n_components, -1).astype(np.float64)
+    return np.asarray(np.linalg.svd(flat @ flat.T)[0], np.float64)
 
 
 def _some(count: int) -> IntArray:

@@ -252,7 +252,12 @@ def fold(posed: PosedImages, sums: LinearSums) -> None:
 
 
 def half_volumes(
-    posed: PosedImages, halves: list[LinearSums], mask: Float32Array, *, T: float = 1.0
+    posed: PosedImages,
+    halves: list[LinearSums],
+    mask: Float32Array,
+    *,
+    T: float = 1.0,
+    damped: FloatArray | None = None,
 ) -> tuple[list[Float32Array], FloatArray]:
     """Regularised maps of both halves, each from its own sums, and the FSC between them before regularisation.
 
@@ -265,6 +270,8 @@ def half_volumes(
         Of the maps and of the FSC.
     T : float
         Factor of the prior's variance.
+    damped : (Q,) float64, optional
+        Power of the factor by which regularisation makes each map smaller that is let stand: 1 (the default), or less.
 
     Returns
     -------
@@ -273,7 +280,18 @@ def half_volumes(
     raw = [solve(posed, s, None) * mask for s in halves]
     curves = np.stack([_curve(posed, a, b) for a, b in zip(*raw, strict=True)])
     ssnr = T * np.stack([ssnr_from_fsc(np.clip(c, 0, _FSC_MOST)) for c in curves])
-    return [solve(posed, s, ssnr) * mask for s in halves], curves
+    made = [solve(posed, s, ssnr) * mask for s in halves]
+    damped = np.ones(len(curves)) if damped is None else damped
+    for q in np.flatnonzero(damped < 1):
+        for volumes, before in zip(made, raw, strict=True):
+            volumes[q] *= np.float32(_size_lost(volumes[q], before[q]) ** (1 - damped[q]))
+    return made, curves
+
+
+def _size_lost(volume: Float32Array, before: Float32Array) -> float:
+    """Factor, not below 1, by which a regularised map comes closest to what it was before."""
+    power = float(np.vdot(volume, volume))
+    return max(1.0, float(np.vdot(volume, before)) / power) if power > 0 else 1.0
 
 
 def _curve(posed: PosedImages, first: Float32Array, second: Float32Array) -> FloatArray:
