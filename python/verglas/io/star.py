@@ -74,7 +74,10 @@ def text_labels(labels: list[str]) -> list[str]:
 # ---- scan
 
 
-def scan(path: Path, text: mmap.mmap) -> list[Block]:
+FileText = mmap.mmap | bytes  # of a file that lies on disk, or in memory
+
+
+def scan(path: Path, text: FileText) -> list[Block]:
     """Find the tables and check their labels and rows."""
     data = np.frombuffer(text, dtype=np.uint8)
     starts = [(start, after, name) for start, after, name in _block_starts(text) if name is not None]
@@ -93,7 +96,7 @@ def scan(path: Path, text: mmap.mmap) -> list[Block]:
     return blocks
 
 
-def _block_starts(text: mmap.mmap) -> Iterator[tuple[int, int, str | None]]:
+def _block_starts(text: FileText) -> Iterator[tuple[int, int, str | None]]:
     """(start of the line, end of the mark, name) of every line that is ``data_name`` and nothing else.
 
     The name is None for a row whose first value merely starts like that.
@@ -112,7 +115,7 @@ def _count_lines(data: npt.NDArray[np.uint8], start: int, stop: int) -> int:
     return sum(int(np.count_nonzero(data[a : min(a + step, stop)] == 10)) for a in range(start, stop, step))
 
 
-def _lines(text: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, bytes]]:
+def _lines(text: FileText, at: int, end: int) -> Iterator[tuple[int, bytes]]:
     """(offset, stripped line) for the lines in [at, end)."""
     while at < end:
         stop = text.find(b"\n", at, end)
@@ -121,7 +124,7 @@ def _lines(text: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, bytes]]:
         at = stop + 1
 
 
-def _scan_block(path: Path, text: mmap.mmap, data: npt.NDArray[np.uint8], block: Block, after: int) -> None:
+def _scan_block(path: Path, text: FileText, data: npt.NDArray[np.uint8], block: Block, after: int) -> None:
     where = f"{path}, table '{block.name}'"
     lines: dict[str, int] = {}
     block.rows_at = after  # of a loop: moved to its first row below
@@ -153,7 +156,7 @@ def _scan_block(path: Path, text: mmap.mmap, data: npt.NDArray[np.uint8], block:
         _check_rows(where, text, data, block)
 
 
-def _check_rows(where: str, text: mmap.mmap, data: npt.NDArray[np.uint8], block: Block, chunk: int = 4 << 20) -> None:
+def _check_rows(where: str, text: FileText, data: npt.NDArray[np.uint8], block: Block, chunk: int = 4 << 20) -> None:
     """Every row has one value per label. Counts the starts of words in pieces; lines with quotes or # one by one."""
     at, line, expected = block.rows_at, block.rows_line, len(block.labels)
     while at < block.end:
@@ -186,7 +189,7 @@ def _check_rows(where: str, text: mmap.mmap, data: npt.NDArray[np.uint8], block:
         forget(text)
 
 
-def forget(text: mmap.mmap) -> None:
+def forget(text: FileText) -> None:
     """Give back pages that were read, or they count as memory of this process; they stay in the system's cache."""
     if hasattr(text, "madvise"):
         text.madvise(mmap.MADV_DONTNEED)
@@ -209,7 +212,7 @@ def _line_of(begins: npt.NDArray[np.int64], offset: int) -> int:
     return int(np.searchsorted(begins, offset, side="right")) - 1
 
 
-def _special(text: mmap.mmap, at: int, stop: int) -> Iterator[int]:
+def _special(text: FileText, at: int, stop: int) -> Iterator[int]:
     """Where the characters stand that split words otherwise than blanks do."""
     for mark in (b"#", b"'", b'"'):
         place = text.find(mark, at, stop)
@@ -260,7 +263,7 @@ class _Region(io.RawIOBase):
 
 
 def parse_block(
-    path: Path, block: Block, text: mmap.mmap, more_text: Sequence[str] = ()
+    path: Path, block: Block, text: FileText, more_text: Sequence[str] = ()
 ) -> pd.DataFrame | dict[str, Any]:
     """One scanned table: a dictionary of single values, or a data frame of a loop by ``pandas.read_csv``.
 
@@ -324,7 +327,7 @@ def _decode(value: bytes, path: Path, block: Block) -> str:
         ) from None
 
 
-def _not_utf8(path: Path, block: Block, text: mmap.mmap) -> FormatError:
+def _not_utf8(path: Path, block: Block, text: FileText) -> FormatError:
     """The error of a loop with bytes that are no UTF-8, by line; looked for only when it is raised."""
     for number, (_, line) in enumerate(_lines(text, block.rows_at, block.end)):
         try:
