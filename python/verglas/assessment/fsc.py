@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from verglas import fourier
 from verglas.assessment.counts import effective_counts
@@ -305,6 +306,39 @@ class FSC(Shown):
         {'0.5': 4.0, 'half-bit': 4.0}
         """
         return {threshold_name(t): self.resolution_A(t) for t in thresholds}
+
+    def resolution_interval_A(
+        self, threshold: float | str | npt.ArrayLike = 0.143, coverage: float = 0.95
+    ) -> tuple[float, float]:
+        r"""Finest and coarsest resolution that chance in the shells makes of one structure and one level of noise.
+
+        Where the curve raised, and lowered, by z standard errors first crosses the threshold. A shell's correlation c
+        of n independent voxels has the standard error
+
+        .. math:: (1 - c^2) / \sqrt{n}
+
+        Few voxels, in small boxes or at coarse resolution, and curves that fall slowly make it wide.
+
+        Parameters
+        ----------
+        threshold : float, str or (n_shells,) array
+            As for :meth:`resolution_A`.
+        coverage : float
+            Probability that a shell's correlation lies within z standard errors.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from verglas.assessment import FSC
+        >>> curve, n = np.linspace(1, 0, 33), np.full(33, 400)
+        >>> made = FSC(np.arange(33) / 128, curve, n, n, 2.0)
+        >>> [round(value, 2) for value in (made.resolution_A(), *made.resolution_interval_A())]
+        [4.67, 4.19, 5.27]
+        """
+        z = float(special.ndtri(0.5 + 0.5 * coverage))
+        error = z * (1 - np.clip(self.curve, -1, 1) ** 2) / np.sqrt(np.maximum(self.n, 1.0))
+        finest, coarsest = (replace(self, curve=self.curve + sign * error).resolution_A(threshold) for sign in (1, -1))
+        return finest, coarsest
 
     def ssnr(self, *, full: bool = False) -> FloatArray:
         """Spectral SNR of one half map, or of the sum of both: see :func:`ssnr_from_fsc`."""

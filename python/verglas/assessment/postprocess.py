@@ -149,6 +149,12 @@ class Postprocessed(Shown):
         return max(self.trusted.resolution_A(RESOLUTION_AT), self.data_to_A)
 
     @property
+    def resolution_interval_A(self) -> tuple[float, float]:
+        """Finest and coarsest that chance in the shells makes of it (:meth:`FSC.resolution_interval_A`, 95 %)."""
+        finest, coarsest = self.trusted.resolution_interval_A(RESOLUTION_AT)
+        return max(finest, self.data_to_A), max(coarsest, self.data_to_A)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """The sentences of the notes."""
         return tuple(note.sentence for note in self.notes)
@@ -170,6 +176,7 @@ class Postprocessed(Shown):
         g = self.guinier
         return {
             "resolution_A": finite_or_none(self.resolution_A),
+            "resolution_interval_A": [finite_or_none(value) for value in self.resolution_interval_A],
             "limited_by_sampling": not self.trusted.crosses(RESOLUTION_AT),
             "vouched_by_phase_randomisation": self.vouched,
             "resolutions_A": {t: {c: finite_or_none(v) for c, v in row.items()} for t, row in self.table().items()},

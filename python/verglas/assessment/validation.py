@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import ndimage, special
 
 from verglas.assessment.fsc import FSC, fsc
 from verglas.assessment.independence import proportional
@@ -23,6 +23,12 @@ _PLATEAU = 0.02  # correlation beyond the signal that matters: 2 % of the partic
 _FIRST_A = 40.0  # coarser, refinements join their halves
 _SIGNAL_SHELLS = 3  # in a row that chance does not explain
 _MASK_MAKES = 0.1  # correlation of phase-randomised halves at the resolution that is claimed
+_REPEAT_LOSES = 0.1  # of the mean FSC, which half sets refined again apart do not reach
+_SOFT_EDGE_PX = 2.0  # of a soft edge; a hard one has none
+_PLATEAU_FALLS = 0.6  # of its mean at most, from the first half of the tail to the second
+_NOT_FALLEN = 0.5
+_ONE_SIDED_95 = 1.645
+_PARTLY = 0.02  # inside, or outside
 _TAIL = 0.8  # of Nyquist: what lies beyond is looked at for a plateau
 
 
@@ -46,6 +52,18 @@ QUESTIONS = (
     ),
     Question("shared-particles", "Does an image lie in both half sets?", "no image", "none possible"),
     Question(
+        "half-sets",
+        "Are there half sets?",
+        "particles.star says which half each particle is of",
+        "none possible",
+    ),
+    Question(
+        "repeat",
+        "Do half sets that are refined again apart agree as far?",
+        f"mean FSC up to the stated resolution falls by less than {_REPEAT_LOSES:g}, or by what chance makes",
+        "0 of 10 refinements of unseen phantoms",
+    ),
+    Question(
         "signal-in-halves",
         "Do the half maps agree more than noise would?",
         f"{_SIGNAL_SHELLS} shells in a row beyond chance, finer than {_FIRST_A:g} A",
@@ -56,6 +74,12 @@ QUESTIONS = (
         "Does the mask make the resolution?",
         f"FSC of phase-randomised halves below {_MASK_MAKES:g} at the resolution",
         "not measured",
+    ),
+    Question(
+        "mask-edge",
+        "Is the mask's edge soft?",
+        f"voxels between outside and inside over those on the surface, at least {_SOFT_EDGE_PX:g}",
+        "none of masks made by verglas",
     ),
 )
 
@@ -103,15 +127,17 @@ def judge_shared_noise(half1: Map, half2: Map, *, symmetry: str = "C1", threads:
     mean, deviation = _mean_correlation(curve, tail[filled])
     limit = max(_PLATEAU, -float(special.ndtri(_FALSE_ALARM)) * deviation)
     numbers = {"mean_fsc": round(mean, 4), "limit": round(limit, 4)}
-    # Signal falls; a curve that still does within the tail is that of a map which its sampling cuts off.
+    # Signal falls, shared noise does not: it is named where a fall within the tail can be excluded. A curve that still
+    # falls there, or that has not begun to, is that of a map which its sampling cuts off.
     coarse, fine = (_mean_correlation(curve, part)[0] for part in np.array_split(tail[filled], 2))
-    falling = coarse - fine > max(0.3 * mean, 4 * deviation)
+    most_fall = coarse - fine + _ONE_SIDED_95 * 2 * deviation
+    falls = mean > _NOT_FALLEN or most_fall > _PLATEAU_FALLS * mean
     if mean <= limit:
         sentence = f"Beyond the signal the FSC is {mean:.3f}, as of independent noise."
         return Finding("shared-noise", "go on", sentence, numbers)
-    if falling:
+    if falls:
         sentence = (
-            f"The FSC is {mean:.2f} close to Nyquist and still falls: the map is resolved to its sampling, so that "
+            f"The FSC is {mean:.2f} close to Nyquist and may still fall: the map is resolved to its sampling, so that "
             "noise which both halves share cannot be told from signal; a smaller pixel would show it."
         )
         return Finding("shared-noise", "go on", sentence, numbers)
@@ -195,8 +221,84 @@ def judge_signal(half1: Map, half2: Map, *, symmetry: str = "C1", threads: int |
     return Finding("signal-in-halves", "stop", sentence, numbers)
 
 
+def judge_half_sets(half_sets: npt.ArrayLike | None) -> Finding:
+    """Whether particles are told apart into half sets: ``half-sets``, warn where they are not.
+
+    Examples
+    --------
+    >>> from verglas.assessment.validation import judge_half_sets
+    >>> judge_half_sets([1, 2, 2]).state, judge_half_sets(None).state
+    ('go on', 'warn')
+    """
+    if half_sets is None:
+        sentence = (
+            "particles.star has no half sets (rlnRandomSubset): halves that are parted after one common refinement "
+            "share the noise that it fitted, and their resolution is too good. Refine with half sets apart."
+        )
+        return Finding("half-sets", "warn", sentence, {})
+    counts = np.bincount(np.asarray(half_sets, np.int64), minlength=3)
+    return Finding("half-sets", "go on", f"{counts[1]} and {counts[2]} particles.", {"particles": int(counts.sum())})
+
+
+def judge_repeat(stated: FSC, repeated: FSC, start_A: float) -> Finding:
+    """Whether half sets that were refined again, each by itself, agree as far as was stated: ``repeat``.
+
+    Noise that a common refinement fitted lies in both half maps up to the resolution of its reference. Refined again
+    from a reference that ends at ``start_A``, half sets apart, what is finer has to be found anew in each.
+
+    Parameters
+    ----------
+    stated, repeated : FSC
+        Between the half maps as they are, and as they were refined again.
+    start_A : float
+        Where the reference of the repeat ended.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.assessment import FSC
+    >>> from verglas.assessment.validation import judge_repeat
+    >>> n = np.full(17, 400)
+    >>> fine, coarse = (FSC(np.arange(17) / 64, np.linspace(1, low, 17), n, n, 2.0) for low in (0, -1))
+    >>> judge_repeat(fine, fine, 30.0).state, judge_repeat(fine, coarse, 30.0).state
+    ('go on', 'stop')
+    """
+    stated_A, repeated_A = stated.resolution_A(), repeated.resolution_A()
+    frequency = stated.frequency_per_A
+    shells = np.flatnonzero((frequency > 1 / start_A) & (frequency <= 1 / stated_A + frequency[1] / 2))
+    numbers = {"stated_A": _number(stated_A), "repeated_A": _number(repeated_A), "start_A": round(start_A, 2)}
+    if not shells.size:
+        sentence = f"No resolution finer than the {start_A:.1f} A that a repeat begins at is stated."
+        return Finding("repeat", "go on", sentence, numbers)
+    n = np.minimum(stated.n, repeated.n)[shells]
+    lost = float(np.average(stated.curve[shells] - repeated.curve[shells], weights=n))
+    limit = max(_REPEAT_LOSES, -float(special.ndtri(_FALSE_ALARM)) * float(np.sqrt(2.0 / n.sum())))
+    numbers |= {"mean_fsc_lost": round(lost, 4), "limit": round(limit, 4)}
+    again = f"Refined again from {start_A:.1f} A with half sets apart, the half maps agree to {_length(repeated_A)}"
+    if lost > limit:
+        sentence = (
+            f"{again}, not to {_length(stated_A)}: the FSC up to there falls by {lost:.2f} in the mean (limit "
+            f"{limit:.2f}). The stated agreement holds noise that both halves were fitted to together."
+        )
+        return Finding("repeat", "stop", sentence, numbers)
+    return Finding("repeat", "go on", f"{again}; stated are {_length(stated_A)}.", numbers)
+
+
+def _number(value: float) -> float | None:
+    return round(value, 3) if np.isfinite(value) else None
+
+
+def _length(value: float) -> str:
+    return f"{value:.2f} A" if np.isfinite(value) else "nothing"
+
+
 def judge_mask(
-    frequency_per_A: FloatArray, phase_randomised: FloatArray, resolution_A: float, first_random_A: float | None
+    frequency_per_A: FloatArray,
+    phase_randomised: FloatArray,
+    resolution_A: float,
+    first_random_A: float | None,
+    *,
+    vouched: bool = True,
 ) -> Finding:
     """Whether the mask makes the agreement that is claimed: ``mask``.
 
@@ -208,7 +310,16 @@ def judge_mask(
         Claimed.
     first_random_A : float, optional
         From where phases are random.
+    vouched : bool
+        Whether the masked curve was believed (:func:`verglas.postprocess`); the resolution is that of the unmasked
+        maps otherwise.
     """
+    if not vouched:
+        sentence = (
+            f"Phase randomisation cannot vouch for this mask: it is tighter than the molecule or its edge is sharp. "
+            f"The {resolution_A:.2f} A stated are those of the unmasked maps; widen the mask and soften its edge."
+        )
+        return Finding("mask", "warn", sentence, {"resolution_A": round(resolution_A, 3)})
     if first_random_A is None or not np.isfinite(phase_randomised).any() or not np.isfinite(resolution_A):
         return Finding("mask", "go on", "No phases were randomised: what the mask adds was not measured.", {})
     # Shells whose phases stayed agree as before; those just beyond are mixed by the mask.
@@ -225,3 +336,32 @@ def judge_mask(
         )
         return Finding("mask", "warn", sentence, numbers)
     return Finding("mask", "go on", f"The mask adds {made:.3f} to the FSC at the resolution.", numbers)
+
+
+def judge_mask_edge(mask: Map) -> Finding:
+    """Whether the mask that curves were made under ends softly: ``mask-edge``, warn where it does not.
+
+    The number of voxels that are partly inside over that on the surface, which is the width of the edge in voxels. A
+    sharp edge cuts both halves alike, and makes them agree in shells as fine as the voxels.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> from verglas.assessment.validation import judge_mask_edge
+    >>> ball = vg.masks.soft_sphere(32, 9.0, 5.0)
+    >>> judge_mask_edge(vg.Map(ball, 2.0)).state, judge_mask_edge(vg.Map(np.rint(ball), 2.0)).state
+    ('go on', 'warn')
+    """
+    inside = mask.data >= 0.5
+    surface = np.count_nonzero(inside & ~ndimage.binary_erosion(inside, border_value=1))
+    if not surface:
+        return Finding("mask-edge", "go on", "The mask has no edge: it holds the whole box.", {})
+    width_px = np.count_nonzero((mask.data > _PARTLY) & (mask.data < 1 - _PARTLY)) / surface
+    numbers = {"edge_px": round(width_px, 2)}
+    if width_px < _SOFT_EDGE_PX:
+        sentence = (
+            f"The mask falls from inside to outside within {width_px:.1f} voxels: a sharp edge makes the halves agree. "
+            "Soften it by several voxels."
+        )
+        return Finding("mask-edge", "warn", sentence, numbers)
+    return Finding("mask-edge", "go on", f"The mask's edge is {width_px:.1f} voxels wide.", numbers)

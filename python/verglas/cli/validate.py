@@ -20,6 +20,9 @@ def register(app: typer.Typer) -> None:
         alignability: int = typer.Option(
             0, "--alignability", min=0, help="Particles whose orientation is searched for in the other half's map."
         ),
+        refine_again: bool = typer.Option(
+            False, "--refine-again", help="Refine the half sets again, apart, and compare: takes a refinement's time."
+        ),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
         as_json: bool = typer.Option(False, "--json", help="Print the verdict as JSON."),
     ) -> None:
@@ -27,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
         Writes validate.json and validate.html, with what the run itself found. Exit status 1 on "stop".
         """
-        verdict = validate(run, out, alignability=alignability, threads=threads)
+        verdict = validate(run, out, alignability=alignability, refine_again=refine_again, threads=threads)
         if as_json:
             typer.echo(json.dumps({**verdict.as_dict(), "not_asked": questions_not_asked(verdict)}, indent=2))
         else:

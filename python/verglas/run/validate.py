@@ -15,27 +15,44 @@ from verglas.assessment.directional import directional_fsc
 from verglas.assessment.judge import judge_directions
 from verglas.assessment.validation import (
     QUESTIONS,
+    judge_half_sets,
     judge_independence,
     judge_mask,
+    judge_mask_edge,
     judge_shared_noise,
     judge_shared_particles,
     judge_signal,
 )
 from verglas.errors import InputError
+from verglas.image.outliers import inspect_images
 from verglas.io import make_folder, read_csv, read_json, read_particles, write_json, write_text
+from verglas.reconstruction.half_sets import images_of
 from verglas.report.html import Page, Section, Table, render
 from verglas.run.alignability import judge_poses
 from verglas.run.maps import half_map_suffixes, read_half_maps, read_mask
-from verglas.types import Map
+from verglas.run.repeat_refinement import judge_repeat_refinement
+from verglas.types import Map, Particles
+from verglas.types.arrays import IntArray
 from verglas.types.verdict import STATES, Finding, Verdict
 
+_MOST_PIXELS = 1 << 28  # of all images, that are read to compare them: 1 GB
 _NOT_ASKED = {
+    "half-sets": "there is no particles.star",
+    "repeat": "it takes a refinement; --refine-again asks",
     "shared-particles": "there is no particles.star with images and half sets",
+    "mask-edge": "there is no mask.mrc",
     "mask": "there is no fsc.csv with phase-randomised halves and no postprocess.json",
 }
 
 
-def validate(folder: Path, out: Path | None = None, *, alignability: int = 0, threads: int | None = None) -> Verdict:
+def validate(
+    folder: Path,
+    out: Path | None = None,
+    *,
+    alignability: int = 0,
+    refine_again: bool = False,
+    threads: int | None = None,
+) -> Verdict:
     """Ask a run's folder, and write validate.json and validate.html.
 
     Parameters
@@ -47,6 +64,9 @@ def validate(folder: Path, out: Path | None = None, *, alignability: int = 0, th
     alignability : int
         Particles, at random, whose orientation is searched for in the other half's map
         (:func:`verglas.assessment.alignability`); none by default. Of one map only.
+    refine_again : bool
+        Refine the half sets again, each by itself, from the map without its fine shells, and compare how far they
+        agree: names half maps of one common refinement. Takes what a refinement takes. Of one map only.
     threads : int, optional
         Threads; the result does not depend on it.
 
@@ -68,6 +88,8 @@ def validate(folder: Path, out: Path | None = None, *, alignability: int = 0, th
         findings += [_name_class(finding, suffix) for finding in _of_class(folder, suffix, symmetry, threads)]
     if alignability:
         findings.append(_of_poses(folder, suffixes, symmetry, alignability, threads))
+    if refine_again:
+        findings.append(_of_repeat(folder, suffixes, symmetry, threads))
     said = {finding.code for finding in findings}
     findings += [finding for finding in _of_run(folder) if finding.code not in said]
     verdict = Verdict.of(findings, "validate.html")
@@ -103,7 +125,8 @@ def _of_class(folder: Path, suffix: str, symmetry: str, threads: int | None) -> 
     first, second = read_half_maps(folder / f"half1{suffix}.mrc", folder / f"half2{suffix}.mrc")
     path = folder / f"mask{suffix}.mrc"
     mask = first.with_data(read_mask(path, first)) if path.is_file() else None
-    return [*_of_half_maps(first, second, mask, symmetry, threads), *_of_mask(folder, suffix)]
+    edge = [] if mask is None else [judge_mask_edge(mask)]
+    return [*_of_half_maps(first, second, mask, symmetry, threads), *_of_mask(folder, suffix), *edge]
 
 
 def questions_not_asked(verdict: Verdict) -> dict[str, str]:
@@ -140,20 +163,51 @@ def _of_particles(folder: Path) -> list[Finding]:
         return []
     particles = read_particles(path)
     half_sets = particles.half_sets
-    if half_sets is None or "rlnImageName" not in particles.table:
-        return []
-    return [judge_shared_particles(particles.table["rlnImageName"].astype(str).tolist(), half_sets)]
+    told = judge_half_sets(half_sets)
+    if half_sets is None:
+        return [told]
+    # Rows of one name, of one place in a micrograph, or, where the images are not too many to read, of equal pixels.
+    copies = _copies(particles)
+    first = images_of(particles, copies)
+    if "rlnImageName" in particles.table:
+        names = particles.table["rlnImageName"].astype(str).tolist()
+    else:
+        names = [f"particle {i}" for i in range(len(first))]
+    found = judge_shared_particles([names[i] for i in first], half_sets)
+    return [told, replace(found, numbers={**found.numbers, "pixels_compared": copies is not None})]
+
+
+def _copies(particles: Particles) -> IntArray | None:
+    """For every particle the first with equal pixels; None where images are not there, or too many."""
+    if particles.source is None:
+        return None
+    try:
+        few = len(particles) * particles.box**2 <= _MOST_PIXELS
+        return inspect_images(particles).copy_of if few else None
+    except InputError:  # a stack that was moved away: names and places are compared, which the finding says
+        return None
 
 
 def _of_poses(folder: Path, suffixes: Sequence[str], symmetry: str, count: int, threads: int | None) -> Finding:
+    particles, halves, mask = _of_one_map(folder, suffixes, "alignability is")
+    return judge_poses(particles, halves, mask, count=count, symmetry=symmetry, threads=threads)
+
+
+def _of_repeat(folder: Path, suffixes: Sequence[str], symmetry: str, threads: int | None) -> Finding:
+    particles, halves, _ = _of_one_map(folder, suffixes, "another refinement is")
+    return judge_repeat_refinement(particles, halves, symmetry=symmetry, threads=threads)
+
+
+def _of_one_map(folder: Path, suffixes: Sequence[str], asked: str) -> tuple[Particles, tuple[Map, Map], Map | None]:
+    """Particles, half maps and mask of a run of one map."""
     star = folder / "particles.star"
     if len(suffixes) > 1 or not star.is_file():
         what = f"maps of {len(suffixes)} classes" if len(suffixes) > 1 else "no particles.star"
-        raise InputError(f"{folder}: {what}; alignability is asked of the particles of one map")
+        raise InputError(f"{folder}: {what}; {asked} asked of the particles of one map")
     halves = read_half_maps(folder / "half1.mrc", folder / "half2.mrc")
     path = folder / "mask.mrc"
     mask = halves[0].with_data(read_mask(path, halves[0])) if path.is_file() else None
-    return judge_poses(read_particles(star), halves, mask, count=count, symmetry=symmetry, threads=threads)
+    return read_particles(star), halves, mask
 
 
 def _of_mask(folder: Path, suffix: str) -> list[Finding]:
@@ -164,7 +218,9 @@ def _of_mask(folder: Path, suffix: str) -> list[Finding]:
     if "phase_randomised" not in table or said.get("resolution_A") is None:
         return []
     frequency, random = (table[name].to_numpy(float) for name in ("frequency_per_A", "phase_randomised"))
-    return [judge_mask(frequency, random, float(said["resolution_A"]), said.get("randomised_from_A"))]
+    vouched = bool(said.get("vouched_by_phase_randomisation", True))
+    from_A = said.get("randomised_from_A")
+    return [judge_mask(frequency, random, float(said["resolution_A"]), from_A, vouched=vouched)]
 
 
 def _of_run(folder: Path) -> list[Finding]:
