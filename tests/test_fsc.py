@@ -233,3 +233,18 @@ def test_exact_data_give_the_stated_fsc(data_dir):
     curve = vg.fsc(truth, other, vg.masks.soft_sphere(64, 0.425 * 64, 6)).curve[1:32]
     assert curve.mean() == pytest.approx(0.996, abs=5e-4)
     assert curve.min() == pytest.approx(0.980, abs=5e-4)
+
+
+def test_the_interval_of_a_resolution_holds_it():
+    """In at least nine of ten pairs, of correlations as few voxels make them: each bound is of one side's crossing."""
+    shells, n = np.arange(33), np.full(33, 400)
+    expected = 1 / (1 + np.exp((shells - 18) / 3))
+    truth = assessment.FSC(shells / 128, expected, n, n, 2.0).resolution_A()
+    rng, held, widths = np.random.default_rng(0), 0, []
+    for _ in range(200):
+        curve = expected + (1 - expected**2) / np.sqrt(n) * rng.normal(size=33)
+        finest, coarsest = assessment.FSC(shells / 128, np.clip(curve, -1, 1), n, n, 2.0).resolution_interval_A()
+        held += finest <= truth <= coarsest
+        widths.append(coarsest / finest)
+    assert held >= 180
+    assert np.median(widths) < 1.35

@@ -50,6 +50,35 @@ def test_planted_resolutions(halves, method, error):
         assert abs(median / planted - 1) < error, (planted, median)
 
 
+@pytest.mark.parametrize("method", ["fsc", "significance", "monogenic", "steerable"])
+def test_little_noise_does_not_make_a_poor_neighbour_fine(method):
+    """Of 4 A beside 8 A the fine half's signal, far above the noise, is not taken for the coarse half's."""
+    density = vg.simulate.density(vg.simulate.phantom(BOX, PIXEL_A, 0.8 * BOX * PIXEL_A, seed=1), BOX, PIXEL_A)
+    planted = planted_halves(density, (4.0, 8.0), noise=1.0, seed=1)
+    found = vg.local_resolution(planted.half1, planted.half2, planted.inside, method=method, listener=None)
+    window_A = 2 * found.window_radius_A
+    error = 0.1 if method == "significance" else 0.15
+    for limit in (4.0, 8.0):
+        assert np.median(found.map.data[planted.at(limit, window_A)]) == pytest.approx(limit, rel=error)
+    middle, reach = BOX // 2, 16
+    log = np.log(found.map.data[middle - 8 : middle + 8, middle - 8 : middle + 8, middle - reach : middle + reach])
+    profile = log.mean(axis=(0, 1))
+    coarse = np.flatnonzero(profile > 0.5 * (profile[:3].mean() + profile[-3:].mean()))
+    assert abs(int(coarse[0]) - reach) * PIXEL_A < window_A
+
+
+def test_signal_that_is_the_same_all_around_stays():
+    band, box = Band(12.0, 3.0, 5.0), 48
+    windowed = Windowed(band, box, 1)
+    even = np.ones((windowed.coarse,) * 3, np.float32)
+    np.testing.assert_allclose(windowed.without_leak(even, 5.0), even, atol=1e-5)
+    one_sided = even.copy()
+    one_sided[:, :, : windowed.coarse // 2] = 0
+    left = windowed.without_leak(one_sided, 5.0)
+    assert (left <= one_sided + 1e-6).all()
+    assert (left[:, :, windowed.coarse // 4] == 0).all()
+
+
 def test_noise_is_not_resolved():
     halves = [vg.Map(noise_map(48, seed), 2.0) for seed in (1, 2)]
     found = vg.local_resolution(
@@ -105,7 +134,10 @@ def test_threads_and_grey_scale_change_nothing(halves):
     once = vg.local_resolution(halves.half1, halves.half2, threads=1, **few)
     scaled = halves.half2.with_data(3 * halves.half2.data)
     again = vg.local_resolution(halves.half1, scaled, threads=2, **few)
-    np.testing.assert_allclose(once.map.data, again.map.data, rtol=2e-3)
+    different = np.abs(again.map.data / once.map.data - 1) > 2e-3
+    # In empty space a voxel of noise may pass or fail a band by rounding.
+    assert not different[halves.inside].any()
+    assert different.mean() < 5e-5
     same = vg.local_resolution(halves.half1, halves.half2, threads=2, **few)
     assert (once.map.data == same.map.data).all()
 

@@ -17,6 +17,7 @@ from verglas.assessment.validation import (
     judge_shared_particles,
     judge_signal,
 )
+from verglas.run.repeat_refinement import judge_repeat_refinement
 
 BOX, PIXEL_A = 48, 2.5
 SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))]
@@ -174,3 +175,68 @@ def test_files_that_cannot_be_judged_are_named(truth, tmp_path, capsys, spoil, s
     status, _, message = main(["validate", str(tmp_path)], capsys)
     assert status == 1
     assert said in message
+
+
+def run_folder(truth: vg.Map, folder, **columns) -> vg.Particles:
+    """Half maps, and eight particles of which the last has the pixels of the first."""
+    for number, half in enumerate(halves(truth, 0), 1):
+        vg.write_map(folder / f"half{number}.mrc", half)
+    images = np.random.default_rng(0).normal(size=(8, 16, 16)).astype(np.float32)
+    images[7] = images[0]
+    particles = vg.Particles.from_images(images, PIXEL_A).with_columns(**columns)
+    vg.write_particles(folder / "particles.star", particles, stack=folder / "particles.mrcs")
+    return particles
+
+
+def test_copies_under_other_names_are_named(truth, tmp_path):
+    run_folder(truth, tmp_path, rlnRandomSubset=[1, 2] * 4)
+    found = {f.code: f for f in vg.validate(tmp_path).findings}
+    assert found["half-sets"].state == "go on"
+    assert (found["shared-particles"].state, found["shared-particles"].numbers["in_both"]) == ("stop", 1)
+    assert found["shared-particles"].numbers["pixels_compared"]
+    (tmp_path / "particles.mrcs").unlink()
+    found = {f.code: f for f in vg.validate(tmp_path).findings}
+    assert (found["shared-particles"].state, found["shared-particles"].numbers["pixels_compared"]) == ("go on", False)
+
+
+def test_missing_half_sets_and_a_sharp_mask_are_named(truth, tmp_path, capsys):
+    run_folder(truth, tmp_path)
+    vg.write_map(tmp_path / "mask.mrc", truth.with_data((truth.data > np.quantile(truth.data, 0.9)).astype(np.float32)))
+    found = {f.code: f.state for f in vg.validate(tmp_path).findings}
+    assert (found["half-sets"], found["mask-edge"]) == ("warn", "warn")
+    assert "shared-particles" not in found
+    status, _, said = main(["validate", str(tmp_path), "--refine-again"], capsys)
+    assert (status, "no half sets (rlnRandomSubset)" in said) == (1, True)
+
+
+def test_a_mask_that_nothing_vouches_for_is_named():
+    nothing = np.full(8, np.nan)
+    assert judge_mask(np.arange(8) / 64, nothing, 12.0, 20.0, vouched=False).state == "warn"
+    assert judge_mask(np.arange(8) / 64, nothing, 12.0, 20.0).state == "go on"
+
+
+@pytest.mark.parametrize("b_factor_A2", [100.0, 150.0])
+def test_a_map_resolved_to_its_sampling_shares_no_noise(b_factor_A2):
+    """Its FSC stays above zero up to Nyquist, where signal still falls."""
+    density = vg.simulate.density(
+        vg.simulate.phantom(BOX, PIXEL_A, 80.0, seed=1), BOX, PIXEL_A, b_factor_A2=b_factor_A2
+    )
+    found = judge_shared_noise(*halves(density, 0))
+    assert found.state == "go on", found
+
+
+@pytest.mark.slow
+def test_one_common_refinement_is_named():
+    """Aligned again and again to one map of all, weak images agree with it beyond what half sets apart find."""
+    box, pixel_A, how = 32, 5.0, {"diameter_A": 120.0, "shift_range_A": 10.0, "listener": None}
+    model = vg.simulate.phantom(box, pixel_A, 100.0, "D2", seed=3)
+    particles = vg.simulate.particles(model, 120, box, pixel_A, 0.03, seed=3, listener=None)
+    half = np.arange(120) % 2 + 1
+    reference = vg.filters.apply(vg.simulate.density(model, box, pixel_A), vg.filters.low_pass(30.0))
+    for _ in range(6):
+        particles = vg.align(particles, reference, symmetry="D2", **how).with_columns(rlnRandomSubset=half)
+        maps = [vg.reconstruct(particles[half == one], "D2", listener=None) for one in (1, 2)]
+        reference = vg.postprocess(*maps, symmetry="D2", listener=None).sharpened
+    found = judge_repeat_refinement(particles, tuple(maps), symmetry="D2", iterations=3, **how)
+    assert found.state == "stop", found
+    assert found.numbers["repeated_A"] > 1.1 * found.numbers["stated_A"]

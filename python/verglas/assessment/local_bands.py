@@ -157,6 +157,31 @@ class Windowed:
             fourier.inverse(part, shape, threads=self.threads) * (self.coarse / self.fine) ** 3, np.float32
         )
 
+    def without_leak(self, signal: Float32Array, beyond_px: float) -> Float32Array:
+        r"""An average power of signal, on the coarse grid, less what the band's filter carries in from afar.
+
+        A band that is as narrow as the window can tell frequencies apart has a kernel h that reaches farther than the
+        window, and spreads power P by :math:`h^2`. The part q of that which comes from beyond a distance is taken from
+        what the map holds there:
+
+        .. math:: P' = \frac{P - h_{far}^2 * P}{1 - q}
+
+        and P' lies between 0 and P, so that noise reaches a threshold no more often than without. Where the signal is
+        the same all around nothing changes.
+        """
+        side, shape = self.fine, (self.fine,) * 3
+        kernel = fourier.inverse(
+            self.band.gain(fourier.radius(shape)).astype(np.complex64), shape, threads=self.threads
+        )
+        power = kernel.astype(np.float64) ** 2
+        power /= power.sum()
+        z, y, x = np.ogrid[tuple(slice(-(side // 2), side - side // 2) for _ in shape)]
+        far = np.where((z**2 + y**2 + x**2) * (self.box / side) ** 2 > beyond_px**2, power, 0.0).astype(np.float32)
+        carried = crop_transform(fourier.forward(far, 3, threads=self.threads), side, self.coarse).real
+        part = fourier.forward(signal, 3, threads=self.threads) * ((1 - carried) / (1 - float(far.sum())))
+        own = fourier.inverse(part.astype(np.complex64), signal.shape, threads=self.threads)
+        return np.asarray(np.clip(own, np.minimum(signal, 0), signal), np.float32)
+
     def slab(self, averages: list[Float32Array], planes: slice) -> list[Float32Array]:
         """Averages at the voxels of some planes of the map, (planes, box, box) each."""
         voxels = []

@@ -101,6 +101,7 @@ class LocalDirections(Shown):
 class _ConeValues(MonogenicValues):
     """Monogenic amplitudes within a cone of Fourier space."""
 
+    leak_is_taken_off = False  # a cone's kernel is long along its axis: what it carries in is not known here
     direction: FloatArray
 
     def gain(self, band: Band, side: int) -> Float32Array:

@@ -27,6 +27,7 @@ class NetworkValues(CorrelationValues):
     """The probability that a band is resolved, against the network's threshold."""
 
     window_share = 0.75
+    leak_is_taken_off = False  # it was trained on correlations as they are
     network: Perceptron | None = None  # another than the shipped one, in training
     _band = (0.0, 1.0, 1.0, 1.0)
 

@@ -30,6 +30,7 @@ class LocalValues(ABC):
     """A value per voxel and band, and what it has to exceed."""
 
     window_share = 1.0  # of the window's radius
+    leak_is_taken_off = True  # what the bands' isotropic filter carries in from beyond the window's radius
 
     def __init__(
         self,
@@ -64,9 +65,15 @@ class CorrelationValues(LocalValues):
     """The windowed FSC, against a fixed threshold."""
 
     def averages(self, band: Band, windowed: Windowed) -> list[Float32Array]:
-        """Of a b, a^2 and b^2."""
+        """Of a b, a^2 and b^2, the part of the signal that shines in from afar taken off all three."""
         a, b = (band_map(spectrum, band, self.box, self.threads) for spectrum in self.spectra)
-        return [windowed.average(product) for product in (a * b, a * a, b * b)]
+        cross, power_a, power_b = (windowed.average(product) for product in (a * b, a * a, b * b))
+        if not self.leak_is_taken_off:
+            return [cross, power_a, power_b]
+        leak = windowed.without_leak(cross, band.window_px) - cross
+        # The halves may differ in grey scale: what leaves their product leaves each power in its own measure.
+        ratio = np.float32(np.sqrt(float(power_a.mean()) / max(float(power_b.mean()), 1e-30)))
+        return [cross + leak, power_a + ratio * leak, power_b + leak / max(ratio, np.float32(1e-15))]
 
     def of(self, averages: list[Float32Array]) -> Float32Array:
         """Correlation."""
@@ -105,11 +112,14 @@ class PowerValues(LocalValues):
         """At every voxel, from a phase-centred half transform."""
 
     def averages(self, band: Band, windowed: Windowed) -> list[Float32Array]:
-        """Of the power of the mean, and of half the difference."""
+        """Of the power of the mean, less what shines in from afar, and of half the difference."""
         side = windowed.fine
         gain = 0.5 * self.gain(band, side)
         a, b = (crop_transform(one, self.box, side) for one in self.spectra)
-        return [windowed.average(self.power(gain * both, side)) for both in (a + b, a - b)]
+        mean, noise = (windowed.average(self.power(gain * both, side)) for both in (a + b, a - b))
+        if not self.leak_is_taken_off:
+            return [mean, noise]
+        return [noise + windowed.without_leak(mean - noise, band.window_px), noise]
 
 
 class MonogenicValues(PowerValues):
