@@ -14,8 +14,7 @@ RESULTS = Path(__file__).resolve().parent.parent / "bench" / "results"
 
 @pytest.mark.parametrize("method", CALIBRATION)
 def test_points_are_those_of_the_benchmark(method):
-    name = "local_resolution_small" if method == "steerable" else "local_resolution"
-    rows = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    rows = json.loads((RESULTS / "local_resolution.json").read_text())["rows"]
     measured = [
         CalibrationPoint(row["noise"], planted, row[f"median_{planted:g}_A"])
         for row in rows

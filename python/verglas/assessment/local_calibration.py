@@ -28,11 +28,39 @@ def _points(rows: tuple[tuple[float, float, float], ...]) -> tuple[CalibrationPo
     )
 
 
-# bench/bench_local_resolution.py (results/local_resolution.json; of steerable local_resolution_small.json): noise,
+# bench/bench_local_resolution.py (results/local_resolution.json): noise,
 # median where 4 A were planted, median where 8 A were. tests/test_local_calibration.py holds them against these files.
 CALIBRATION: dict[str, tuple[CalibrationPoint, ...]] = {
-    "fsc": _points(((0.5, 3.7079, 6.344), (1.0, 3.6755, 6.9852), (2.0, 3.9767, 7.7355), (4.0, 4.0464, 7.946))),
-    "significance": _points(((0.5, 3.7236, 6.7306), (1.0, 3.678, 7.258), (2.0, 3.9773, 8.0577), (4.0, 4.0516, 8.3945))),
-    "monogenic": _points(((0.5, 3.6768, 6.4037), (1.0, 3.6298, 6.9206), (2.0, 3.9462, 7.6506), (4.0, 3.9951, 7.9784))),
-    "steerable": _points(((1.0, 3.6806, 6.936), (2.0, 3.7545, 7.1904), (4.0, 4.0384, 8.0308))),
+    "fsc": _points(
+        (
+            (0.5, 3.6717, 6.3938),
+            (1.0, 3.7321, 6.6372),
+            (2.0, 3.7117, 7.1067),
+            (4.0, 4.0014, 7.7966),
+        )
+    ),
+    "significance": _points(
+        (
+            (0.5, 3.6867, 6.7119),
+            (1.0, 3.7522, 7.2413),
+            (2.0, 3.7101, 7.3915),
+            (4.0, 4.0119, 8.1436),
+        )
+    ),
+    "monogenic": _points(
+        (
+            (0.5, 3.6727, 6.3469),
+            (1.0, 3.6856, 6.8692),
+            (2.0, 3.6604, 7.0406),
+            (4.0, 3.9752, 7.7915),
+        )
+    ),
+    "steerable": _points(
+        (
+            (0.5, 3.6734, 6.2922),
+            (1.0, 3.6813, 6.892),
+            (2.0, 3.7022, 6.9997),
+            (4.0, 3.9944, 7.7391),
+        )
+    ),
 }
