@@ -32,6 +32,7 @@ def test_the_body_has_a_hole_where_the_cone_is_missing():
     body = found.volume(BOX)
     centre, k = BOX // 2, 8
     assert body[centre, centre, centre] == 1
+    assert abs(found.coarse_axis[2]) > np.cos(np.deg2rad(6))
     along, across = body[centre + k, centre, centre], body[centre, centre, centre + k]
     assert along < 0.15
     assert across > 0.7

@@ -66,6 +66,16 @@ class DirectionalFSC:
         return self.directions[at], float(self.resolution_A[at])
 
     @property
+    def coarse_axis(self) -> FloatArray:
+        """Main axis of the directions whose mean FSC lies in the lower half of the range: where signal is missing.
+
+        Of a cone without signal every direction inside is alike, and :attr:`worst` is any of them; this is its axis.
+        """
+        area = self.curves[:, 1:].mean(axis=1)
+        low = self.directions[area <= 0.5 * (area.min() + area.max())]
+        return np.asarray(np.linalg.eigh(low.T @ low)[1][:, 2], np.float64)
+
+    @property
     def best(self) -> tuple[FloatArray, float]:
         """Direction of the finest resolution, and that, in angstrom."""
         at = int(np.argmin(self.resolution_A))

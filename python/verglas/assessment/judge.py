@@ -35,6 +35,7 @@ def judge_directions(directions: DirectionalFSC) -> Finding:
         "sphericity": round(directions.sphericity, 3),
         "worst_resolution_A": _finite(coarse),
         "worst_direction": [round(float(v), 3) for v in (x, y, z)],
+        "coarse_axis": [round(float(v), 3) for v in directions.coarse_axis],
         "best_resolution_A": _finite(fine),
     }
     where = f"{_length(coarse)} along ({x:.2f}, {y:.2f}, {z:.2f}), {_length(fine)} at best"

@@ -88,6 +88,7 @@ def _write(out: Path, directional: DirectionalFSC, verdict: Verdict, like: Map) 
         "chance_ratio": round(directional.chance_ratio, 4),
         "sphericity": round(directional.sphericity, 4),
         "cone_deg": directional.cone_deg,
+        "coarse_axis": directional.coarse_axis.round(4).tolist(),
     }
     for name, (direction, resolution) in {"worst": directional.worst, "best": directional.best}.items():
         told_A = round(resolution, 3) if np.isfinite(resolution) else None
