@@ -333,7 +333,7 @@ class FSC(Shown):
         >>> curve, n = np.linspace(1, 0, 33), np.full(33, 400)
         >>> made = FSC(np.arange(33) / 128, curve, n, n, 2.0)
         >>> [round(value, 2) for value in (made.resolution_A(), *made.resolution_interval_A())]
-        [4.67, 4.19, 5.27]
+        [4.67, 4.19, 5.23]
         """
         z = float(special.ndtri(0.5 + 0.5 * coverage))
         error = z * (1 - np.clip(self.curve, -1, 1) ** 2) / np.sqrt(np.maximum(self.n, 1.0))
