@@ -61,7 +61,7 @@ QUESTIONS = (
         "repeat",
         "Do half sets that are refined again apart agree as far?",
         f"mean FSC up to the stated resolution falls by less than {_REPEAT_LOSES:g}, or by what chance makes",
-        "0 of 2 refinements of unseen phantoms",
+        "0 of 4 refinements of unseen phantoms",
     ),
     Question(
         "signal-in-halves",
