@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from window_browser import browser
+from window_browser import browser, until
 
 import verglas as vg
 from verglas.report.chart import Band, Chart, Field, Series, charts_block
@@ -142,9 +142,8 @@ def test_words_in_charts_have_one_size_at_every_width(shown, width):
         assert min(sizes) >= 12
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     page.set_viewport_size({"width": 420, "height": 900})  # another width: drawn anew
-    page.wait_for_timeout(500)
     svg = next(iter(by_title.values())).locator("svg")
-    assert float(svg.get_attribute("width")) < 420
+    until(page, "parseFloat(document.querySelector('.chart svg').getAttribute('width')) < 420")
     assert svg.count() == 1
 
 
