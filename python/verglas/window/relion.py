@@ -91,8 +91,12 @@ def _options(folder: Path) -> dict[str, Any]:
     path = folder / "job.star"
     try:
         # The help texts that follow the values hold quotes, which no other table may.
-        text = path.read_bytes().partition(b"data_joboptions_full_definition")[0] if path.is_file() else b""
-        tables = {block.name: parse_block(path, block, text) for block in scan(path, text)} if text else {}
+        values = path.read_bytes().partition(b"data_joboptions_full_definition")[0] if path.is_file() else b""
+        tables = {}
+        if values:
+            text = mmap.mmap(-1, len(values))
+            text[:] = values  # not by write(), after which searches begin at the end
+            tables = {block.name: parse_block(path, block, text) for block in scan(path, text)}
     except (VerglasError, OSError):
         return {}
     table = tables.get("joboptions_values")
