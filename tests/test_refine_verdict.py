@@ -145,6 +145,20 @@ def small_set(kind, seed, n=160):
     return vg.Particles.from_images(images, SMALL_PIXEL_A, poses=made.poses, optics=made.optics), reference
 
 
+def test_noise_without_any_part_that_stands_out_is_judged_all_the_same(monkeypatch):
+    """Aligned noise may leave nothing to draw a mask around: the job went through to its end, and failed there."""
+
+    def nothing(*args, **more):
+        raise InputError("solvent_mask: nothing stands out")
+
+    for module in ("verglas.refinement.update", "verglas.run.half_maps"):
+        monkeypatch.setattr(f"{module}.solvent_mask", nothing)
+    particles, reference = small_set("white", 1)
+    run = vg.refine(particles[:40], reference, diameter_A=120, initial_resolution_A=40, iterations=2, listener=None)
+    assert np.isfinite(run.map.data).all()
+    assert run.verdict.state == "stop"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "code"), [("signal", "signal"), ("white", "noise"), ("coloured", "noise")])
 def test_noise_refined_is_called_noise(kind, code, tmp_path, capsys):

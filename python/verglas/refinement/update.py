@@ -22,6 +22,7 @@ from verglas.assessment import fsc, solvent_mask
 from verglas.assessment.fsc import correlate_shells
 from verglas.assessment.phase_randomisation import correct_for_mask, vouches_for
 from verglas.assessment.postprocess import PostprocessSettings
+from verglas.errors import InputError
 from verglas.reconstruction.direct import fft_weights, shell_means
 from verglas.reconstruction.sums import finish
 from verglas.reconstruction.sums import solve as sums_to_map
@@ -209,7 +210,10 @@ def mask_from_map(problem: RefineProblem, halves: Float32Array, shell: float) ->
         return None
     diameter = problem.diameter_px * problem.pixel_size_A
     mean = Map(halves.mean(axis=0), problem.pixel_size_A)
-    return solvent_mask(mean, diameter_A=diameter, threads=problem.threads).data
+    try:
+        return solvent_mask(mean, diameter_A=diameter, threads=problem.threads).data
+    except InputError:
+        return None  # noise that was aligned to itself has no molecule to draw a mask around: the sphere stays
 
 
 def join_halves(problem: RefineProblem, halves: Float32Array) -> Float32Array:

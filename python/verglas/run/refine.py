@@ -30,6 +30,7 @@ from verglas.run.checkpoint import Checkpoint, write_checkpoint
 from verglas.run.cluster import ClusterChoice, ClusterUse
 from verglas.run.external_prior import ExternalReconstruct
 from verglas.run.forecast import refine_forecast
+from verglas.run.half_maps import solvent_or_sphere
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
 from verglas.run.refine_inputs import reference_name
@@ -441,12 +442,14 @@ def _assess(
     results = []
     for maps in iteration.maps:
         first, second = (Map(v, problem.pixel_size_A) for v in maps.raw)
-        result = postprocess(first, second, mask, settings=how, **around)
+        # Aligned noise has no molecule to draw a mask around, and is judged all the same.
+        inside = mask or solvent_or_sphere(first.with_data(0.5 * (first.data + second.data)), None, problem.threads)
+        result = postprocess(first, second, inside, settings=how, **around)
         limit = problem.last_radius
         if limit < (problem.box - 1) // 2 and result.resolution_A < problem.resolution_of_A(limit):
             # No data beyond the limit: what a mask spreads there is correlated, but it is no resolution.
             finest = problem.resolution_of_A(limit)
-            result = postprocess(first, second, mask, settings=how, low_pass_A=finest, fit_to_A=finest, **around)
+            result = postprocess(first, second, inside, settings=how, low_pass_A=finest, fit_to_A=finest, **around)
             result = replace(
                 result, masked=_truncate_curve(result.masked, limit), corrected=_truncate_curve(result.corrected, limit)
             )
