@@ -20,7 +20,7 @@ from verglas import geometry, report
 from verglas.assessment import guinier
 from verglas.geometry import healpix_spacing_deg
 from verglas.report import curves, figures, html, style, surface
-from verglas.report.chart import histogram_chart
+from verglas.report.chart import Band, Chart, Line, Series, histogram_chart
 from verglas.report.model import pack_model
 from verglas.report.volume import pack_volume
 from verglas.types.atoms import Atoms
@@ -364,3 +364,17 @@ def test_a_guinier_chart_has_the_line_that_was_fitted():
     assert names == ["masked map", "weighted by the FSC", f"B = {plot.b_factor_A2:.0f} Å²"]
     np.testing.assert_array_equal(chart.series[2].y, plot.fit)
     assert chart.series[1].draw == "points"
+
+
+def test_a_chart_keeps_small_differences_of_large_values_and_no_number_that_json_lacks():
+    defocus = np.array([20000.0, 20000.3, 20000.6])
+    same = np.full(3, 20000.0) + np.array([0, 1e-9, 0])
+    for shades, ends in ((defocus, (20000.0, 20000.6)), (same, (20000.0, 20200.0))):
+        made = Chart("t", "x", "y", [Series("p", defocus, defocus, "points", shades=shades)], scale_label="Å")
+        record = json.loads(made.as_json())
+        assert record["scale"][:2] == list(ends)  # not one number: colours are shares of their difference
+        assert record["series"][0]["y"] == defocus.tolist()
+    bands, lines = [Band(np.nan, 1.5, "a"), Band(1.5, 3.5, "b")], [Line(np.inf, "none"), Line(1.0, "one")]
+    text = Chart("t", "x", "y", [], lines=lines, marks=lines, bands=bands).as_json()
+    record = json.loads(text, parse_constant=pytest.fail)
+    assert (record["bands"], record["lines"]) == ([[1.5, 3.5, "b"]], [[1.0, "one"]])

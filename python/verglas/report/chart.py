@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from verglas.report.html import Fragment, page_frame
 
 _MOST_POINTS = 1500
 _STEPS = 250  # of colours of a field
+_SAME = 1e-6  # of the values: a range that is rounding
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class Series:
     def as_record(self) -> dict[str, Any]:
         """For ``chart.js``; of many points every second, third ... one."""
         record: dict[str, Any] = {"name": self.name, "draw": self.draw}
-        record |= {"x": round_or_none(_thin(self.x)), "y": round_or_none(_thin(self.y))}
+        record |= {name: round_or_none(_thin(v), _digits(v)) for name, v in (("x", self.x), ("y", self.y))}
         if self.shades is not None:
-            record["shades"] = round_or_none(_thin(self.shades), 4)
+            record["shades"] = round_or_none(_thin(self.shades), _digits(self.shades, 4))
         if self.notes:
             record["notes"] = list(self.notes[:: _step(len(self.notes))])
         return record
@@ -165,12 +167,14 @@ class Chart:
         if self.x_ticks:
             record["x_ticks"] = _marks_record(self.x_ticks)
         if self.bands:
-            record["bands"] = [[one.start, one.end, one.text] for one in self.bands]
+            known = [one for one in self.bands if np.isfinite([one.start, one.end]).all()]
+            record["bands"] = [[one.start, one.end, one.text] for one in known]
         limits = self._scale_limits()
         if limits is not None:
             # What is nothing beside the rest is 0: its digits are rounding, which another read of the files has not.
             nothing = 1e-6 * max(map(abs, limits))
-            ends = [0.0 if abs(v) < nothing else float(f"{v:.4g}") for v in limits]
+            digits = _digits(np.array(limits), 4)
+            ends = [0.0 if abs(v) < nothing else float(f"{v:.{digits}g}") for v in limits]
             record["scale"] = [*ends, self.scale_label]
             if self.field is not None:
                 record["field"] = self.field.as_record(limits)
@@ -186,11 +190,12 @@ class Chart:
         if not len(values):
             return None
         low, high = float(values.min()), float(values.max())
-        return (low, high) if high > low else (low, low + 1.0)
+        # Values that are one but for rounding have the scale's first colour.
+        return (low, high) if high - low > _SAME * max(abs(low), abs(high)) else (low, low + max(1.0, 0.01 * abs(low)))
 
 
 def _marks_record(marks: Sequence[Line]) -> list[list[Any]]:
-    return [[float(f"{one.at:.6g}"), one.text] for one in marks]
+    return [[float(f"{one.at:.6g}"), one.text] for one in marks if np.isfinite(one.at)]
 
 
 def _step(n: int) -> int:
@@ -199,6 +204,14 @@ def _step(n: int) -> int:
 
 def _thin(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return values[:: _step(len(values))]
+
+
+def _digits(values: npt.NDArray[np.float64], least: int = 5) -> int:
+    """Digits that tell values apart whose range is small beside them, such as defoci of one micrograph."""
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    span, most = (float(np.ptp(known)), float(np.abs(known).max())) if len(known) else (0.0, 0.0)
+    return least if span <= _SAME * most else least + max(0, math.floor(math.log10(most / span)))
 
 
 def round_or_none(values: Iterable[float], digits: int = 5) -> list[float | None]:

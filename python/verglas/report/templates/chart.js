@@ -18,17 +18,23 @@
     for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-6; v += step) { out.push(Math.abs(v) < step * 1e-9 ? 0 : v); }
     return out;
   }
-  const short = v => Number(v.toPrecision(4)).toString();
+  const short = (v, digits = 4) => Number(v.toPrecision(digits)).toString();
+  // Digits that tell values of a range apart which is small beside them.
+  const digitsOf = (low, high) => high > low ? Math.min(12, Math.max(4, Math.ceil(Math.log10(Math.max(Math.abs(low), Math.abs(high)) / (high - low))) + 3)) : 4;
   const angle = y => Math.acos(Math.min(1, Math.max(-1, y))) * 180 / Math.PI;
   const xText = (data, x) => data.inverse ? (x > 0 ? (1 / x).toFixed(2) + ' Å' : '∞') : short(x);
-  const yText = (data, y) => data.cosine ? angle(y).toFixed(0) + '°' : short(y);
+  const yText = (data, y) => data.cosine ? angle(y).toFixed(0) + '°' : short(y, data.digits);
   // Viridis: even in lightness, told apart with every common colour vision and in grey.
   const SCALE = [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37]];
   function colour(share) {
     const at = Math.min(Math.max(share, 0), 1) * (SCALE.length - 1), low = Math.min(Math.floor(at), SCALE.length - 2), part = at - low;
     return `rgb(${SCALE[low].map((v, i) => Math.round(v + part * (SCALE[low + 1][i] - v))).join(',')})`;
   }
-  const shade = (data, v) => colour((v - data.scale[0]) / (data.scale[1] - data.scale[0]));
+  // Curves go from light to dark, or from dark to light on a dark page: thin lines must be seen on their ground.
+  const ofCurves = data => data.series.some(s => s.shades && s.draw === 'line');
+  const onDark = () => matchMedia('(prefers-color-scheme: dark)').matches;
+  const tone = (data, share) => colour(!ofCurves(data) ? share : onDark() ? 0.4 + 0.6 * share : 0.7 * (1 - share));
+  const shade = (data, v) => tone(data, (v - data.scale[0]) / (data.scale[1] - data.scale[0]));
   const cells = field => field.bytes || (field.bytes = Uint8Array.from(atob(field.values), c => c.charCodeAt(0)));
   function span(data, hidden) {
     let x0 = Infinity, x1 = -Infinity, y0 = Infinity, y1 = -Infinity;
@@ -39,8 +45,8 @@
       if (!hidden.has(k)) { y0 = Math.min(y0, y); y1 = Math.max(y1, y); }
     }));
     if (data.field) { return [...data.field.x, ...data.field.y]; }
-    if (!(x1 >= x0)) { return [0, 1, 0, 1]; }
-    if (!(y1 >= y0)) { y0 = 0; y1 = 1; }
+    if (!(x1 >= x0)) { return [0, 1, data.log ? 0.1 : 0, 1]; }
+    if (!(y1 >= y0)) { y0 = data.log ? 0.1 : 0; y1 = 1; } // all curves are hidden; a logarithm has no 0
     if (data.width) {
       // Bars stand on each other: what is shown of them reaches to their sum.
       const sums = new Map();
@@ -79,9 +85,10 @@
       }
     }
   }
-  function drawScale(svg, [low, high, text], {right, W, H}) {
-    for (let i = 0; i < 40; i++) { node(svg, 'rect', {x: right + 12, width: 12, y: H - B - (i + 1) * (H - T - B) / 40, height: (H - T - B) / 40, class: 'cell', fill: colour((i + 0.5) / 40)}); }
-    for (const [v, y] of [[low, H - B], [(low + high) / 2, (T + H - B) / 2 + 4], [high, T + 10]]) { node(svg, 'text', {x: right + 29, y, class: 'tick'}, short(v)); }
+  function drawScale(svg, data, {right, W, H}) {
+    const [low, high, text] = data.scale, digits = digitsOf(low, high);
+    for (let i = 0; i < 40; i++) { node(svg, 'rect', {x: right + 12, width: 12, y: H - B - (i + 1) * (H - T - B) / 40, height: (H - T - B) / 40, class: 'cell', fill: tone(data, (i + 0.5) / 40)}); }
+    for (const [v, y] of [[low, H - B], [(low + high) / 2, (T + H - B) / 2 + 4], [high, T + 10]]) { node(svg, 'text', {x: right + 29, y, class: 'tick'}, short(v, digits)); }
     const middle = (T + H - B) / 2;
     node(svg, 'text', {x: W - 6, y: middle, class: 'label', 'text-anchor': 'middle', transform: `rotate(-90 ${W - 6} ${middle})`}, text);
   }
@@ -97,6 +104,7 @@
       if (more > 1) { const d = (y1 - y0) * (more - 1) / 2; y0 -= d; y1 += d; }
       if (more < 1) { const d = (x1 - x0) * (1 / more - 1) / 2; x0 -= d; x1 += d; }
     }
+    data.digits = digitsOf(y0, y1);
     const part = data.log ? y => Math.log(y / y0) / Math.log(y1 / y0) : y => (y - y0) / (y1 - y0);
     const px = x => L + (x - x0) / (x1 - x0) * (right - L);
     const py = data.down ? y => T + part(y) * (H - T - B) : y => H - B - part(y) * (H - T - B);
@@ -121,7 +129,7 @@
     for (const [x, text] of across) {
       if (x >= x0 && x <= x1) { node(svg, 'text', {x: px(x), y: H - B + 16, class: 'tick', 'text-anchor': 'middle'}, text); }
     }
-    if (data.scale) { drawScale(svg, data.scale, plot); }
+    if (data.scale) { drawScale(svg, data, plot); }
     node(svg, 'line', {x1: L, x2: right, y1: H - B, y2: H - B, class: 'axis'});
     node(svg, 'text', {x: (L + right) / 2, y: H - 6, class: 'label', 'text-anchor': 'middle'}, data.x);
     node(svg, 'text', {x: 14, y: (T + H - B) / 2, class: 'label', 'text-anchor': 'middle', transform: `rotate(-90 14 ${(T + H - B) / 2})`}, data.y);
@@ -175,7 +183,7 @@
     let at = -1;
     function words([x, y, s, i]) {
       const place = `${data.x} ${xText(data, x)}, ${data.y} ${yText(data, y)}`;
-      const more = s.shades && s.shades[i] !== null && !(s.notes && s.notes[i]) ? `, ${data.scale[2]} ${short(s.shades[i])}` : '';
+      const more = s.shades && s.shades[i] !== null && !(s.notes && s.notes[i]) ? `, ${data.scale[2]} ${short(s.shades[i], digitsOf(data.scale[0], data.scale[1]))}` : '';
       return (s.notes && s.notes[i] || place) + more + (data.series.length > 1 ? `: ${s.name}` : '');
     }
     function show(index) {
@@ -231,7 +239,7 @@
         if (hidden.has(k) || s.draw === 'points') { return ''; }
         let best = -1, near = Infinity;
         s.x.forEach((v, i) => { if (v !== null && Math.abs(v - x) < near) { near = Math.abs(v - x); best = i; } });
-        return best < 0 || s.y[best] === null ? '' : `${s.name} ${short(s.y[best])}`;
+        return best < 0 || s.y[best] === null ? '' : `${s.name} ${short(s.y[best], data.digits)}`;
       }).filter(Boolean).join(', ');
     }
     svg.addEventListener('pointermove', event => {
