@@ -300,6 +300,8 @@ def test_nothing_to_extract_is_one_sentence(tmp_path):
         vg.extract(m, Picks([[32, 32]], "a"), 16)
     with pytest.raises(vg.InputError, match=r"none of the 1 micrographs that have coordinates \(b, ...\) is among"):
         vg.extract(m, Picks([[32, 32]], "b"), 16)
+    with pytest.raises(vg.InputError, match="no coordinates given"):
+        vg.extract(m, {}, 16)
     with pytest.raises(vg.InputError, match="pixel size is unknown"):
         vg.extract(vg.Micrograph(np.eye(64), name="a"), Picks([[32, 32]], "a"), 16)
     with pytest.raises(vg.InputError, match="leaves no background"):

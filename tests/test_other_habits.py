@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from command_line import main
 
 import verglas as vg
+from verglas.assessment.independence import check_pair, proportional
 from verglas.io import read_json
 from verglas.io.micrographs import find_micrographs
 from verglas.run.refine_inputs import fit_to_particles
@@ -90,6 +92,21 @@ def test_half_maps_that_are_none_are_named(halves, tmp_path, capsys, command):
         assert status == (0 if command == "fsc" and name == "inverted" else 1)  # fsc also compares other maps
         assert words in said
         assert f"{name}.mrc" in said
+
+
+def test_maps_are_compared_without_copies_of_the_whole():
+    """Four copies in double precision of a map of 512 voxels are 4 GB."""
+    x, y = np.random.default_rng(0).normal(size=(2, 96, 96, 96)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        check_pair(x, y, "x", "y")
+        assert proportional(x, x)
+        assert not proportional(x, y)
+        assert tracemalloc.get_traced_memory()[1] < 4 * x.nbytes
+    finally:
+        tracemalloc.stop()
+    assert proportional(x, np.float32(3) * x + 1000)
+    assert not proportional(x, 0 * x)
 
 
 def test_a_mask_of_another_pixel_size_is_refused_unless_it_is_said(halves, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -89,6 +90,24 @@ def test_a_page_is_drawn_by_the_modules_of_the_job_and_none_of_the_folder_it_run
     pages.wait()
     if sys.version_info >= (3, 11):  # before that the folder it runs in comes first
         assert said == []
+
+
+@pytest.mark.parametrize("what", ["tempfile.TemporaryFile", "os.pipe"])
+def test_a_full_disk_or_no_more_files_end_no_job(tmp_path, monkeypatch, what):
+    """The page is only told of; before, a full /tmp ended the job that it was to show."""
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    said = []
+    pages = PageProcess(tmp_path, said.append, [*QUICK, "pass"])
+    with monkeypatch.context() as patched:
+        patched.setattr(what, fail)
+        pages.ask()
+    assert said == [f"{tmp_path}: its page was not drawn: [Errno 28] No space left on device"]
+    pages.ask()  # when there is room again
+    pages.wait()
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize(("limit_GB", "beside"), [(0.6, False), (0.9, True)])

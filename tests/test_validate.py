@@ -13,6 +13,7 @@ from verglas.assessment.validation import (
     QUESTIONS,
     judge_independence,
     judge_mask,
+    judge_mask_edge,
     judge_shared_noise,
     judge_shared_particles,
     judge_signal,
@@ -186,6 +187,14 @@ def run_folder(truth: vg.Map, folder, **columns) -> vg.Particles:
     particles = vg.Particles.from_images(images, PIXEL_A).with_columns(**columns)
     vg.write_particles(folder / "particles.star", particles, stack=folder / "particles.mrcs")
     return particles
+
+
+def test_a_mask_that_reaches_less_than_one_has_an_edge():
+    """It was said to hold the whole box."""
+    ball = vg.masks.soft_sphere(32, 9.0, 5.0)
+    whole, low = (judge_mask_edge(vg.Map((share * ball).astype(np.float32), 2.0)) for share in (1.0, 0.4))
+    assert low.numbers == whole.numbers
+    assert judge_mask_edge(vg.Map(np.float32(0.4) * np.rint(ball), 2.0)).state == "warn"
 
 
 def test_copies_under_other_names_are_named(truth, tmp_path):

@@ -12,6 +12,7 @@ from verglas.errors import InputError, VerglasWarning
 # 1 minus the correlation of whole half maps: two halves of the best experiment differ by their noise, some of it beyond
 # the resolution; one map written twice, on other scales or in half floats, by 1e-7.
 _SAME = 1e-6
+_PART = 1 << 18  # voxels
 
 
 def proportional(a: npt.ArrayLike, b: npt.ArrayLike) -> bool:
@@ -25,10 +26,18 @@ def proportional(a: npt.ArrayLike, b: npt.ArrayLike) -> bool:
     >>> proportional(x, 3 * x + 1), proportional(x, x + 0.01 * y)
     (True, False)
     """
-    first, second = (np.asarray(v, np.float64).ravel() for v in (a, b))
-    first, second = first - first.mean(), second - second.mean()
-    power = float(first @ first) * float(second @ second)
-    return power > 0 and bool(1 - float(first @ second) / np.sqrt(power) < _SAME)
+    return bool(1 - _correlation(a, b) < _SAME)
+
+
+def _correlation(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Of whole maps; NaN where one is constant. In float64 part by part: copies of a large map fill the memory."""
+    arrays = [np.asarray(v).ravel() for v in (a, b)]
+    means = [float(array.mean(dtype=np.float64)) for array in arrays]
+    sums = np.zeros(3)
+    for start in range(0, len(arrays[0]), _PART):
+        x, y = (v[start : start + _PART].astype(np.float64) - mean for v, mean in zip(arrays, means, strict=True))
+        sums += x @ y, x @ x, y @ y
+    return float(sums[0] / np.sqrt(sums[1] * sums[2])) if sums[1] * sums[2] > 0 else np.nan
 
 
 _OPPOSED = -0.3  # correlation of whole half maps: far below what noise makes of maps with a few shells
@@ -60,12 +69,10 @@ def check_pair(a: npt.ArrayLike, b: npt.ArrayLike, first: object, second: object
     Traceback (most recent call last):
     verglas.errors.InputError: half1.mrc and half2.mrc correlate by -0.71: the contrast of one is inverted; ...
     """
-    arrays = [np.asarray(v, np.float64).ravel() for v in (a, b)]
-    for name, array in zip((first, second), arrays, strict=True):
+    for name, array in zip((first, second), map(np.asarray, (a, b)), strict=True):
         if not np.ptp(array):  # a NaN is for others to judge
-            raise InputError(f"{name} is constant, {array[0]:g} everywhere; expected a density")
-    x, y = (array - array.mean() for array in arrays)
-    correlation = float(x @ y) / float(np.sqrt((x @ x) * (y @ y)))
+            raise InputError(f"{name} is constant, {array.flat[0]:g} everywhere; expected a density")
+    correlation = _correlation(a, b)
     if correlation < _OPPOSED:
         sentence = (
             f"{first} and {second} correlate by {correlation:.2f}: the contrast of one is inverted; multiply it by -1"

@@ -50,7 +50,12 @@ QUESTIONS = (
         f"mean FSC of the last fifth of the shells, inside the largest sphere, below {_PLATEAU:g} or below chance",
         f"{_FALSE_ALARM:g} by the null distribution",
     ),
-    Question("shared-particles", "Does an image lie in both half sets?", "no image", "none possible"),
+    Question(
+        "shared-particles",
+        "Does an image lie in both half sets?",
+        "no image, by its name, its pixels, or a place nearer than a tenth of the box in one micrograph",
+        "none possible by names and pixels; not measured by places",
+    ),
     Question(
         "half-sets",
         "Are there half sets?",
@@ -352,11 +357,12 @@ def judge_mask_edge(mask: Map) -> Finding:
     >>> judge_mask_edge(vg.Map(ball, 2.0)).state, judge_mask_edge(vg.Map(np.rint(ball), 2.0)).state
     ('go on', 'warn')
     """
-    inside = mask.data >= 0.5
+    values = mask.data / max(float(mask.data.max()), 1e-30)  # a mask may reach less than 1
+    inside = values >= 0.5
     surface = np.count_nonzero(inside & ~ndimage.binary_erosion(inside, border_value=1))
     if not surface:
         return Finding("mask-edge", "go on", "The mask has no edge: it holds the whole box.", {})
-    width_px = np.count_nonzero((mask.data > _PARTLY) & (mask.data < 1 - _PARTLY)) / surface
+    width_px = np.count_nonzero((values > _PARTLY) & (values < 1 - _PARTLY)) / surface
     numbers = {"edge_px": round(width_px, 2)}
     if width_px < _SOFT_EDGE_PX:
         sentence = (

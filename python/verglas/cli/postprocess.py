@@ -70,7 +70,7 @@ def _print(summary: PostprocessSummary, out: Path) -> None:
     for threshold, row in table.items():
         typer.echo(f"{threshold:<9}  " + "  ".join(f"{_length(row[name]):>10}" for name in names))
     finest, coarsest = done.resolution_interval_A
-    chance = f"chance in the shells: {_length(finest)} to {_length(coarsest)}"
+    chance = f"chance in the shells alone: {_length(finest)} to {_length(coarsest)}"
     typer.echo(f"resolution: {_length(done.resolution_A)} (corrected FSC = 0.143; {chance})")
     if done.guinier.b_factor_A2 is not None and done.guinier.band_A is not None:
         coarse, fine = done.guinier.band_A

@@ -32,7 +32,8 @@ def plan_memory(particles: Particles, settings: Class2DSettings, limit_GB: float
         raise InputError(
             f"class2d: {settings.classes} classes of {memory.geometry.box} px, of images of {particles.box}, need "
             f"{memory.fixed_bytes() / 1e9:.2f} GB, allowed are {limit_GB:.2f}; allow more (--memory), ask for fewer "
-            "classes or a coarser --max-resolution, or scale the images down (verglas resample)"
+            f"classes, threads (of {memory.threads}) or a coarser --max-resolution, or scale the images down (verglas "
+            "resample)"
         )
     caches = memory.caches(limit_GB)
     phases = {name: size / 1e9 for name, size in memory.phases(caches).items()}

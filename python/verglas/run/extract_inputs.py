@@ -143,6 +143,8 @@ def _with_optics(particles: Particles) -> pd.DataFrame:
 def assign_picks(table: pd.DataFrame, picks: Mapping[str, Picks]) -> tuple[dict[int, Picks], list[str], list[str]]:
     """Row of a micrograph -> its picks, in the order of the list; names of picks and micrographs left over."""
     names = list(picks)
+    if not names:
+        raise InputError("extract: no coordinates given")
     if len(table) == 1 and names == [""]:
         # Coordinates without a name can only be those of the one micrograph.
         names_at = np.zeros(1, np.int64)

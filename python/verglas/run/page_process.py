@@ -74,10 +74,14 @@ class PageProcess:
             return
         self.wait()
         # A file without a name, not a pipe: a page may hold more than a pipe does, and nobody reads it for a second.
-        with tempfile.TemporaryFile() as handed:
-            pickle.dump(None if write is None else (write, arguments), handed)
-            handed.seek(0)
-            self._begin(handed)
+        try:
+            with tempfile.TemporaryFile() as handed:
+                pickle.dump(None if write is None else (write, arguments), handed)
+                handed.seek(0)
+                self._begin(handed)
+        except OSError as error:  # no room, memory or process, no interpreter: nothing that a job should end of
+            self._let_go()
+            self._say(f"{self.folder}: its page was not drawn: {error}")
 
     def _begin(self, handed: Any) -> None:
         ends, self._held = os.pipe()
@@ -91,12 +95,10 @@ class PageProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
+                errors="replace",
                 env=environment | {_JOB_ENDS: str(ends)},
                 pass_fds=(ends,),
             )
-        except OSError as error:  # no memory or process to be had, no interpreter: nothing that a job should end of
-            self._let_go()
-            self._say(f"{self.folder}: its page was not drawn: {error}")
         finally:
             os.close(ends)
 
