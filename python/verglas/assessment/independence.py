@@ -67,7 +67,7 @@ def check_pair(a: npt.ArrayLike, b: npt.ArrayLike, first: object, second: object
     >>> check_pair(x, y, "half1.mrc", "half2.mrc")
     >>> check_pair(x + y, -x, "half1.mrc", "half2.mrc")
     Traceback (most recent call last):
-    verglas.errors.InputError: half1.mrc and half2.mrc correlate by -0.71: the contrast of one is inverted; ...
+    verglas.errors.InputError: half1.mrc and half2.mrc correlate by -0.75: the contrast of one is inverted; ...
     """
     for name, array in zip((first, second), map(np.asarray, (a, b)), strict=True):
         if not np.ptp(array):  # a NaN is for others to judge
