@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from verglas.io import read_particles, read_star, write_map, write_particles, wr
 from verglas.io.motion import read_motion_star, write_motion_star
 from verglas.polishing import MovieParticles, add_frames, evidence
 from verglas.run.polish import _identity
-from verglas.run.polish_inputs import MovieReading, recorded_movies
+from verglas.run.polish_inputs import MovieReading, movie_particles, recorded_movies
 from verglas.run.polish_passes import Passes
 from verglas.types.trajectory import Trajectory
 
@@ -300,6 +301,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(session, tmp_path, monk
     assert opened == [0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1, 0, 1, 1]
     assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
     assert not (tmp_path / "stopped" / "checkpoint").exists()
+
+
+def test_a_movie_of_two_frames_has_no_track():
+    trajectory = Trajectory(np.zeros((2, 2)), movie="short.tif")
+    recorded = SimpleNamespace(trajectory=trajectory, micrograph="short.mrc", open=lambda: np.zeros((2, 8, 8)))
+    with pytest.raises(InputError, match=r"short\.tif: its motion is that of 2 frames; expected at least 3"):
+        movie_particles(None, SimpleNamespace(recorded=recorded))
 
 
 @pytest.mark.slow

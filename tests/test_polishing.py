@@ -246,6 +246,45 @@ def test_smoothing_is_that_of_the_whole_matrix():
     assert 0.95 < (track_errors_A(smoother) / errors).mean() < 1.05
 
 
+@pytest.mark.parametrize("prior", [PRIOR, MotionPrior(np.exp(-7), np.exp(12), np.exp(-3)), MotionPrior(1e-3, 1e5, 1.0)])
+@pytest.mark.parametrize("information", [1.0, 1e-3])
+def test_particles_on_one_another_move_as_one(prior, information):
+    """Picked twice, at priors that the search may try; and one of them shows nothing."""
+    random = np.random.default_rng(3)
+    places = random.uniform(0, 3000, (12, 2))
+    places[3] = places[7] = places[8]
+    seen = np.full((12, 30), information)
+    seen[3] = 0
+    smoother = TrackSmoother(prior, Scene(places, 0.5, seen))
+    assert np.isfinite(smoother.log_determinant)
+    tracks, _ = smoother.about_mean(smoother.solve(seen[..., None] * random.normal(size=(12, 30, 2))))
+    assert np.abs(tracks).max() < 5
+    assert np.abs(tracks[[3, 7]] - tracks[8]).max() < 0.02
+
+
+def test_a_single_particle_is_smoothed():
+    smoother = TrackSmoother(PRIOR, Scene(np.zeros((1, 2)), 1.0, np.ones((1, 3))))
+    precision, _ = dense_precision(PRIOR, np.zeros((1, 2)), np.ones((1, 3)), 1.0)
+    slope = np.arange(6.0).reshape(1, 3, 2)
+    assert np.allclose(smoother.solve(slope)[0], np.linalg.solve(precision, slope[0]))
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_tracks_need_three_frames(frames):
+    with pytest.raises(InputError, match=f"a movie of {frames} frames; expected at least 3"):
+        TrackSmoother(PRIOR, Scene(np.zeros((2, 2)), 1.0, np.ones((2, frames))))
+
+
+def test_information_that_is_not_finite_is_refused():
+    with pytest.raises(InputError, match="not finite"):
+        TrackSmoother(PRIOR, Scene(np.eye(2), 1.0, np.array([[1.0, 1.0, np.nan], [1.0, 1.0, 1.0]])))
+
+
+def test_a_prior_stiller_than_rounding_is_refused():
+    with pytest.raises(InputError, match="larger velocity_A or acceleration_A"):
+        TrackSmoother(MotionPrior(1e-9, 1e3, 1e-9), Scene(np.eye(2), 1.0, np.ones((2, 5))))
+
+
 def seen_by_frames(prior, random, movies=3, particles=12, frames=10, information=1.0):
     """Places as frames with Gaussian errors saw them, and surfaces of it."""
     window, sample = Window(BOX, PIXEL_A, 20, 9.0), []

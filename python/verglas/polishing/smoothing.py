@@ -24,12 +24,17 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, cho_solve_banded, cholesky_banded
 from scipy.spatial.distance import cdist
 
+from verglas.errors import InputError
 from verglas.polishing.prior import MotionPrior
 from verglas.types.arrays import FloatArray
 
 OFFSET_A = 0.5  # standard deviation along an axis of the error of a particle's place, as its pose says it
-_LEAST_EIGENVALUE = 1e-10  # of the correlation of particles: such as lie on one another move as one
-_LEAST_INFORMATION = 1e-9  # per square angstrom: that of a frame which shows nothing, so that a factorisation exists
+_LEAST_EIGENVALUE = 1e-6  # of the correlation of particles: such as lie on one another move as one
+_LEAST_INFORMATION = 1e-6  # per square angstrom: that of a frame which shows nothing, so that a factorisation exists
+LEAST_FRAMES = 3  # whose two velocities differ
+# Of the largest element, added to the diagonal in turn until a factorisation exists: what its own rounding amounts to.
+_ROUNDING = (0.0, 1e-14, 1e-13, 1e-12)
+_MOST_ROUNDING = OFFSET_A**-2  # per square angstrom: more would say where particles are
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +69,12 @@ class TrackSmoother:
     information : (P, F) float64
         Of the scene, never quite nothing.
 
+    Raises
+    ------
+    InputError
+        Fewer than 3 frames, information that is not finite, or a prior that holds particles so still that rounding
+        hides what frames show.
+
     Examples
     --------
     >>> import numpy as np
@@ -79,19 +90,44 @@ class TrackSmoother:
 
     def __init__(self, prior: MotionPrior, scene: Scene) -> None:
         particles, frames = scene.information.shape
+        if frames < LEAST_FRAMES:
+            raise InputError(f"polishing: a movie of {frames} frames; expected at least {LEAST_FRAMES}")
+        if not np.isfinite(scene.information).all():
+            raise InputError("polishing: what frames tell of a particle's place is not finite; look at the references")
         self.scene = scene
         self.information = np.maximum(scene.information, _LEAST_INFORMATION)
         self._precision, self._log_prior = _velocity_precision(prior, scene.places_A, frames, scene.dose_e_A2)
         self._stiffness = (prior.acceleration_A * scene.dose_e_A2) ** -2.0
-        band = _banded(self._precision, frames, self._stiffness)
-        band[0] += self.information.T.ravel()
-        self._factor = cholesky_banded(band, lower=True, overwrite_ab=True, check_finite=False)
         # the mean about which a track is counted: its variance is that of the particle's place
         weights = frame_weights(scene.information)
         self._mean = weights / weights.sum()
         spread = np.zeros((frames, particles, particles))
         spread[:, np.arange(particles), np.arange(particles)] = self._mean[:, None] / OFFSET_A
         self._spread = spread.reshape(-1, particles)
+        self._factorise()
+
+    def _factorise(self) -> None:
+        """Of the band with the information of frames, then of the means' term of low rank."""
+        for share in _ROUNDING:
+            band = _banded(self._precision, self.information.shape[1], self._stiffness)
+            band[0] += self.information.T.ravel()
+            rounding = share * band[0].max()
+            if rounding > _MOST_ROUNDING:
+                break
+            band[0] += rounding
+            try:
+                self._factorise_band(band)
+            except np.linalg.LinAlgError:
+                continue
+            return
+        raise InputError(
+            "polishing: the prior of tracks holds particles so still that rounding hides what frames show; expected a "
+            "larger velocity_A or acceleration_A"
+        )
+
+    def _factorise_band(self, band: FloatArray) -> None:
+        particles = len(self.information)
+        self._factor = cholesky_banded(band, lower=True, overwrite_ab=True, check_finite=False)
         self._solved = cho_solve_banded((self._factor, True), self._spread, check_finite=False)
         inner = np.eye(particles) + self._spread.T @ self._solved
         self._inner = cho_factor(inner, lower=True, check_finite=False)

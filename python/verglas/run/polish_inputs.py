@@ -20,6 +20,7 @@ from verglas.io.movies import summed_keywords
 from verglas.io.mrc import PathLike
 from verglas.io.rules import search_folders
 from verglas.polishing import MovieParticles
+from verglas.polishing.smoothing import LEAST_FRAMES
 from verglas.run.movies import read_movie
 from verglas.types import Movie, Particles
 from verglas.types import _columns as col
@@ -246,6 +247,8 @@ def movie_particles(particles: Particles, assigned: Assigned) -> MovieParticles:
         raise InputError(
             f"{where}: {len(movie)} frames, but its motion is that of the frames {trajectory.first_frame + 1} to {last}"
         )
+    if len(trajectory) < LEAST_FRAMES:
+        raise InputError(f"{where}: its motion is that of {len(trajectory)} frames; expected at least {LEAST_FRAMES}")
     if trajectory.shape is not None and trajectory.shape != movie.shape:
         ours, theirs = (" x ".join(map(str, shape[::-1])) for shape in (movie.shape, trajectory.shape))
         raise InputError(f"{where}: frames of {ours} px, but its motion is that of frames of {theirs} px")

@@ -1,6 +1,6 @@
 r"""The operator of particles with known poses: a map to all images, its exact adjoint, and their product.
 
-.. math:: A = \begin{pmatrix} C_1 P_1 \ \vdots \ C_n P_n \end{pmatrix}, \qquad B = A^T A
+.. math:: A = \begin{pmatrix} C_1 P_1 \\ \vdots \\ C_n P_n \end{pmatrix}, \qquad B = A^T A
 
 P projects by :func:`verglas.ops.project`, C is the CTF with the particle's shift. The product B is a convolution: its
 kernel, summed once, serves every iteration at two transforms of a box of 2N, however many images there are.
