@@ -8,7 +8,10 @@ from scipy.stats import spearmanr
 
 import verglas as vg
 from verglas.errors import InputError, SettingError
+from verglas.heterogeneity import coordinate_errors
 from verglas.heterogeneity.components import component_radius, mean_model
+from verglas.heterogeneity.coordinate_errors import readings_with_component_errors
+from verglas.heterogeneity.kernel_maps import kernel_weights
 from verglas.heterogeneity.latent import Contrasts, latent_posterior
 from verglas.heterogeneity.linear import LinearSums, fold, products, solve
 from verglas.heterogeneity.posed import posed_images
@@ -94,6 +97,32 @@ def test_stated_variance_is_that_of_the_coordinates(found):
     np.testing.assert_allclose(found.eigenvalues, spread, rtol=0.1)
     data = np.stack([m.data.ravel() for m in found.components]).astype(np.float64)
     np.testing.assert_allclose(data @ data.T, np.eye(found.n_components), atol=1e-3)
+
+
+def test_what_the_halves_disagree_on_is_stated_whatever_the_blocks(monkeypatch):
+    """Half the difference of the halves has covariance C_0 + C_1 |z|^2 / q; what is linear in z is other units."""
+    rng = np.random.default_rng(5)
+    z, error = rng.normal(size=(2, 20_000, 2))
+    size = np.square(z).mean(axis=1)[:, None]
+    away = error * np.sqrt([0.04, 0.01] + size * [0.02, 0.05]) + z @ [[0.1, 0.2], [0.0, -0.1]] + 0.3
+    image = np.tile(np.diag([1e-4, 1e-4]), (len(z), 1, 1))
+    reading, precision = readings_with_component_errors(z, image, z + away, z - away)
+    stated = np.linalg.inv(precision)
+    expected = np.array([0.04, 0.01]) + size * [0.02, 0.05]
+    np.testing.assert_allclose(np.einsum("iqq->iq", stated).mean(axis=0), expected.mean(axis=0), rtol=0.05)
+    far = size[:, 0] > 3
+    np.testing.assert_allclose(np.einsum("iqq->iq", stated)[far].mean(axis=0), expected[far].mean(axis=0), rtol=0.15)
+    monkeypatch.setattr(coordinate_errors, "_BLOCK", 777)
+    again = readings_with_component_errors(z, image, z + away, z - away)
+    np.testing.assert_array_equal(again[0], reading)
+    np.testing.assert_array_equal(again[1], precision)
+
+
+def test_a_component_that_has_vanished_says_nothing_of_who_is_near():
+    z = np.column_stack([np.linspace(-1, 1, 9), np.zeros(9)])
+    covariance = np.tile(np.diag([0.1, 0.0]), (9, 1, 1))
+    one = kernel_weights(z[:, :1], covariance[:, :1, :1], np.zeros(1), 0.5)
+    np.testing.assert_allclose(kernel_weights(z, covariance, np.zeros(2), 0.5), one)
 
 
 def test_map_along_the_coordinate_is_that_of_the_state(found, moving):

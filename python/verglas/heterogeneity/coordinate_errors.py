@@ -28,6 +28,7 @@ from verglas.types.arrays import FloatArray, IntArray
 
 _MOST_PARTICLES = 4096  # that the size of the components is fitted to
 _MOST_STEPS = 200
+_BLOCK = 8192  # particles at once
 _CONVERGED = 1e-3  # change of a standard deviation in one step
 _LEAST_RESPONSE = 0.05  # of a reading's share in a posterior mean
 
@@ -74,10 +75,10 @@ def calibrated(posed: PosedImages, model: ComponentModel) -> tuple[ComponentMode
     resized = _changed(grown, change)
     turn = _principal_axes(resized)
     change = change @ turn
-    h, information = h @ change, change.T @ information @ change
-    made = np.linalg.inv(np.eye(model.n_components) + information)
-    mean = np.asarray(np.einsum("nab,nb->na", made, h), np.float64)
-    return _changed(resized, turn), Coordinates(mean, np.asarray(made, np.float64), contrast)
+    for some in _blocks(len(h)):
+        information[some] = np.linalg.inv(np.eye(model.n_components) + change.T @ information[some] @ change)
+        mean[some] = np.einsum("nab,nb->na", information[some], h[some] @ change)
+    return _changed(resized, turn), Coordinates(mean, information, contrast)  # which are the covariances now
 
 
 def _changed(model: ComponentModel, change: FloatArray) -> ComponentModel:
@@ -88,6 +89,11 @@ def _principal_axes(model: ComponentModel) -> FloatArray:
     """(q, q) turn of the components that makes the mean of the halves' orthogonal, the largest first."""
     flat = model.volumes[1:].reshape(model.n_components, -1).astype(np.float64)
     return np.asarray(np.linalg.svd(flat @ flat.T)[0], np.float64)
+
+
+def _blocks(count: int) -> list[slice]:
+    """Rows by parts: the steps of a matrix per particle would each hold as much as the covariances of all."""
+    return [slice(start, start + _BLOCK) for start in range(0, count, _BLOCK)]
 
 
 def _some(count: int) -> IntArray:
@@ -158,28 +164,30 @@ def readings_with_component_errors(
     >>> round(float(1 / made[1].mean()), 2)  # variances of 0.01 and 0.04
     0.05
     """
-    q = mean.shape[1]
+    n, q = mean.shape
     response = np.eye(q) - covariance.mean(axis=0)
     spread, axes = np.linalg.eigh(response)
     back = (axes / np.maximum(spread, _LEAST_RESPONSE)) @ axes.T
-    added = _component_variance(mean @ back, (first - second) @ back / 2)
-    h, information = likelihoods(mean, covariance, np.ones(q))
-    damped = np.eye(q) + information @ added
-    precision = np.asarray(np.linalg.solve(damped, information), np.float64)
-    reading = np.asarray(np.linalg.solve(damped, h[:, :, None])[:, :, 0], np.float64)
-    return reading, (precision + precision.transpose(0, 2, 1)) / 2
+    size = np.square(mean @ back).mean(axis=1)
+    constant, growing = _component_variance(mean @ back, (first - second) @ back / 2, size)
+    reading, precision = np.empty((n, q)), np.empty((n, q, q))
+    for some in _blocks(n):
+        h, information = likelihoods(mean[some], covariance[some], np.ones(q))
+        damped = np.eye(q) + information @ (constant + size[some, None, None] * growing)
+        solved = np.linalg.solve(damped, information)
+        precision[some] = (solved + solved.transpose(0, 2, 1)) / 2
+        reading[some] = np.linalg.solve(damped, h[:, :, None])[:, :, 0]
+    return reading, precision
 
 
-def _component_variance(reading: FloatArray, away: FloatArray) -> FloatArray:
-    """(n, q, q) variance of each reading by the components' error, from half the difference of the halves' (n, q)."""
-    n, q = reading.shape
+def _component_variance(reading: FloatArray, away: FloatArray, size: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """C_0 and C_1, (q, q), of the components' error, from half the difference of the halves' readings, (n, q)."""
+    n = len(reading)
     common = np.column_stack([np.ones(n), reading])
     away = away - common @ np.linalg.lstsq(common, away, rcond=None)[0]
-    size = np.square(reading).mean(axis=1)
-    design = np.column_stack([np.ones(n), size])
-    fitted = np.linalg.lstsq(design, (away[:, :, None] * away[:, None, :]).reshape(n, -1), rcond=None)[0]
-    constant, growing = (_without_negative(m.reshape(q, q)) for m in fitted)
-    return np.asarray(constant + size[:, None, None] * growing, np.float64)
+    weights = np.linalg.pinv(np.column_stack([np.ones(n), size]))  # least squares of every element of away away'
+    constant, growing = (_without_negative((away * each[:, None]).T @ away) for each in weights)
+    return constant, growing
 
 
 def _without_negative(matrix: FloatArray) -> FloatArray:

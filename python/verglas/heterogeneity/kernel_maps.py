@@ -42,7 +42,10 @@ def kernel_weights(coordinates: FloatArray, covariances: FloatArray, z: FloatArr
     [0.135, 1.0]
     """
     away = coordinates - np.asarray(z, np.float64)
-    spread = covariances + np.diag((width**2) * coordinates.var(axis=0))
+    variance = coordinates.var(axis=0)
+    # Along a component that has vanished all particles are alike, and sure of it: no distance, but no division by 0.
+    still = (variance == 0) & (np.einsum("iqq->iq", covariances) == 0).all(axis=0)
+    spread = covariances + np.diag(np.where(still, 1.0, width**2 * variance))
     distance = np.einsum("iq,iq->i", away, np.linalg.solve(spread, away[:, :, None])[:, :, 0])
     return np.exp(-0.5 * (distance - distance.min()))
 
