@@ -116,6 +116,11 @@ def test_a_mask_of_another_pixel_size_is_refused_unless_it_is_said(halves, capsy
     assert "mask_other.mrc has 5.15 A in its header, 3.0 % apart" in said
     for more in ([str(halves / "mask_other.mrc"), "--any-pixel-size"], [str(halves / "mask_unknown.mrc")]):
         assert main([*files, *more], capsys)[0] == 0
+    # A calibrated pixel size goes before the headers of the maps, which the mask has, too.
+    assert main([*files, str(halves / "mask.mrc"), "--pixel-size", "4.8"], capsys)[0] == 0
+    status, _, said = main([*files, str(halves / "mask_other.mrc"), "--pixel-size", "4.8"], capsys)
+    assert status == 1
+    assert "7.3 % apart" in said
 
 
 def test_a_micrograph_and_a_link_to_it_are_one(tmp_path):

@@ -407,7 +407,7 @@ def classify2d(
         Threads; all by default. The result does not depend on it.
     memory_GB : float, optional
         Most that the process may take, 4 by default; images and samples that find no room in it are read again in each
-        iteration.
+        iteration. What cannot be done without is taken all the same (``verglas class2d`` refuses it).
     keeper : Keeper, optional
         Keeps where it stands before every iteration; what it has kept of the same particles and settings goes on, to
         the same result bit for bit.

@@ -63,7 +63,7 @@ def directional_files(
         raise InputError(f"{half1} has shape {first.data.shape} and {half2} {second.data.shape} (z, y, x)")
     refuse_one_map_twice(first.data, second.data, "directional", f"{half1} and {half2}")
     check_pair(first.data, second.data, half1, half2)
-    window = None if mask is None else read_mask(mask, first)
+    window = None if mask is None else read_mask(mask, first, half1)
     with shown_to(listener) as heard:
         heard.progress("directions", 0, 1)
         result = directional_fsc(first, second, window, cone_deg)

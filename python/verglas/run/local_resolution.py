@@ -94,7 +94,7 @@ def local_resolution_files(
         first, second = (read_map(path, job.pixel_size_A) for path in (job.half1, job.half2))
     else:
         first, second = read_half_maps(job.half1, job.half2, job.pixel_size_A)
-    mask = None if job.mask is None else first.with_data(read_mask(job.mask, first))
+    mask = None if job.mask is None else first.with_data(read_mask(job.mask, first, job.half1))
     shown = first.with_data(0.5 * (first.data + second.data)) if job.map is None else _map_like(job.map, first)
     how: dict[str, Any] = {"threads": job.threads, "listener": listener}
     directions = local_directions(first, second, mask, job.settings, **how) if method == "directional" else None

@@ -138,7 +138,7 @@ class _Made(NamedTuple):
 
 def _by_resolution(job: LocalSharpenJob, volume: Map, heard: Listener) -> _Made:
     """Deblurred by a map of resolutions, or by that of the half maps."""
-    mask = None if job.mask is None else volume.with_data(read_mask(job.mask, volume))
+    mask = None if job.mask is None else volume.with_data(read_mask(job.mask, volume, job.map))
     written: dict[str, Map] = {}
     if job.half_maps is not None:
         halves = read_half_maps(*job.half_maps, job.pixel_size_A)

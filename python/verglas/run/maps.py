@@ -78,7 +78,7 @@ def _fsc_of_files(
     refuse_one_map_twice(a.data, b.data, "fsc", f"{first} and {second}")
     window = None
     if mask is not None:
-        window = read_mask(mask, a)
+        window = read_mask(mask, a, first)
     result = fsc(a, b, window, symmetry_order=symmetry_order(symmetry))
     check_pair(a.data, b.data, first, second, halves=False)
     heard.progress("fsc", 3, 3)
@@ -105,7 +105,7 @@ def single_map_resolution_of_file(
         As :func:`verglas.assessment.single_map_resolution`.
     """
     volume = read_map(path, pixel_size_A)
-    return single_map_resolution(volume, None if mask is None else read_mask(mask, volume))
+    return single_map_resolution(volume, None if mask is None else read_mask(mask, volume, path))
 
 
 def read_half_maps(first: Path, second: Path, pixel_size_A: float | None = None) -> tuple[Map, Map]:
@@ -138,22 +138,29 @@ def half_map_suffixes(folder: Path) -> list[str]:
     return sorted((s for s in classes if s.removeprefix("_class").isdigit()), key=lambda s: (len(s), s))
 
 
-def read_mask(path: Path, like: Map) -> npt.NDArray[np.float32]:
-    """A mask file for a map, checked (:func:`verglas.masks.checked_mask`); the message names the file."""
-    refuse_other_pixel_size(path, like)
+def read_mask(path: Path, like: Map, source: Path | None = None) -> npt.NDArray[np.float32]:
+    """A mask file for a map, checked (:func:`verglas.masks.checked_mask`); the message names the file.
+
+    ``source`` is the map's own file, whose header may give another pixel size than the one that was asked for.
+    """
+    refuse_other_pixel_size(path, like, source)
     return masks.checked_mask(read_map(path, like.pixel_size_A).data, like.data.shape, f"the mask {path}")
 
 
-def refuse_other_pixel_size(mask: Path, like: Map) -> None:
+def refuse_other_pixel_size(mask: Path, like: Map, source: Path | None = None) -> None:
     """A mask whose header gives a pixel size of its own was made for another map: voxels would stand elsewhere in it.
 
     Raises
     ------
     FormatError
-        It is more than 1 % off the map's; 0 and 1 A, which programs write for want of a better number, are none.
+        It is more than 1 % off the map's, and off that in the header of the map's file, which a calibrated one may
+        take the place of; 0 and 1 A, which programs write for want of a better number, are none.
     """
     stated_A = stated_pixel_A(mask)
-    if stated_A in (0.0, 1.0) or abs(stated_A / like.pixel_size_A - 1) <= RECALIBRATED or file_rules().any_pixel_size:
+    known_A = [like.pixel_size_A] if source is None else [like.pixel_size_A, stated_pixel_A(source)]
+    if stated_A in (0.0, 1.0) or file_rules().any_pixel_size:
+        return
+    if any(abs(stated_A - one) <= RECALIBRATED * one for one in known_A):
         return
     raise pixel_size_refused("the map", like.pixel_size_A, mask, stated_A)
 

@@ -184,7 +184,7 @@ def postprocess_files(job: PostprocessJob, *, listener: ListenerChoice = "screen
     check_folder(job.out)
     start_time = time.perf_counter()
     half1, half2 = read_half_maps(job.half1, job.half2, job.pixel_size_A)
-    mask = None if job.mask is None else half1.with_data(read_mask(job.mask, half1))
+    mask = None if job.mask is None else half1.with_data(read_mask(job.mask, half1, job.half1))
     mtf = None if job.mtf is None else read_mtf(job.mtf, job.mtf_pixel_size_A or half1.pixel_size_A)
     # After reading and before the work: a bad file leaves no folder, a bad folder costs no work.
     make_folder(job.out)
