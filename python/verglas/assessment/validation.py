@@ -47,7 +47,8 @@ QUESTIONS = (
     Question(
         "shared-noise",
         "Do the half maps share noise?",
-        f"mean FSC of the last fifth of the shells, inside the largest sphere, below {_PLATEAU:g} or below chance",
+        f"mean FSC of the last fifth of the shells, inside the largest sphere, below {_PLATEAU:g} or below chance; "
+        f"above {_NOT_FALLEN:g} it is taken for signal",
         f"{_FALSE_ALARM:g} by the null distribution",
     ),
     Question(
