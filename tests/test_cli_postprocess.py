@@ -78,9 +78,9 @@ def test_page_has_its_figures_and_the_number(run, maps, tmp_path):
     _, text, _ = run("postprocess", *maps, "--out", tmp_path)
     page = (tmp_path / "report.html").read_text()
     resolution = json.loads((tmp_path / "postprocess.json").read_text())["resolution_A"]
-    assert f"resolution: {resolution:.2f} A (corrected FSC = 0.143)" in text
+    assert f"resolution: {resolution:.2f} A (corrected FSC = 0.143; chance in the shells alone: " in text
     assert f"{resolution:.2f} Å" in page
-    assert page.count("data:image/png;base64") == 2
+    assert re.findall("data:image/(png|jpeg);base64", page) == ["png", "jpeg"]  # a plot; slices
     assert "http-equiv" not in page
     (tmp_path / "report.html").unlink()
     assert run("report", tmp_path)[:2] == (0, f"{tmp_path / 'report.html'}\n")
