@@ -10,6 +10,7 @@ import zlib
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from verglas.assessment import guinier
 from verglas.geometry import healpix_spacing_deg
 from verglas.report import curves, figures, html, style, surface
 from verglas.report.chart import Band, Chart, Line, Series, histogram_chart
+from verglas.report.course import iteration_charts
 from verglas.report.model import pack_model
 from verglas.report.volume import pack_volume
 from verglas.types.atoms import Atoms
@@ -378,3 +380,10 @@ def test_a_chart_keeps_small_differences_of_large_values_and_no_number_that_json
     text = Chart("t", "x", "y", [], lines=lines, marks=lines, bands=bands).as_json()
     record = json.loads(text, parse_constant=pytest.fail)
     assert (record["bands"], record["lines"]) == ([[1.5, 3.5, "b"]], [[1.0, "one"]])
+
+
+def test_phases_of_a_run_without_iterations_or_names():
+    table = pd.DataFrame({"iteration": [1, 2, 3], "phase": [None, "global", "global"], "resolution_A": [9.0, 8.0, 7.0]})
+    (chart,) = iteration_charts(table)
+    assert [(one.start, one.end, one.text) for one in chart.bands] == [(0.5, 1.5, ""), (1.5, 3.5, "global")]
+    assert iteration_charts(table[:0]) == []

@@ -171,9 +171,9 @@ def iteration_charts(table: pd.DataFrame) -> list[Chart]:
 
 def _phases(table: pd.DataFrame) -> list[Band]:
     """Runs of iterations of one phase; none where there is one phase only."""
-    if "phase" not in table:
+    if "phase" not in table or not len(table):
         return []
-    x, names = column_numbers(table["iteration"]), [str(one) for one in table["phase"]]
+    x, names = column_numbers(table["iteration"]), table["phase"].fillna("").astype(str).tolist()
     starts = [i for i in range(len(names)) if i == 0 or names[i] != names[i - 1]]
     ends = [*starts[1:], len(names)]
     bands = [Band(float(x[i]) - 0.5, float(x[j - 1]) + 0.5, names[i]) for i, j in zip(starts, ends, strict=True)]

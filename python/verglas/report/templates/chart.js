@@ -258,8 +258,12 @@
   async function ask(figure) {
     if (figure.dataset.asked) { return; }
     figure.dataset.asked = '1';
-    const answer = await fetch(figure.dataset.source), block = document.createElement('script');
-    if (!answer.ok) { figure.textContent = (await answer.json()).problem; return; }
+    const answer = await fetch(figure.dataset.source).catch(() => new Response('', {status: 503})), block = document.createElement('script');
+    if (!answer.ok) {
+      const told = await answer.json().catch(() => ({}));
+      figure.textContent = told.problem || 'This chart could not be had; load the page again.';
+      return;
+    }
     block.type = 'application/json'; block.textContent = await answer.text();
     figure.append(block);
     make(figure);
