@@ -40,6 +40,7 @@ from verglas.window.latest import last_picked, montage_stamp
 from verglas.window.particles import ParticleTables
 from verglas.window.picked import PickedMicrographs
 from verglas.window.said import differences, flat, number_text, size_text, time_text
+from verglas.window.shared_work import SharedWork
 from verglas.window.versions import seen_mark
 from verglas.window.volumes import Volumes
 from verglas.window.watch import Watch
@@ -90,6 +91,16 @@ class Window:
         self.watch = Watch(self.folders)
         self.volumes = Volumes(self.folders.roots)
         self.particle_tables, self.picked = ParticleTables(), PickedMicrographs()
+        self._work = SharedWork()
+
+    def shared(self, page: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        """A page that readers who ask at the same time get from one making: nothing in it is one reader's own."""
+
+        def endpoint(request: Request) -> Response:
+            address = f"{request.url.path}?{request.url.query}"
+            return HTMLResponse(self._work(address, lambda: bytes(page(request).body)))
+
+        return endpoint
 
     def page(self, template: str, /, **values: Any) -> HTMLResponse:
         """A page made of its template."""
@@ -293,12 +304,12 @@ def window_app(window: Window, guard: Guard) -> Guarded:
     guard : Guard
     """
     get: tuple[tuple[str, Callable[..., Any]], ...] = (
-        ("/", window.project),
+        ("/", window.shared(window.project)),
         ("/sizes", window.sizes),
-        ("/compare", window.compare),
+        ("/compare", window.shared(window.compare)),
         ("/events", window.events),
         ("/static/{name}", window.static),
-        ("/jobs/{key}", window.show_job),
+        ("/jobs/{key}", window.shared(window.show_job)),
         ("/jobs/{key}/volumes/{name}", window.volume),
         ("/jobs/{key}/models/{name}", window.model),
         ("/jobs/{key}/angles.json", window.angles),
