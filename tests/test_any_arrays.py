@@ -9,12 +9,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from test_python_face import _data_array, _DeviceArray, _Exchanged, _Labelled, _Tensor
+from foreign_arrays import DeviceArray, Exchanged, Labelled, Tensor, data_array
 
 import verglas as vg
 from verglas.types.arrays import any_arrays
 
-KINDS = [_Tensor, _DeviceArray, _Labelled, _Exchanged, _data_array]
+KINDS = [Tensor, DeviceArray, Labelled, Exchanged, data_array]
 PACKAGES = [
     "assessment",
     "classification",
@@ -95,10 +95,10 @@ def test_what_comes_back_is_the_same_whosever_arrays_were_given(name):
 
 def test_lists_of_foreign_arrays_are_taken_and_what_is_ours_stays():
     seen = any_arrays(lambda *values, **named: (values, named))
-    inside = [_Exchanged(VOLUME), VOLUME]
+    inside = [Exchanged(VOLUME), VOLUME]
     (first, second), named = seen(inside, vg.Map(VOLUME, 2.0), table=(table := pd.DataFrame({"a": [1]})))
     assert all(type(one) is np.ndarray for one in first)
     assert first[1] is VOLUME
     assert isinstance(second, vg.Map)
     assert named["table"] is table
-    assert type(inside[0]) is _Exchanged  # a caller's list is not changed
+    assert type(inside[0]) is Exchanged  # a caller's list is not changed

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from foreign_arrays import DeviceArray, Exchanged, Labelled, Tensor, data_array, torch_tensor
 
 import verglas as vg
 from verglas.errors import RowError
@@ -192,75 +193,7 @@ def test_cards_of_images():
         assert begins in card
 
 
-class _Tensor:
-    """As torch.Tensor: NumPy gets it only out of what it differentiates and from its device."""
-
-    def __init__(self, values, where="cuda", graph=True):
-        self.values, self.where, self.graph = values, where, graph
-        self.shape, self.ndim = values.shape, values.ndim
-
-    def detach(self):
-        return _Tensor(self.values, self.where, graph=False)
-
-    def cpu(self):
-        return _Tensor(self.values, "cpu", self.graph)
-
-    def __array__(self, dtype=None, copy=None):
-        if self.graph or self.where != "cpu":
-            raise RuntimeError("can't convert it to numpy")
-        return np.asarray(self.values, dtype)
-
-
-class _DeviceArray:
-    """As cupy.ndarray: nothing is copied from the device unasked."""
-
-    def __init__(self, values):
-        self.values, self.shape, self.ndim = values, values.shape, values.ndim
-        self.__cuda_array_interface__ = {"version": 3}
-
-    def get(self):
-        return self.values
-
-    def __array__(self, dtype=None, copy=None):
-        raise TypeError("Implicit conversion to a NumPy array is not allowed")
-
-
-class _Labelled:
-    """As xarray.DataArray."""
-
-    def __init__(self, values):
-        self.values, self.shape, self.ndim = values, values.shape, values.ndim
-
-    def __array__(self, dtype=None, copy=None):
-        return np.asarray(self.values, dtype)
-
-
-class _Exchanged:
-    """Of a library that speaks DLPack and nothing of NumPy's."""
-
-    def __init__(self, values):
-        self.values, self.shape, self.ndim = values, values.shape, values.ndim
-
-    def __dlpack__(self, **more):
-        return self.values.__dlpack__(**more)
-
-    def __dlpack_device__(self):
-        return self.values.__dlpack_device__()
-
-
-def _data_array(values):
-    """Of xarray itself, where it is installed."""
-    xarray = pytest.importorskip("xarray")
-    return xarray.DataArray(values, dims=("z", "y", "x")[-values.ndim :])
-
-
-def _torch_tensor(values):
-    """Of PyTorch itself, where it is installed: it differentiates, and gives nothing to NumPy unasked."""
-    torch = pytest.importorskip("torch")
-    return torch.tensor(values, requires_grad=True)
-
-
-@pytest.mark.parametrize("kind", [_Tensor, _DeviceArray, _Labelled, _Exchanged, _data_array, _torch_tensor])
+@pytest.mark.parametrize("kind", [Tensor, DeviceArray, Labelled, Exchanged, data_array, torch_tensor])
 def test_arrays_of_other_libraries_are_arrays(kind, truth):
     given, images = kind(truth.data), kind(np.ones((2, 4, 4), np.float32))
     assert vg.Map(given, PIXEL_A) == truth

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 import verglas as vg
 from verglas import ops
 from verglas.assessment import ssnr_from_fsc
+from verglas.reconstruction import direct
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate, reseed_empty_classes
@@ -180,8 +181,17 @@ def filled_sums(problem, seed: int, radius: int):
     return sums
 
 
+def expected_gain(sums, shell: int, ssnr: float) -> float:
+    """Of noise of power 1 / w at the points of a shell, w / (w + c) with c = <w> / SSNR: below SSNR / (1 + SSNR)."""
+    grid = sums.grid
+    mine = direct.grid_shells(grid, slice(0, grid.shape[0]))[:, :, grid.halo :] == shell
+    weights = np.asarray(sums.weights, np.float64)[:, :, grid.halo :][mine]
+    weights = weights[weights > 0]
+    return float((1 / (weights + weights.mean() / ssnr)).sum() / (1 / weights).sum())
+
+
 def test_update_is_the_wiener_filter_of_each_shell(small):
-    """num / (den + 1 / tau^2) with tau^2 den = SSNR: shell by shell SSNR / (1 + SSNR) of the unregularised map."""
+    """num / (den + 1 / tau^2) with tau^2 <den> = SSNR: by shells the gain that the spread of weights leaves."""
     problem, radius = small[0], 12
     sums = filled_sums(problem, 0, radius)
     ops.fold(sums)
@@ -192,7 +202,8 @@ def test_update_is_the_wiener_filter_of_each_shell(small):
     for s in range(2, radius - 1):
         a, b = (x[shells == s] for x in spectra)
         factor = np.vdot(a, b).real / np.vdot(a, a).real
-        assert factor == pytest.approx(ssnr[s] / (1 + ssnr[s]), abs=0.03)
+        # Shells 2 to 4 hold a few hundred points of the grid, between which the voxels interpolate.
+        assert factor == pytest.approx(expected_gain(sums, s, ssnr[s]), abs=0.04 if s < 5 else 0.02)
 
 
 def test_max_cc_has_the_same_constant_everywhere(small):

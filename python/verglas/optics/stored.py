@@ -26,7 +26,7 @@ import pandas as pd
 from verglas import fourier, ops
 from verglas.errors import InputError, VerglasWarning
 from verglas.optics.aberrations import BEAM_TILT, MAGNIFICATION, ODD_ZERNIKE, Aberrations, image_optics
-from verglas.optics.one_grid import Grids, ToGrid, grid_matrix
+from verglas.optics.one_grid import Grids, ToGrid, common_size, grid_matrix
 from verglas.types import Particles
 from verglas.types import _columns as col
 from verglas.types._columns import NO_ABERRATION
@@ -292,7 +292,8 @@ def for_job(particles: Particles, job: str, *, ctf: bool = True, posed: bool = F
     """
     poses = particles.poses if posed else None
     if poses is not None:
-        warn_of_poses(poses, particles.box * particles.pixel_size_A, f"{particles.where}: {job}")
+        box, pixel_size_A = common_size(particles)  # of sets of several sizes, the grid that they are brought to
+        warn_of_poses(poses, box * pixel_size_A, f"{particles.where}: {job}")
     grids = Grids.of(particles)
     if grids is not None:
         grids.warn(f"{particles.where}: {job}")

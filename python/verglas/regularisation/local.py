@@ -39,6 +39,12 @@ Also = Callable[[SignificanceValues, Band, list[Float32Array]], npt.NDArray[np.b
 _SURE = 3.0  # standard deviations by which a pool's correlation is beyond chance
 
 
+class _PriorValues(SignificanceValues):
+    """The windowed FSC as it is: gains of the prior were measured with it, and are the same whichever half is first."""
+
+    leak_is_taken_off = False
+
+
 def prior_bands(given: HalfMaps) -> list[Band]:
     """Bands up to the last shell with data, with the window that the resolution of the whole map calls for."""
     shell = min(given.resolved_shell + 1, given.radius)
@@ -112,7 +118,7 @@ def band_fields(
 ) -> Iterator[BandField]:
     """The windowed FSC of the half maps, band by band, coarse to fine; ``also`` may leave out places of their own."""
     settings = LocalResolutionSettings(method="significance", false_discovery=false_discovery)
-    values = SignificanceValues(given.spectra, given.box, given.mask >= 0.5, settings, given.threads)
+    values = _PriorValues(given.spectra, given.box, given.mask >= 0.5, settings, given.threads)
     before: npt.NDArray[np.bool_] | None = None
     for band in bands:
         averages = values.averages(band, Windowed(band, given.box, given.threads))

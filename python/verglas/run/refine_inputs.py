@@ -53,7 +53,8 @@ def fit_to_particles(
     if value.data.flat[0] and not np.ptp(value.data):
         raise InputError(f"{name} is {value.data.flat[0]:g} everywhere; expected a density")
     field_A = value.box * value.pixel_size_A
-    if diameter_A is not None and field_A < _LEAST_FIELD * diameter_A:
+    # Where the particles' own images are too small, too, it is the diameter that is wrong, as settings will say.
+    if diameter_A is not None and field_A < _LEAST_FIELD * diameter_A <= box * pixel_size_A:
         raise InputError(
             f"{name}: {value.box} px of {value.pixel_size_A:g} A are a box of {field_A:g} A, too small for a particle "
             f"of {diameter_A:g} A; is the pixel size in its header right? the particles have {pixel_size_A:g} A"
