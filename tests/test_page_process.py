@@ -92,6 +92,16 @@ def test_a_page_is_drawn_by_the_modules_of_the_job_and_none_of_the_folder_it_run
         assert said == []
 
 
+def test_a_page_that_says_more_than_a_pipe_holds_ends(tmp_path):
+    said = []
+    told = "import sys; sys.stderr.write('warning\\n' * 50_000); raise SystemExit('no disk')"
+    pages = PageProcess(tmp_path, said.append, [*QUICK, told])
+    pages.ask()
+    assert pages._process.wait(10) == 1
+    pages.wait()
+    assert said == [f"{tmp_path}: its page was not drawn: no disk"]
+
+
 @pytest.mark.parametrize("what", ["tempfile.TemporaryFile", "os.pipe"])
 def test_a_full_disk_or_no_more_files_end_no_job(tmp_path, monkeypatch, what):
     """The page is only told of; before, a full /tmp ended the job that it was to show."""

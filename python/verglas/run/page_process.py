@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _NICE = 10
+_TOLD_BYTES = 4096  # of what a page that failed said, from its end
 _WAIT_S = 3.0  # for a process that was told to end: less than a job has after SIGTERM (tenure.GRACE_S)
 # What it ends with when it is told to, by the job or by Ctrl-C or a signal to all processes of the job: no failure.
 _TOLD_TO_END = (130, -signal.SIGINT, -signal.SIGTERM)
@@ -57,7 +58,8 @@ class PageProcess:
     def __init__(self, folder: Path, say: Callable[[str], None], command: Sequence[str] | None = None) -> None:
         self.folder, self._say = folder, say
         self._command = _page_command(folder) if command is None else list(command)
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._told: IO[bytes] | None = None
         self._held: int | None = None  # the end of the pipe
 
     def ask(self, write: Callable[..., Any] | None = None, *arguments: Any) -> None:
@@ -84,6 +86,8 @@ class PageProcess:
             self._say(f"{self.folder}: its page was not drawn: {error}")
 
     def _begin(self, handed: Any) -> None:
+        # A file: a pipe that nobody reads is full after 64 kB of warnings, and the process would wait for ever.
+        self._told = tempfile.TemporaryFile()  # noqa: SIM115
         ends, self._held = os.pipe()
         # Modules from where this process has them; the folder it runs in comes first only if it does so here.
         modules = {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path), "PYTHONSAFEPATH": "1"}
@@ -93,9 +97,7 @@ class PageProcess:
                 self._command,
                 stdin=handed,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
+                stderr=self._told,
                 env=environment | {_JOB_ENDS: str(ends)},
                 pass_fds=(ends,),
             )
@@ -106,17 +108,27 @@ class PageProcess:
         if self._held is not None:
             os.close(self._held)
             self._held = None
+        if self._told is not None:
+            self._told.close()
+            self._told = None
+
+    def _last_words(self) -> list[str]:
+        if self._told is None:
+            return []
+        self._told.seek(max(0, self._told.seek(0, os.SEEK_END) - _TOLD_BYTES))
+        return self._told.read().decode(errors="replace").strip().splitlines()
 
     def wait(self) -> None:
         """Until the page is drawn; says why, where it could not be."""
         process, self._process = self._process, None
         if process is None:
             return
-        _, told = process.communicate()
+        process.wait()
+        told = self._last_words()
         self._let_go()
         if process.returncode != 0 and process.returncode not in _TOLD_TO_END:
-            lines = told.strip().splitlines() or [f"exit status {process.returncode}"]
-            self._say(f"{self.folder}: its page was not drawn: {lines[-1]}")
+            why = told[-1] if told else f"exit status {process.returncode}"
+            self._say(f"{self.folder}: its page was not drawn: {why}")
 
     def stop(self) -> None:
         """Give up the page that is being drawn: the next one is written by the job, and must not be replaced by it."""
@@ -127,10 +139,10 @@ class PageProcess:
         self._process = None
         process.send_signal(signal.SIGINT)  # not SIGTERM: what it has half written is taken away
         try:
-            process.communicate(timeout=_WAIT_S)
+            process.wait(timeout=_WAIT_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
+            process.wait()
         self._let_go()
 
 
