@@ -164,7 +164,24 @@ def test_weighted_back_projection_of_a_ball():
 
 
 def test_views_to_filter_are_without_ctf(particles):
+    with pytest.raises(vg.InputError, match=r"expected images \(40, 20, 20\), got shape \(41, 20, 20\)"):
+        operators.weighted_back_projection_of_views(operators.particles(particles, ctf=False), np.zeros((41, BOX, BOX)))
     with pytest.raises(vg.InputError, match="takes images without CTF"):
         operators.weighted_back_projection_of_views(operators.particles(particles), np.zeros((40, BOX, BOX)))
     with pytest.raises(vg.InputError, match="diameter of 1 to 40 pixels, got 50"):
         operators.view_overlap(operators.particles(particles, ctf=False), 0, 50.0)
+
+
+def test_weights_of_the_normal_operator_come_set_by_set(particles):
+    A = operators.particles(particles)
+    x = np.random.default_rng(5).normal(size=A.shape[1]).astype(np.float32)
+    weights = operators.particles(particles[:15]).normal_weights()
+    weights = operators.particles(particles[15:]).normal_weights(weights)
+    whole = A.normal() @ x
+    np.testing.assert_allclose(A.normal(weights) @ x, whole, atol=1e-5 * np.abs(whole).max())
+    with pytest.raises(vg.InputError, match="used up by normal"):
+        A.normal(weights)
+    with pytest.raises(vg.InputError, match="used up by normal"):
+        A.normal_weights(weights)
+    with pytest.raises(vg.InputError, match="another box or limit"):
+        A.normal(operators.particles(particles, max_resolution_A=40.0).normal_weights())

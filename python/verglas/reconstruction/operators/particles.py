@@ -133,15 +133,26 @@ class ParticleOperator(sla.LinearOperator):
         ----------
         onto : GridSums, optional
             What :meth:`normal_weights` of particles of the same box, pixel size and limit gave; added to in place.
+
+        Raises
+        ------
+        InputError
+            ``onto`` is of another box or limit, or was used up by :meth:`normal`.
         """
-        sums = ops.GridSums.zeros(least_squares.kernel_grid(self.box, self.radius), values=False)
-        if onto is not None:
-            if onto.grid != sums.grid or onto.weights is None:
-                raise InputError("normal_weights: the sums to add to are of another box or limit of resolution")
-            sums = onto
+        grid = least_squares.kernel_grid(self.box, self.radius)
+        sums = ops.GridSums.zeros(grid, values=False) if onto is None else self._check_weights(onto)
         for part in self._batches():
             for element in self.group:
                 ops.insert(sums, None, self.matrices[part] @ element, ctf=self._ctf(part), threads=self.threads)
+        return sums
+
+    def _check_weights(self, sums: ops.GridSums) -> ops.GridSums:
+        grid = least_squares.kernel_grid(self.box, self.radius)
+        if sums.grid != grid or sums.weights is None:
+            raise InputError("normal weights: these sums are of another box or limit of resolution")
+        # Folding empties the halo; folded again, the plane kx = 0 would count twice.
+        if not sums.weights[:, :, : grid.halo].any():
+            raise InputError("normal weights: these sums were used up by normal(); make them anew")
         return sums
 
     def normal(self, weights: ops.GridSums | None = None) -> sla.LinearOperator:
@@ -151,8 +162,13 @@ class ParticleOperator(sla.LinearOperator):
         ----------
         weights : GridSums, optional
             From :meth:`normal_weights`, of more particles than these, under the same symmetry; used up.
+
+        Raises
+        ------
+        InputError
+            ``weights`` are of another box or limit, or were used up before.
         """
-        sums = self.normal_weights() if weights is None else weights
+        sums = self.normal_weights() if weights is None else self._check_weights(weights)
         grid = sums.grid
         ops.fold(sums)
         assert sums.weights is not None
@@ -239,7 +255,7 @@ def weighted_back_projection_of_views(
     Raises
     ------
     InputError
-        The operator has CTFs, or the diameter is not within 1 to 2 boxes.
+        The operator has CTFs, images of another number or size, or a diameter that is not within 1 to 2 boxes.
 
     Examples
     --------
@@ -256,7 +272,11 @@ def weighted_back_projection_of_views(
     if operator.ctf:
         raise InputError("weighted back-projection: takes images without CTF; make the operator with ctf=False")
     diameter = _diameter(operator, diameter_px)
-    stack = np.asarray(images, np.float32).reshape(-1, operator.box, operator.box)
+    stack = np.asarray(images, np.float32)
+    if stack.size != operator.shape[0]:
+        n, box = len(operator.matrices), operator.box
+        raise InputError(f"weighted back-projection: expected images ({n}, {box}, {box}), got shape {stack.shape}")
+    stack = stack.reshape(-1, operator.box, operator.box)
     filtered = np.empty_like(stack)
     for i, image in enumerate(stack):
         overlap = np.maximum(view_overlap(operator, i, diameter), 1.0)

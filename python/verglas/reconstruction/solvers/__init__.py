@@ -97,7 +97,7 @@ def solve(
     start : array of n, optional
         Zero by default.
     prior : Prior or sequence of them, optional
-        Of the methods fista, primal-dual, projected-subgradient, superiorise, and (several) admm.
+        Of the methods fista, primal-dual, projected-subgradient, superiorised, and (several) admm.
     callback : callable, optional
         ``callback(iteration, x, relative_residual)``; true stops.
     **choices
