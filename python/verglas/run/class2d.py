@@ -73,7 +73,8 @@ class Class2DJob:
     threads : int, optional
         Threads; all by default.
     memory_GB : float, optional
-        Most that the process may take; what cannot be kept under it is refused at once.
+        Most that the process may take; what cannot be kept under it is refused at once. By default 4, or what it
+        cannot do without.
     core : bool
         Say in particles.star who is in the core of its class (:func:`verglas.classification.class_cores`).
     """
@@ -149,7 +150,7 @@ def _run_under(job: Class2DJob, hold: Tenure) -> Class2DSummary:
     checkpoints.open(resume=job.resume)
     hold.write(state="running", n_particles=len(particles), settings=record)
     images = on_one_grid(particles)
-    plan = plan_memory(images, job.settings, MEMORY_GB if job.memory_GB is None else job.memory_GB, job.threads)
+    plan = plan_memory(images, job.settings, job.memory_GB, job.threads)
     course.planned(plan, hold)
     if job.device == "cpu" and job.settings.start == "seeds":  # others are not foreseen
         forecast = class2d_forecast(
