@@ -15,7 +15,7 @@ import verglas as vg
 from verglas.classification import Class2DSettings
 from verglas.classification.class2d import iteration_sentence
 from verglas.run import live_page
-from verglas.run.checkpoint import Part
+from verglas.run.checkpoint import Checkpoints, Part
 from verglas.run.class2d import Class2DJob, class2d_files
 from verglas.types.listener import Silence
 
@@ -165,6 +165,19 @@ def test_other_settings_other_particles_and_damage_are_refused(star, tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(vg.FormatError, match=r"cannot be read as a checkpoint \(.*remove .*checkpoint to begin anew"):
         class2d_files(job)
+
+
+def test_a_checkpoint_of_another_version_is_no_place_to_go_on_from(tmp_path):
+    said = []
+    kept = Checkpoints(tmp_path, {"classes": 3}, {"n_particles": 60}, said.append)
+    assert not kept.open()
+    (tmp_path / "checkpoint/part.npz").touch()
+    assert Checkpoints(tmp_path, {"classes": 3}, {"n_particles": 60}).open(resume=True)
+    path = tmp_path / "checkpoint/run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"verglas": "0.0.1"}))
+    assert not kept.open()
+    assert "the checkpoint is of verglas 0.0.1" in said[-1]
+    assert not (tmp_path / "checkpoint/part.npz").exists()
 
 
 @pytest.mark.slow

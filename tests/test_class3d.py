@@ -49,6 +49,14 @@ def number_of(particles):
     return particles.table["rlnClassNumber"].to_numpy(np.int64) - 1
 
 
+def test_two_structures_at_known_poses():
+    model = phantom(BOX, PIXEL_A, 110.0, seed=2)
+    p = simulated([model, hinge(model, 60)], 40, snr=0.5, seed=5, populations=(0.6, 0.4))
+    made = vg.classify3d(p, classes=2, iterations=3, **(FIXED | {"resolution_A": 40}))
+    assert accuracy(number_of(made.particles), number_of(p)) >= 0.95
+    assert not made.twins
+
+
 @pytest.mark.slow
 def test_three_structures_at_known_poses(three):
     made = vg.classify3d(three, classes=3, **FIXED)

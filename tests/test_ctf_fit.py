@@ -112,6 +112,13 @@ def test_small_micrographs_count_to_their_edges():
     assert _tiling((1024, 1024), 640, dense=True).edges is None
 
 
+def test_phase_shift_of_one_micrograph():
+    ((m, truth),) = scenes(1, 5, phase_shift_deg=(60.0, 120.0))
+    found = errors(vg.estimate_ctf(m, phase_shift_deg=(0, 180)), truth)
+    assert found[3] < 10
+    assert found[0] < 100
+
+
 @pytest.mark.slow
 def test_phase_shift():
     settings = CtfSettings(phase_shift_deg=(0, 180))

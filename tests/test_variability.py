@@ -140,6 +140,11 @@ def test_map_along_the_coordinate_is_that_of_the_state(found, moving):
     assert alike(ends[1], made[1]) > alike(ends[1], made[0]) + 0.05
 
 
+def test_no_component_in_a_few_homogeneous_particles():
+    how = {"most_components": 1, "resolution_A": 22, "diameter_A": 130, "iterations": 5, "listener": None}
+    assert vg.variability(simulated([0], n=160), **how).n_components == 0
+
+
 @pytest.mark.slow
 def test_no_component_in_homogeneous_particles():
     made = vg.variability(

@@ -280,9 +280,11 @@
     legend.className = 'legend'; values.className = 'values'; values.setAttribute('aria-live', 'polite');
     values.textContent = ' ';
     function again() {
+      const focused = document.activeElement && document.activeElement.parentNode === figure; // of who reads by arrow keys
       figure.querySelectorAll('svg').forEach(old => old.remove());
       const plot = draw(figure, data, hidden);
       figure.insertBefore(plot.svg, legend);
+      if (focused) { plot.svg.focus({preventScroll: true}); }
       reader(figure, data, hidden, plot);
     }
     data.series.forEach((s, k) => {
