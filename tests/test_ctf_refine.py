@@ -13,6 +13,7 @@ import verglas as vg
 from verglas.optics import Aberrations, plain_images, with_aberrations
 from verglas.optics.refine import (
     GroupFit,
+    GroupSums,
     Pixels,
     Setting,
     calibrate,
@@ -22,6 +23,7 @@ from verglas.optics.refine import (
     fit_phase,
     group_pass,
 )
+from verglas.optics.refine.phases import _solve_scaled
 from verglas.optics.refine.pixels import Reference, image_spectra, pixel_terms
 from verglas.run.ctf_refine import CtfRefineSettings
 from verglas.run.ctf_refine_inputs import places, prepare, with_group_fits
@@ -114,6 +116,21 @@ def test_a_magnification_is_not_taken_for_a_wrong_defocus(matrix, defocus_A):
     assert (np.abs(fit.change - wanted) < 4 * fit.standard_error + 1e-4).all()
     assert fit.standard_error.max() < 3e-4
     assert (fit.gain_nats > 3 * fit.gain_error_nats) == (matrix is not None)
+
+
+def test_what_the_data_cannot_tell_apart_has_a_large_error():
+    """Two unknowns whose columns are one; an unknown without weight; sums of nothing at all."""
+    normal = np.array([[4.0, 2.0, 0.0], [2.0, 1.0 - 1e-10, 0.0], [0.0, 0.0, 0.0]])
+    solution, inverse = _solve_scaled(normal, np.array([4.0, 2.0, 0.0]))
+    assert np.allclose(normal @ solution, [4, 2, 0], atol=1e-6)
+    assert (np.sqrt(np.diag(inverse)) > 1e3).all()
+    assert np.isfinite(inverse).all()
+    empty = GroupSums(1, Pixels(BOX, PIXEL_A, 3, 12), magnification=True)
+    fit = fit_magnification(empty, 0, np.ones(empty.pixels.shells))
+    assert not fit.kept
+    assert (fit.change == 0).all()
+    assert (fit.standard_error > 1e3).all()
+    assert np.isfinite(fit.standard_error).all()
 
 
 @pytest.mark.slow

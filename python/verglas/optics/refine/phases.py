@@ -28,6 +28,7 @@ from verglas.types.arrays import Array, FloatArray, IntArray
 ODD, EVEN = 6, 9
 FOLDS = 2
 _MATRIX = 4  # numbers of a magnification
+_LEAST_WEIGHT = 1e-8  # of the largest: sums of products in float32 are wrong by 1e-10 of it
 
 
 @dataclass(frozen=True)
@@ -279,8 +280,14 @@ def _magnification_equations(
 
 
 def _solve_scaled(normal: FloatArray, right: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Solution and inverse of normal equations whose unknowns have units of their own; 0 of what has no weight."""
-    scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-300))
-    scale = np.where(np.diag(normal) > 0, scale, 0.0)
-    inverse = scale[:, None] * np.linalg.pinv(scale[:, None] * normal * scale, rcond=1e-10, hermitian=True) * scale
+    """Solution and inverse of normal equations whose unknowns have units of their own.
+
+    What the data cannot tell apart keeps a weight of rounding's size: its variance is large, where without it would be
+    zero or, of a negative eigenvalue, below.
+    """
+    weight = np.diag(normal)
+    scale = 1 / np.sqrt(np.where(weight > 0, weight, 1.0))
+    values, vectors = np.linalg.eigh(scale[:, None] * normal * scale)
+    values = np.maximum(values, max(_LEAST_WEIGHT * float(values[-1]), np.finfo(np.float64).tiny))
+    inverse = scale[:, None] * ((vectors / values) @ vectors.T) * scale
     return inverse @ right, inverse
