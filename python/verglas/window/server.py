@@ -91,14 +91,17 @@ class Window:
         self.watch = Watch(self.folders)
         self.volumes = Volumes(self.folders.roots)
         self.particle_tables, self.picked = ParticleTables(), PickedMicrographs()
-        self._work = SharedWork()
+        self._work: SharedWork[Response] = SharedWork()
 
-    def shared(self, page: Callable[[Request], Response]) -> Callable[[Request], Response]:
-        """A page that readers who ask at the same time get from one making: nothing in it is one reader's own."""
+    def shared(self, answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        """An answer that readers who ask at the same time get from one making: nothing in it is one reader's own."""
 
         def endpoint(request: Request) -> Response:
             address = f"{request.url.path}?{request.url.query}"
-            return HTMLResponse(self._work(address, lambda: bytes(page(request).body)))
+            made = self._work(address, lambda: answer(request))
+            own = Response(made.body, made.status_code)
+            own.raw_headers = list(made.raw_headers)  # each reader's answer takes headers of its own
+            return own
 
         return endpoint
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Made = TypeVar("Made")
 
 
-class _Making:
+class _Making(Generic[Made]):
     """One making, and those who wait for it."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
-        self.value: bytes = b""
+        self.values: list[Made] = []
         self.error: BaseException | None = None
 
-    def outcome(self) -> bytes:
+    def outcome(self) -> Made:
         if self.error is not None:
             raise self.error
-        return self.value
+        return self.values[0]
 
 
-class SharedWork:
+class SharedWork(Generic[Made]):
     """Makes what several threads ask for once, and never hands out what was begun before they asked.
 
     A thread that asks while a page is being made may not take that page: files may have changed since it was begun, by
@@ -35,10 +38,10 @@ class SharedWork:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._next: dict[str, _Making] = {}
-        self._current: dict[str, _Making] = {}
+        self._next: dict[str, _Making[Made]] = {}
+        self._current: dict[str, _Making[Made]] = {}
 
-    def __call__(self, key: str, make: Callable[[], bytes]) -> bytes:
+    def __call__(self, key: str, make: Callable[[], Made]) -> Made:
         """What ``make`` returns, or raises, here or in a thread that asked for the same key.
 
         Parameters
@@ -57,7 +60,7 @@ class SharedWork:
         self._make(key, mine, make)
         return mine.outcome()
 
-    def _make(self, key: str, mine: _Making, make: Callable[[], bytes]) -> None:
+    def _make(self, key: str, mine: _Making[Made], make: Callable[[], Made]) -> None:
         with self._lock:
             before = self._current.get(key)
         if before is not None:
@@ -65,7 +68,7 @@ class SharedWork:
         with self._lock:
             self._current[key] = self._next.pop(key)
         try:
-            mine.value = make()
+            mine.values.append(make())
         except BaseException as error:
             mine.error = error  # of everyone who waits
         finally:
