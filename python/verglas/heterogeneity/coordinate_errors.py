@@ -185,6 +185,7 @@ def _component_variance(reading: FloatArray, away: FloatArray, size: FloatArray)
     n = len(reading)
     common = np.column_stack([np.ones(n), reading])
     away = away - common @ np.linalg.lstsq(common, away, rcond=None)[0]
+    away *= np.sqrt(n / max(n - common.shape[1], 1))  # what is common was fitted to the same particles
     weights = np.linalg.pinv(np.column_stack([np.ones(n), size]))  # least squares of every element of away away'
     constant, growing = (_without_negative((away * each[:, None]).T @ away) for each in weights)
     return constant, growing
