@@ -137,10 +137,8 @@ DEVICE_SUMS = 5e-5
 DEVICE_DRAWN = 1e-2
 # The same contributions in another order: float64, but slices of harmonics are float32 before they are inserted.
 DEVICE_ORDER = 1e-6
-# Maps, by division: 3e-7 measured.
+# Maps, by division: 3e-7 measured; by as many steps of conjugate gradients: 1.4e-6.
 DEVICE_MAP = 1e-5
-# By conjugate gradients, which may stop a step earlier or later at their residual of 5e-4: 9e-4 measured.
-DEVICE_MAP_ITERATED = 2e-3
 # ops.common_lines: float32 chains of a few tens of products, relative to the largest score; in ops.common_line_scores
 # also lines interpolated in float32.
 COMMON_LINES_REL = 2e-6
