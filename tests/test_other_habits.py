@@ -14,7 +14,9 @@ import verglas as vg
 from verglas.assessment.independence import check_pair, proportional
 from verglas.io import read_json
 from verglas.io.micrographs import find_micrographs
+from verglas.refinement.settings import RefineSettings
 from verglas.run.refine_inputs import fit_to_particles
+from verglas.run.refine_setup import _off_centre
 from verglas.run.tenure import tenure
 
 BOX, PIXEL_A = 24, 5.0
@@ -42,6 +44,25 @@ def test_a_reference_whose_box_cannot_hold_the_particle_is_refused(made):
     with pytest.raises(vg.InputError, match="is 3 everywhere"):
         fit_to_particles(truth.with_data(0 * truth.data + 3), particles, "the map")
     assert fit_to_particles(vg.Map(truth.data, 4.0), particles, "the map", 95.0)[0].box == BOX
+
+
+def test_a_reference_that_lies_farther_off_than_shifts_are_searched_is_told_of(made, tmp_path):
+    particles, truth = made
+    away = truth.with_data(np.roll(truth.data, 4, axis=1))  # 20 A along y
+    bare = particles.with_columns(rlnOriginXAngst=0.0, rlnOriginYAngst=0.0)
+    how = {"diameter_A": 95.0, "initial_resolution_A": 30.0, "iterations": 1, "listener": None}
+    vg.refine(bare, away, out=tmp_path / "run", **how)
+    notes = {note["code"]: note for note in read_json(tmp_path / "run" / "run.json")["notes"]}
+    assert notes["reference_off_centre"]["state"] == "warn"
+    assert notes["reference_off_centre"]["numbers"]["away_A"] == pytest.approx(20, abs=3)
+    del how["listener"]
+    for settings, map_, given in (
+        (RefineSettings(**how | {"shift_range_A": 25.0}), away, bare),
+        (RefineSettings(**how), truth, bare),
+        (RefineSettings(**how, poses="local"), away, bare),
+        (RefineSettings(**how), away, bare.with_columns(rlnOriginXAngst=12.0, rlnOriginYAngst=-10.0)),
+    ):
+        assert _off_centre(map_, given, settings, "the reference") == []
 
 
 def test_poses_in_another_unit_are_told_of(made):

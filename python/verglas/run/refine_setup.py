@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from verglas import filters
 from verglas.errors import InputError
 from verglas.image import in_memory
 from verglas.io.image_cache import ImageCache
+from verglas.map_geometry.symmetry_search import mass_centre
 from verglas.reconstruction import reconstruct
 from verglas.reconstruction.half_sets import split_halves
 from verglas.refinement import schedule, start
@@ -34,6 +36,8 @@ from verglas.types.listener import Listener, phase_progress
 from verglas.types.verdict import Finding
 
 Reference = Map | str | Path
+
+_CENTRED_AT_A = 20.0  # resolution at which the place of a reference is judged
 
 
 @dataclass(frozen=True)
@@ -152,12 +156,31 @@ def _fit_references(
         name = "the reference" if len(references) == 1 else f"reference {number}"
         fits, more = fit_to_particles(as_map(reference), particles, name, settings.diameter_A)
         maps.append(fits)
-        notes += more
+        notes += more + _off_centre(fits, particles, settings, name)
     if len(maps) > 1 and settings.classes != len(maps):
         raise InputError(f"refine: {len(maps)} references but classes = {settings.classes}; leave classes out")
     if settings.mode == "max-cc" and len(maps) < settings.classes:
         raise InputError("refine: mode max-cc tells classes apart only with one reference for each")
     return maps, notes
+
+
+def _off_centre(reference: Map, particles: Particles, settings: RefineSettings, name: str) -> list[Finding]:
+    """Whether particles would have to be moved farther than is searched to lie as the reference does."""
+    if settings.poses == "local":
+        return []
+    smooth = filters.apply(reference, filters.low_pass(max(_CENTRED_AT_A, 2.05 * reference.pixel_size_A)))
+    away_A = float(np.linalg.norm(mass_centre(smooth.data))) * reference.pixel_size_A
+    poses = particles.poses
+    known_A = 0.0 if poses is None else float(np.sqrt(np.square(poses.shifts_A).sum(axis=1).mean()))
+    # Origins as large are those of an earlier alignment to a map that lay there, and the search begins at them.
+    if away_A <= settings.shift_range_A or known_A > 0.5 * away_A:
+        return []
+    sentence = (
+        f"{name} lies {away_A:.0f} A from the centre of its box, and shifts are searched to {settings.shift_range_A:g} "
+        f"A: particles that lie in the middle of their images cannot be found where it is; move it to the centre, or "
+        f"give a larger --shift-range"
+    )
+    return [Finding("reference_off_centre", "warn", sentence, {"away_A": away_A, "searched_A": settings.shift_range_A})]
 
 
 def _set_aside_notes(excluded: Mapping[int, str]) -> list[Finding]:
