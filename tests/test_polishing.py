@@ -343,6 +343,13 @@ class Memory:
         self.most -= 1
 
 
+def test_a_search_for_the_prior_that_does_not_settle_is_told_of(monkeypatch):
+    monkeypatch.setattr("verglas.polishing.evidence._ROUNDS", 1)
+    sample = seen_by_frames(MotionPrior(0.5, 1500.0, 0.15), np.random.default_rng(1), 2, 8)
+    with pytest.warns(vg.VerglasWarning, match="still changed in round 1, the last"):
+        fit_prior(sample, MotionPrior(1.0, 4000.0, 1.0))
+
+
 def test_a_stopped_search_for_the_prior_goes_on_to_the_same_bits():
     sample, start = (
         seen_by_frames(MotionPrior(0.5, 1500.0, 0.15), np.random.default_rng(1), 2, 8),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
 
-from verglas.errors import InputError
+from verglas.errors import InputError, VerglasWarning
 from verglas.polishing.prior import MotionPrior
 from verglas.polishing.smoothing import Scene, TrackSmoother, parabolic_evidence
 from verglas.polishing.surfaces import Surfaces
@@ -91,6 +92,11 @@ def fit_prior(sample: Sequence[Evidence], start: MotionPrior, keeper: Keeper | N
     ------
     InputError
         An empty sample.
+
+    Warns
+    -----
+    VerglasWarning
+        The last of twelve rounds still changed the prior.
     """
     if not sample:
         raise InputError("polishing: no micrograph to fit the prior of tracks to")
@@ -134,8 +140,16 @@ def _next_round(sample: Sequence[Evidence], fit: PriorFit) -> PriorFit:
     promised = cost(begin) - float(best.fun)
     logarithms = np.asarray(best.x)
     rounds = fit.rounds + 1
-    ended = bool(np.abs(logarithms - begin).max() < _CONVERGED or promised < _CONVERGED_NATS or rounds == _ROUNDS)
-    return PriorFit(MotionPrior(*np.exp(logarithms).tolist()), tracks, rounds, ended)
+    prior, settled = MotionPrior(*np.exp(logarithms).tolist()), bool(np.abs(logarithms - begin).max() < _CONVERGED)
+    settled = settled or promised < _CONVERGED_NATS
+    if rounds == _ROUNDS and not settled:
+        warnings.warn(
+            f"polishing: the prior of tracks still changed in round {rounds}, the last, which promised {promised:.2g} "
+            f"nats more; it is used as it is",
+            VerglasWarning,
+            stacklevel=3,
+        )
+    return PriorFit(prior, tracks, rounds, settled or rounds == _ROUNDS)
 
 
 def _snapshot_of(fit: PriorFit) -> Snapshot:
