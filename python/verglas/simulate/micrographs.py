@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from verglas.simulate.noise import SNR, stream
 from verglas.simulate.scattering import atom_table
 from verglas.types import Micrograph, Optics, Picks, Poses
 from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.settings import settings_from
 
 # Numbers of the random streams of one micrograph.
 _PLACES, _ICE, _DETECTOR, _JUNK, _CARBON = range(1, 6)
@@ -228,11 +229,7 @@ def micrograph(
     >>> m.shape, len(truth.picks), len(truth.optics)
     ((256, 300), 12, 12)
     """
-    unknown = sorted(set(settings) - {f.name for f in fields(Scene)})
-    if unknown:
-        names = ", ".join(f.name for f in fields(Scene))
-        raise InputError(f"simulate.micrograph: unknown setting {', '.join(unknown)}; known are {names}")
-    scene = replace(scene or Scene(), **settings)
+    scene = settings_from("simulate.micrograph", Scene, scene, **settings)
     diameter_px = _diameter_px(model, scene)
     centres, junk = _places(scene, 0 if model is None else scene.n, diameter_px, seed)
     poses = Poses(random_orientations(len(centres), seed), np.zeros((len(centres), 2)))

@@ -15,7 +15,7 @@ from scipy.ndimage import map_coordinates
 
 from verglas import fourier, ops
 from verglas._native import resolve_threads
-from verglas.errors import InputError
+from verglas.errors import InputError, SettingError
 from verglas.geometry import euler_to_matrix, random_orientations
 from verglas.optics import critical_exposure_e_A2, wavelength_A
 from verglas.simulate.micrographs import Scene, _diameter_px, _optics, _places
@@ -25,6 +25,7 @@ from verglas.simulate.noise import stream
 from verglas.simulate.scattering import VOLT_PER_LENGTH_A2, atom_table, factor
 from verglas.types import Movie, Optics, Picks, Poses
 from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.settings import unknown_settings
 
 _ICE, _COUNTS, _GAIN, _DEFECTS = range(71, 75)  # numbers of random streams
 _REST_KV = 510.99895  # m c^2 / e
@@ -158,10 +159,9 @@ def movie(
 def _settings(scene: Scene | None, recording: Recording | None, changes: dict[str, Any]) -> tuple[Scene, Recording]:
     """Scene and recording with the fields that keywords name changed."""
     names = {kind: {f.name for f in fields(kind)} for kind in (Scene, Recording)}
-    unknown = sorted(set(changes) - names[Scene] - names[Recording])
+    unknown = unknown_settings(set(changes) - set(_UNUSED), (names[Scene] | names[Recording]) - set(_UNUSED))
     if unknown:
-        allowed = ", ".join(sorted((names[Scene] | names[Recording]) - set(_UNUSED)))
-        raise InputError(f"simulate.movie: unknown setting {', '.join(unknown)}; known are {allowed}")
+        raise SettingError("simulate.movie", unknown)
     scene = replace(scene or Scene(), **{k: v for k, v in changes.items() if k in names[Scene]})
     recording = replace(recording or Recording(), **{k: v for k, v in changes.items() if k in names[Recording]})
     plain = Scene()

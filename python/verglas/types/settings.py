@@ -13,7 +13,7 @@ import math
 import types
 import typing
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -147,12 +147,7 @@ def settings_from(job: str, kind: type[Kind], settings: Kind | None = None, **ch
         raise SettingError(job, [("settings", f"expected {kind.__name__}, got {type(settings).__name__}")])
     changes = present_names(job, changes, former_names(kind))
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
-    problems = []
-    unknown = sorted(set(changes) - set(fields))
-    if unknown:
-        named = ", ".join(_with_guess(name, fields) for name in unknown)
-        plural = "s" if len(unknown) > 1 else ""
-        problems.append(("", f"unknown setting{plural} {named}; known are {', '.join(sorted(fields))}"))
+    problems = unknown_settings(changes, fields)
     if settings is None:
         missing = [name for name, f in fields.items() if _is_required(f) and name not in changes]
         problems += [(name, "is needed") for name in missing]
@@ -161,6 +156,27 @@ def settings_from(job: str, kind: type[Kind], settings: Kind | None = None, **ch
     if settings is None:
         return kind(**changes)
     return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
+
+
+def unknown_settings(given: Iterable[str], known: Collection[str]) -> list[tuple[str, str]]:
+    """What :class:`~verglas.errors.SettingError` is to say of keywords that are no settings; nothing of known ones.
+
+    Parameters
+    ----------
+    given : iterable of str
+    known : collection of str
+
+    Examples
+    --------
+    >>> from verglas.types.settings import unknown_settings
+    >>> unknown_settings(["box", "voltge_kV"], ["voltage_kV", "box"])
+    [('', 'unknown setting voltge_kV (voltage_kV?); known are box, voltage_kV')]
+    """
+    unknown = sorted(set(given) - set(known))
+    if not unknown:
+        return []
+    named = ", ".join(_with_guess(name, known) for name in unknown)
+    return [("", f"unknown setting{'s' if len(unknown) > 1 else ''} {named}; known are {', '.join(sorted(known))}")]
 
 
 def former_names(kind: type) -> dict[str, str]:
