@@ -12,11 +12,13 @@ from command_line import main
 
 import verglas as vg
 from verglas.assessment.independence import check_pair, proportional
+from verglas.errors import FormatError
 from verglas.io import read_json
 from verglas.io.micrographs import find_micrographs
 from verglas.refinement.settings import RefineSettings
 from verglas.run.refine_inputs import fit_to_particles
 from verglas.run.refine_setup import _off_centre
+from verglas.run.report import rewrite_page
 from verglas.run.tenure import tenure
 
 BOX, PIXEL_A = 24, 5.0
@@ -218,3 +220,9 @@ def test_a_micrograph_whose_picks_all_lie_beyond_its_edge_ends_no_extraction(tmp
     vg.io.write_picks(tmp_path / "f.star", {n: vg.Picks(xy, n) for n, xy in picks.items()}, one_file=True)
     with pytest.raises(vg.InputError, match=r"no particle could be cut .* fractions of the image"):
         vg.extract(files, tmp_path / "f.star", 24, diameter_A=60, listener=None)
+
+
+def test_a_record_that_was_edited_is_told_of_by_report(tmp_path):
+    (tmp_path / "postprocess.json").write_text('{"resolution_A": "many"}')
+    with pytest.raises(FormatError, match="its files do not hold what the page is made of"):
+        rewrite_page(tmp_path)

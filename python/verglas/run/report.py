@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from verglas.errors import InputError
+from verglas.errors import FormatError, InputError, VerglasError
 from verglas.io import read_json
 from verglas.types.run_state import read_run_state
 
@@ -29,6 +29,8 @@ def rewrite_page(folder: Path) -> Path:
     ------
     InputError
         The folder holds no such run, or one whose page cannot be drawn from files alone.
+    FormatError
+        Its files hold something else than a job writes.
     """
     run = folder / "run.json"
     record = read_json(run) if run.is_file() else {}
@@ -40,14 +42,27 @@ def rewrite_page(folder: Path) -> Path:
         )
     for holds, write in _WRITERS.items():
         if command == holds or (not command and (folder / holds).is_file()):
-            return write(folder)
+            return _written(write, folder)
     # Beside a run.json of another job, too: postprocess writes into the folder of a refinement's like.
     if (folder / _POSTPROCESS).is_file():
-        return _WRITERS[_POSTPROCESS](folder)
+        return _written(_WRITERS[_POSTPROCESS], folder)
     raise InputError(
         f"{folder}: no run whose page can be written again; expected the folder of refine, class2d, abinitio, "
         "postprocess, motion, ctf, pick, extract or process"
     )
+
+
+def _written(write: Callable[[Path], Path], folder: Path) -> Path:
+    """Jobs left these files, and anybody may have changed them: what does not fit the page is told, not passed on."""
+    try:
+        return write(folder)
+    except VerglasError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise FormatError(
+            f"{folder}: its files do not hold what the page is made of ({type(error).__name__}: {error}); were they "
+            "changed since the job ended?"
+        ) from error
 
 
 def _refine(folder: Path) -> Path:
