@@ -18,7 +18,7 @@ from verglas.io.micrographs import find_micrographs
 from verglas.refinement.settings import RefineSettings
 from verglas.run.refine_inputs import fit_to_particles
 from verglas.run.refine_setup import _off_centre
-from verglas.run.report import rewrite_page
+from verglas.run.report import _WRITERS, rewrite_page
 from verglas.run.tenure import tenure
 
 BOX, PIXEL_A = 24, 5.0
@@ -222,7 +222,8 @@ def test_a_micrograph_whose_picks_all_lie_beyond_its_edge_ends_no_extraction(tmp
         vg.extract(files, tmp_path / "f.star", 24, diameter_A=60, listener=None)
 
 
-def test_a_record_that_was_edited_is_told_of_by_report(tmp_path):
-    (tmp_path / "postprocess.json").write_text('{"resolution_A": "many"}')
+def test_a_record_that_was_edited_is_told_of_by_report(tmp_path, monkeypatch):
+    (tmp_path / "run.json").write_text('{"command": "refine", "pixel_size_A": "many"}')
+    monkeypatch.setitem(_WRITERS, "refine", lambda folder: float(read_json(folder / "run.json")["pixel_size_A"]))
     with pytest.raises(FormatError, match="its files do not hold what the page is made of"):
         rewrite_page(tmp_path)
