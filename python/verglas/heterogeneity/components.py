@@ -240,13 +240,16 @@ def sort_components(model: ComponentModel) -> ComponentModel:
     first, second = (h.volumes[1:].reshape(model.n_components, -1).astype(np.float64) for h in model.halves)
     shared = first @ second.T
     turn = np.linalg.eigh((shared + shared.T) / 2)[1][:, ::-1]
-    return replace(model, halves=[change_components(half, turn) for half in model.halves])
+    return change_components(model, turn)
 
 
-def change_components(half: HalfComponents, change: FloatArray) -> HalfComponents:
-    """Components U change, (q, q), of which coordinates z are change z'."""
-    changed = np.einsum("qr,qzyx->rzyx", change, half.volumes[1:]).astype(np.float32)
-    return replace(half, volumes=np.concatenate([half.volumes[:1], changed]))
+def change_components(model: ComponentModel, change: FloatArray) -> ComponentModel:
+    """Components U change of both halves, (q, q), of which coordinates z are change z'."""
+    halves = []
+    for half in model.halves:
+        changed = np.einsum("qr,qzyx->rzyx", change, half.volumes[1:]).astype(np.float32)
+        halves.append(replace(half, volumes=np.concatenate([half.volumes[:1], changed])))
+    return replace(model, halves=halves)
 
 
 def held_out_evidence(posed: PosedImages, model: ComponentModel) -> FloatArray:

@@ -67,22 +67,17 @@ def calibrated(posed: PosedImages, model: ComponentModel) -> tuple[ComponentMode
     """
     if not model.n_components:
         return model, Coordinates(*coordinates(posed, model))
-    grown = _changed(model, _size_by_images(posed, model))
+    grown = change_components(model, _size_by_images(posed, model))
     mean, covariance, contrast = coordinates(posed, grown)
     first, second = (coordinates(posed, replace(grown, halves=[half, half]))[0] for half in grown.halves)
     h, information = readings_with_component_errors(mean, covariance, first, second)
     change = _size_by_readings(h, information)
-    resized = _changed(grown, change)
+    resized = change_components(grown, change)
     turn = _principal_axes(resized)
     change = change @ turn
     for some in _blocks(len(h)):
-        information[some] = np.linalg.inv(np.eye(model.n_components) + change.T @ information[some] @ change)
-        mean[some] = np.einsum("nab,nb->na", information[some], h[some] @ change)
-    return _changed(resized, turn), Coordinates(mean, information, contrast)  # which are the covariances now
-
-
-def _changed(model: ComponentModel, change: FloatArray) -> ComponentModel:
-    return replace(model, halves=[change_components(half, change) for half in model.halves])
+        mean[some], information[some] = _posterior(h[some], information[some], change)
+    return change_components(resized, turn), Coordinates(mean, information, contrast)  # which are the covariances now
 
 
 def _principal_axes(model: ComponentModel) -> FloatArray:
@@ -117,14 +112,20 @@ def _size_by_images(posed: PosedImages, model: ComponentModel) -> FloatArray:
 def _size_by_readings(h: FloatArray, information: FloatArray) -> FloatArray:
     """The same by what is known of each particle's coordinates, the error of the components included."""
     some = _some(len(h))
-    h, information, unit = h[some], information[some], np.eye(h.shape[1])
+    h, information = h[some], information[some]
 
     def spread(change: FloatArray) -> FloatArray:
-        covariance = np.linalg.inv(unit + change.T @ information @ change)
-        mean = np.einsum("nab,nb->na", covariance, h @ change)
+        mean, covariance = _posterior(h, information, change)
         return covariance + mean[:, :, None] * mean[:, None, :]
 
     return _most_likely_size(h.shape[1], spread)
+
+
+def _posterior(h: FloatArray, information: FloatArray, change: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and covariance, under a prior of unit variance, of the coordinates of changed components."""
+    covariance = np.linalg.inv(np.eye(len(change)) + change.T @ information @ change)
+    mean = np.einsum("nab,nb->na", covariance, h @ change)
+    return np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
 
 
 def _most_likely_size(q: int, spread: Callable[[FloatArray], FloatArray]) -> FloatArray:
