@@ -14,6 +14,7 @@ Seconds are wall time, ``processor_s`` those of all threads. RELION counts the r
 120 particles of 115 A in 300 A of ice (:func:`verglas.simulate.movie`) that drift, dome and shear, with radiation
 damage and ice whose molecules move (``still-ice``: do not), without faults of the detector; ``bench_motion_bound.py``
 says what can be reached there. Rows of the kind "100 particles" are of 100 particles of 130 A, a dome of 1.2 px.
+``--particles`` asks for more or fewer of them ("350 particles" is the kind of their rows).
 
 ``--full``: one movie of 3710 x 3838 pixels, of 40 frames, into compare_relion_motion_full.json, or of ``--frames``,
 into compare_relion_motion_full_<frames>.json.
@@ -84,14 +85,14 @@ def processor_seconds() -> float:
 
 
 def write_particle_movie(
-    path: Path, shape: tuple[int, int], frames: int, seed: int, ice_motion_A2_per_e: float = 0.5
+    path: Path, shape: tuple[int, int], frames: int, seed: int, n: int, ice_motion_A2_per_e: float = 0.5
 ) -> Any:
     """Particles in ice at 1 e per pixel and frame; the field they move in."""
     movie, truth = vg.simulate.movie(
         vg.simulate.phantom(144, 1.0, 115.0, seed=seed),
         shape=shape,
         pixel_size_A=1.0,
-        n=120 * shape[0] * shape[1] // (1536 * 2048),
+        n=n,
         defocus_u_A=15000.0,
         frames=frames,
         dose_per_frame_e_A2=1.0,
@@ -107,13 +108,15 @@ def write_particle_movie(
     return truth.field
 
 
-def movie_in(folder: Path, shape: tuple[int, int], frames: int, seed: int, kind: str) -> tuple[Path, Any]:
+def movie_in(
+    folder: Path, shape: tuple[int, int], frames: int, seed: int, kind: str, particles: int = 120
+) -> tuple[Path, Any]:
     """The movie and its motion, made once in a folder."""
     name = f"movie_{seed}" if kind == "grains" else f"{kind}_{seed}"
     path, truth = folder / f"{name}.tif", folder / f"{name}.pickle"
     if not truth.is_file():
         if kind in ("particles", "still-ice"):
-            field = write_particle_movie(path, shape, frames, seed, 0.5 if kind == "particles" else 0.0)
+            field = write_particle_movie(path, shape, frames, seed, particles, 0.5 if kind == "particles" else 0.0)
         else:
             given = polynomial_motion(shape, frames, seed) if kind == "polynomial" else None
             field = write_grain_movie(path, shape, frames, seed, given)
@@ -166,6 +169,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=8.0, help="RELION is stopped after so long")
     parser.add_argument("--kind", choices=("grains", "polynomial", "particles", "still-ice"), default="grains")
+    parser.add_argument("--particles", type=int, default=120, help="in a movie of particles")
     parser.add_argument("--full", action="store_true", help="one movie of 40 frames of 3710 x 3838 pixels")
     parser.add_argument("--folder", type=Path, help="where movies are kept; a temporary one by default")
     parser.add_argument("--program", choices=NAMES, help="only this one; both in turn by default")
@@ -192,11 +196,11 @@ def main() -> None:
     for seed in range(args.first_seed, args.first_seed + args.movies):
         with tempfile.TemporaryDirectory(dir=args.folder) as made:
             folder = Path(made)
-            movie, truth = movie_in(args.folder or folder, shape, args.frames, seed, args.kind)
+            movie, truth = movie_in(args.folder or folder, shape, args.frames, seed, args.kind, args.particles)
             local = folder / movie.name
             if not local.exists():
                 local.symlink_to(movie.resolve())
-            mark = {"seed": seed, "kind": args.kind}
+            mark = {"seed": seed, "kind": args.kind if args.particles == 120 else f"{args.particles} {args.kind}"}
             if not any((row["seed"], row.get("kind"), row["program"]) == (*mark.values(), "nothing") for row in rows):
                 rows.append({**mark, "program": "nothing", **errors(None, truth, shape)})
             for run in chosen:
