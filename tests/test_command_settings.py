@@ -8,12 +8,16 @@ import inspect
 import re
 import typing
 
+import numpy as np
 import pytest
 
 import verglas as vg
 from verglas.cli.app import _program
 from verglas.cli.options import option_name
 from verglas.cli.renamed import _FORMER, with_present_names
+from verglas.errors import SettingError
+from verglas.reconstruction import ReconstructSettings
+from verglas.refinement import RefineSettings
 from verglas.types.settings import choices_of, setting_of, unit_of
 
 COMMANDS = _program([]).commands
@@ -93,6 +97,49 @@ def test_long_jobs_take_one_listener(name):
     module, function = JOBS[name].rsplit(".", 1)
     parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
     assert parameters["listener"].default == "screen"
+
+
+def test_public_jobs_take_their_settings_whole_or_one_by_one():
+    """f(data, settings=None, **changes); ``read_movie`` takes what is known of a movie, which is no choice."""
+    for name in set(vg.__all__) - {"read_movie"}:
+        value = getattr(vg, name)
+        parameters = inspect.signature(value).parameters if inspect.isfunction(value) else {}
+        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            assert "changes" in parameters, name
+            assert parameters["settings"].default is None, name
+
+
+class _StopError(Exception):
+    pass
+
+
+def test_refine_takes_settings_as_one_object(monkeypatch):
+    resolved = []
+
+    def stop(particles, references, mask, settings, around):
+        resolved.append(settings)
+        raise _StopError
+
+    monkeypatch.setattr("verglas.run.refine.start_run", stop)
+    model = vg.simulate.phantom(16, 5.0, 50.0)
+    particles = vg.simulate.particles(model, 4, 16, 5.0, snr=1.0, listener=None)
+    given = RefineSettings(classes=2, symmetry="C2", diameter_A=50.0, iterations=3)
+    for changes in ({}, {"symmetry": "D2", "iterations": 5}):
+        with pytest.raises(_StopError):
+            vg.refine(particles, settings=given, listener=None, **changes)
+        assert resolved.pop() == dataclasses.replace(given, **changes)
+    with pytest.raises(SettingError, match="expected RefineSettings, got dict"):
+        vg.refine(particles, settings={"classes": 2})
+
+
+def test_reconstruct_takes_settings_as_one_object():
+    model = vg.simulate.phantom(16, 5.0, 50.0)
+    particles = vg.simulate.particles(model, 8, 16, 5.0, snr=1.0, listener=None)
+    settings = ReconstructSettings(symmetry="C2", max_resolution_A=20.0)
+    whole = vg.reconstruct(particles, settings=settings, listener=None).data
+    np.testing.assert_array_equal(whole, vg.reconstruct(particles, "C2", 20.0, listener=None).data)
+    changed = vg.reconstruct(particles, "C1", settings=settings, listener=None).data
+    np.testing.assert_array_equal(changed, vg.reconstruct(particles, "C1", 20.0, listener=None).data)
 
 
 def test_no_public_function_has_a_listener_of_another_kind():

@@ -153,3 +153,18 @@ def test_rows_without_a_defocus_are_set_aside_and_counted_by_every_job():
 def test_text_in_place_of_a_number_is_still_an_error():
     with pytest.raises(vg.InputError, match=r"column rlnDefocusU, row 1 \(from 0\): expected a finite number, got 'x'"):
         particles(3, rlnDefocusU=np.array(["15000", "x", "15000"], object)).optics  # noqa: B018
+
+
+def test_a_column_is_warned_of_once_for_all_copies_of_the_particles():
+    given = particles(rlnCtfBfactor=-5.0)
+    poses = vg.Poses(np.zeros((30, 3)), np.zeros((30, 2)))
+    copies = (given[:7], given.with_poses(poses))
+    with pytest.warns(vg.VerglasWarning, match="30 values are negative, down to -5 A"):
+        assert len(given.optics) == 30
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(copies[0].optics) == 7
+        assert len(given[3:].with_columns(rlnDefocusU=2e4).optics) == 27
+        assert len(copies[1].optics) == 30
+    with pytest.warns(vg.VerglasWarning, match="30 values are negative, down to -7 A"):
+        assert len(copies[1].with_columns(rlnCtfBfactor=-7.0).optics) == 30

@@ -23,15 +23,19 @@ from verglas.cli.options import option_name, with_settings
 from verglas.errors import SettingError, VerglasWarning
 from verglas.heterogeneity import ClassSettings
 from verglas.initial_model import AbInitioSettings
+from verglas.io import write_json
 from verglas.picking import PickSettings
 from verglas.refinement.settings import RefineSettings
+from verglas.run.checkpoint import Checkpoints
 from verglas.run.common_lines import CommonLinesJob, common_lines_files
 from verglas.run.demo import DemoSettings
 from verglas.run.directional import directional_files
 from verglas.run.maps import MaskShape, fsc_of_files
 from verglas.run.merge import flip_files, merge_files
 from verglas.run.reconstruct import ProjectJob, project_files
+from verglas.run.refine_folder import refuse_changes
 from verglas.search import AlignSettings
+from verglas.types import Snapshot
 from verglas.types.listener import Listener, Silence
 from verglas.types.settings import check_settings, result_settings, setting, setting_of, settings_from
 
@@ -295,3 +299,32 @@ def test_jobs_on_several_files_and_common_lines_tell_a_listener(tmp_path):
     assert bars.ends == {"files read": (2, 2), "files flipped": (2, 2), "averages oriented": (48, 48)}
     oriented = [done for phase, done, _ in bars.told if phase == "averages oriented"]
     assert oriented == list(range(1, 49))
+
+
+def test_simulated_filaments_name_a_setting_that_is_none():
+    with pytest.raises(SettingError, match=r"simulate.filaments: unknown setting pixel_size \(pixel_size_A\?\)"):
+        vg.simulate.filaments(pixel_size=4.0)
+
+
+def test_a_run_goes_on_with_its_files_named_in_another_way(tmp_path, monkeypatch):
+    """Relative names were in the folder that the run was started in; a file of the same name elsewhere is another."""
+    home, other = tmp_path / "home", tmp_path / "other"
+    home.mkdir()
+    other.mkdir()
+    record = {"settings": {"particles": "a.star", "references": ["b.mrc"], "mask": None}}
+    write_json(home / "run.json", record | {"verglas": vg.__version__, "directory": str(home)})
+    monkeypatch.chdir(other)
+    now = {"particles": str(home / "a.star"), "references": ["../home/b.mrc"], "mask": None}
+    assert refuse_changes(home, now, allowed=False) == []
+    with pytest.raises(vg.InputError, match=r"references: was \['b.mrc'\], now \['.*other/b.mrc'\]"):
+        refuse_changes(home, now | {"references": [str(other / "b.mrc")]}, allowed=False)
+
+
+def test_checkpoints_go_on_with_files_named_in_another_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = Checkpoints(tmp_path, {"map": "a.mrc", "masks": ["b.mrc", "c.mrc"]}, {})
+    first.open()
+    first.part("start").save(Snapshot({}, {}))
+    Checkpoints(tmp_path, {"map": str(tmp_path / "a.mrc"), "masks": ["./b.mrc", "c.mrc"]}, {}).open(resume=True)
+    with pytest.raises(vg.InputError, match=r"other settings .*masks: was \['b.mrc', 'c.mrc'\]"):
+        Checkpoints(tmp_path, {"map": "a.mrc", "masks": ["c.mrc", "b.mrc"]}, {}).open()

@@ -145,7 +145,8 @@ void fold_array(const math::GridShape& grid, T* array, Conjugate conjugate) {
       *mate = b + conjugate(a);
     }
   }
-  // The halo is now counted on its mates: emptied, so that folding twice or reading it adds nothing.
+  // The halo is now counted on its mates: emptied, so that reading it adds nothing. Fold once all the same: a second
+  // fold would double the plane x = 0, whose pairs lie outside the halo.
   for (std::size_t r = 0; r < static_cast<std::size_t>(n) * n; ++r) std::fill_n(array + r * row, halo, T(0));
 }
 

@@ -18,6 +18,7 @@ from verglas.heterogeneity.posed import PosedBatch, PosedImages
 from verglas.reconstruction.accumulate import direct_grid
 from verglas.reconstruction.direct import DensityWeights, grid_shells, invert
 from verglas.reconstruction.sums import finish
+from verglas.search import noise
 from verglas.types import Map
 from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray
 
@@ -306,13 +307,17 @@ def _curve(posed: PosedImages, first: Float32Array, second: Float32Array) -> Flo
 def noise_from(sums: list[LinearSums], before: FloatArray) -> FloatArray:
     """(groups, radius + 1) noise variance from squared residuals; shell 0, which is not used, that of shell 1."""
     squared, number = sum(s.squared for s in sums), sum(s.coefficients for s in sums)
-    made = np.where(number > 0, squared / np.maximum(number, 1), before)
+    made = ops.noise_variance(squared, number, before=before)
     made[:, 0] = made[:, 1]
     return np.maximum(made, _LEAST_NOISE * made.max())
 
 
 def first_noise(posed: PosedImages) -> FloatArray:
-    """(groups, radius + 1): the mean power of the images, which at these signal-to-noise ratios is mostly noise."""
+    """(groups, radius + 1): the mean power of the images, which at these signal-to-noise ratios is mostly noise.
+
+    Shells are counted pixel by pixel here, on the coefficients that every pass uses; what follows from their power is
+    :func:`verglas.search.noise.first_noise`, as for every job.
+    """
     flat = np.ones((posed.n_groups, posed.radius + 1))
     total, number = np.zeros_like(flat), np.zeros_like(flat)
     for batch in posed.batches(np.arange(len(posed)), flat):
@@ -320,8 +325,10 @@ def first_noise(posed: PosedImages) -> FloatArray:
         power = posed.shell_sums(np.square(np.abs(values)) * posed.pixel_weights)
         np.add.at(total, posed.group[batch.rows], power)
         np.add.at(number, posed.group[batch.rows], np.broadcast_to(posed.shell_pixels, power.shape))
-    total[:, 0], number[:, 0] = total[:, 1], number[:, 1]
-    return total / np.maximum(number, 1)
+    # A group may have lost all its images; its noise is then used by none.
+    mean = np.where(number > 0, total, total.sum(axis=0)) / np.where(number > 0, number, number.sum(axis=0).clip(1))
+    mean[:, 0] = mean[:, 1]
+    return noise.first_noise(mean, job="heterogeneity")
 
 
 Moments = Callable[[Products], tuple[FloatArray, FloatArray]]

@@ -218,40 +218,43 @@ def reconstruct_report(
 @overload
 def reconstruct(
     particles: ParticlesLike,
-    symmetry: str = ...,
+    symmetry: str | None = ...,
     max_resolution_A: float | None = ...,
     *,
+    settings: ReconstructSettings | None = ...,
     halves: Literal[False] = ...,
     ssnr: SsnrChoice = ...,
     threads: int | None = ...,
     device: str = ...,
     listener: ListenerChoice = ...,
-    **settings: Any,
+    **changes: Any,
 ) -> Map: ...
 @overload
 def reconstruct(
     particles: ParticlesLike,
-    symmetry: str = ...,
+    symmetry: str | None = ...,
     max_resolution_A: float | None = ...,
     *,
+    settings: ReconstructSettings | None = ...,
     halves: Literal[True],
     ssnr: SsnrChoice = ...,
     threads: int | None = ...,
     device: str = ...,
     listener: ListenerChoice = ...,
-    **settings: Any,
+    **changes: Any,
 ) -> tuple[Map, tuple[Map, Map]]: ...
 def reconstruct(
     particles: ParticlesLike,
-    symmetry: str = "C1",
+    symmetry: str | None = None,
     max_resolution_A: float | None = None,
     *,
+    settings: ReconstructSettings | None = None,
     halves: bool = False,
     ssnr: SsnrChoice = None,
     threads: int | None = None,
     device: str = "cpu",
     listener: ListenerChoice = "screen",
-    **settings: Any,
+    **changes: Any,
 ) -> Map | tuple[Map, tuple[Map, Map]]:
     r"""Map from particles with known poses.
 
@@ -263,10 +266,12 @@ def reconstruct(
     ----------
     particles : Particles or path
         Images, poses and optics (``vg.read_particles``).
-    symmetry : str
-        Point group, RELION's orientation; applied exactly.
+    symmetry : str, optional
+        Point group, RELION's orientation; applied exactly. C1 by default.
     max_resolution_A : float, optional
         Data beyond are not used; Nyquist by default.
+    settings : ReconstructSettings, optional
+        All choices at once; what is given beside them goes before.
     halves : bool
         Also return the two half maps (rlnRandomSubset; without it, random halves of each micrograph).
     ssnr : array or callable, optional
@@ -279,8 +284,8 @@ def reconstruct(
         ``"cuda"`` for every GPU. The iterations of least-squares and gridding are made on the host in any case.
     listener : Listener, "screen" or None
         Who is told how it goes (:class:`verglas.types.listener.Listener`).
-    **settings
-        Any other field of :class:`ReconstructSettings`: ``method="least-squares"``, ``ctf=False``.
+    **changes
+        Single choices, as the fields of :class:`ReconstructSettings`: ``method="least-squares"``, ``ctf=False``.
 
     Returns
     -------
@@ -305,9 +310,9 @@ def reconstruct(
     >>> vg.reconstruct(particles, ctf=False).data.shape
     (16, 16, 16)
     """
-    settings |= {"symmetry": symmetry, "max_resolution_A": max_resolution_A}
+    changes |= {n: v for n, v in (("symmetry", symmetry), ("max_resolution_A", max_resolution_A)) if v is not None}
     where: dict[str, Any] = {"threads": threads, "device": device, "listener": listener}
-    result = reconstruct_report(particles, halves=halves, ssnr=ssnr, **where, **settings)
+    result = reconstruct_report(particles, settings, halves=halves, ssnr=ssnr, **where, **changes)
     if result.excluded:
         first = list(result.excluded.items())[:5]
         listed = "; ".join(f"particle {i}: {reason}" for i, reason in first)

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import filters, fourier, ops
-from verglas.assessment import fsc, solvent_mask
+from verglas.assessment import fsc
 from verglas.assessment.fsc import correlate_shells
 from verglas.assessment.phase_randomisation import correct_for_mask, vouches_for
 from verglas.assessment.postprocess import PostprocessSettings
-from verglas.errors import InputError
+from verglas.assessment.solvent import find_solvent_mask
 from verglas.reconstruction.direct import fft_weights, shell_means
 from verglas.reconstruction.sums import finish
 from verglas.reconstruction.sums import solve as sums_to_map
@@ -205,15 +205,13 @@ def half_fsc(problem: RefineProblem, halves: Float32Array, mask: Float32Array | 
 
 
 def mask_from_map(problem: RefineProblem, halves: Float32Array, shell: float) -> Float32Array | None:
-    """Soft mask of the molecule from the mean of half maps, once their resolution allows it."""
+    """Soft mask of the molecule from the mean of half maps, once their resolution allows it; None: the sphere stays."""
     if not problem.settings.solvent_mask or problem.resolution_of_A(shell) > _MASK_FROM_A:
         return None
     diameter = problem.diameter_px * problem.pixel_size_A
     mean = Map(halves.mean(axis=0), problem.pixel_size_A)
-    try:
-        return solvent_mask(mean, diameter_A=diameter, threads=problem.threads).data
-    except InputError:
-        return None  # noise that was aligned to itself has no molecule to draw a mask around: the sphere stays
+    mask = find_solvent_mask(mean, diameter_A=diameter, threads=problem.threads)
+    return None if mask is None else mask.data
 
 
 def join_halves(problem: RefineProblem, halves: Float32Array) -> Float32Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from verglas.errors import FormatError, InputError
 from verglas.io import atomic_path, read_json, write_json
 from verglas.refinement.figures import Figures
 from verglas.refinement.state import State
-from verglas.run.refine_inputs import differences
+from verglas.run.refine_inputs import by_present_names, differences
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.types import Snapshot
@@ -174,6 +175,7 @@ class Checkpoints:
         self.folder, self.say = folder, say
         # Through JSON and back: tuples would differ from the lists that are read later.
         self.identity = json.loads(json.dumps({"verglas": __version__, "settings": settings, "inputs": inputs}))
+        self.identity["directory"] = os.getcwd()  # what relative names among the settings are in
         self.parts: dict[str, Part] = {}
 
     def open(self, *, resume: bool = False) -> bool:
@@ -213,7 +215,8 @@ class Checkpoints:
 
     def _refuse(self, had: Mapping[str, Any]) -> None:
         for name, what in (("settings", "other settings"), ("inputs", "other particles")):
-            changed = differences(had.get(name, {}), self.identity[name])
+            before = by_present_names(had.get(name, {}), self.identity[name], had.get("directory", os.curdir))
+            changed = differences(before, self.identity[name])
             if changed:
                 raise InputError(
                     f"{self.folder}: a run with {what} was stopped here ({changed}); go on with the same, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from verglas.assessment import solvent_mask
+from verglas.assessment.solvent import find_solvent_mask
 from verglas.errors import InputError
 from verglas.masks import soft_sphere
 from verglas.optics.refine import Pixels
@@ -43,13 +43,13 @@ def masked_halves(
 
 def solvent_or_sphere(mean: Map, diameter_A: float | None, threads: int | None) -> Map:
     """The solvent mask of a map, or a sphere where there is no molecule to draw one around."""
-    try:
-        return solvent_mask(mean, diameter_A=diameter_A, threads=threads)
-    except InputError:
-        # a map of noise has no molecule to draw a mask around; the shells it explains decide, in a sphere
-        reach_A = diameter_A or 0.7 * mean.box * mean.pixel_size_A
-        sphere = soft_sphere(mean.data.shape, min(reach_A / 2 / mean.pixel_size_A, mean.box / 2 - 4), 4.0)
-        return Map(np.asarray(sphere, np.float32), mean.pixel_size_A)
+    mask = find_solvent_mask(mean, diameter_A=diameter_A, threads=threads)
+    if mask is not None:
+        return mask
+    # The shells that a map of noise explains decide, in a sphere.
+    reach_A = diameter_A or 0.7 * mean.box * mean.pixel_size_A
+    sphere = soft_sphere(mean.data.shape, min(reach_A / 2 / mean.pixel_size_A, mean.box / 2 - 4), 4.0)
+    return Map(np.asarray(sphere, np.float32), mean.pixel_size_A)
 
 
 def pixels_between(job: str, particles: Particles, volume: Map, finest_A: float | None) -> Pixels:

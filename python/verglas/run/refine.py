@@ -114,9 +114,10 @@ class Refinement:
 def refine(
     particles: Particles | str | Path,
     reference: Reference | Sequence[Reference] | None = None,
-    symmetry: str = "C1",
+    symmetry: str | None = None,
     diameter_A: float | None = None,
     *,
+    settings: RefineSettings | None = None,
     out: str | Path | None = None,
     mask: Map | str | Path | None = None,
     prior: Prior | Denoiser | None = None,
@@ -128,7 +129,7 @@ def refine(
     listener: ListenerChoice = "screen",
     cluster: ClusterChoice = None,
     cache: ImageCache | str | Path | None = None,
-    **settings: Any,
+    **changes: Any,
 ) -> Refinement:
     r"""Refine poses and map of particles: expectation-maximisation with two independent half sets.
 
@@ -143,10 +144,12 @@ def refine(
     reference : Map, path or several, optional
         Start map; it is put on the particles' pixel size, box and grey scale and low-passed. Several references are
         several classes. Not needed with ``poses="local"``, which can start from the map of the given poses.
-    symmetry : str
-        Point group, RELION's orientation.
+    symmetry : str, optional
+        Point group, RELION's orientation; C1 by default.
     diameter_A : float, optional
         Diameter of the particle; four fifths of the box by default.
+    settings : RefineSettings, optional
+        All choices at once; what is given beside them goes before.
     out : path, optional
         Run folder; nothing is written without.
     mask : Map or path, optional
@@ -176,8 +179,8 @@ def refine(
     cache : path or ImageCache, optional
         Folder on a quick disk that keeps the images as they are read, for this and other runs
         (:class:`verglas.io.image_cache.ImageCache`).
-    **settings
-        Any other field of :class:`verglas.refinement.RefineSettings`.
+    **changes
+        Single choices, as the fields of :class:`verglas.refinement.RefineSettings`.
 
     Returns
     -------
@@ -207,9 +210,11 @@ def refine(
     # "auto" stays the CPU until the kernels have run on a GPU (bench/README.md); a GPU is named.
     devices = tuple(device_names("cpu" if device == "auto" else device))
     references = _as_list(reference)
-    # A setting of the caller's goes before the number of references; start_run tells where they disagree.
-    settings = {"classes": max(1, len(references)), **settings, "symmetry": symmetry, "diameter_A": diameter_A}
-    resolved_settings = settings_from("refine", RefineSettings, **settings)
+    changes |= {n: v for n, v in (("symmetry", symmetry), ("diameter_A", diameter_A)) if v is not None}
+    if settings is None:
+        # A setting of the caller's goes before the number of references; start_run tells where they disagree.
+        changes = {"classes": max(1, len(references)), **changes}
+    resolved_settings = settings_from("refine", RefineSettings, settings, **changes)
     everything = particles_of(particles, "refine: particles")
     everything = for_job(everything, "refine", posed=resolved_settings.poses == "local")
     use = ClusterUse.of(cluster, "refine", out, devices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
@@ -25,6 +26,7 @@ from verglas.report.refine import write_refine_page
 from verglas.run.checkpoint import checkpoint_path
 from verglas.run.page_process import PageProcess
 from verglas.run.postprocess import write_postprocessed
+from verglas.run.refine_inputs import by_present_names
 from verglas.run.refine_memory import PAGE_PROCESS_GB, MemoryPlan
 from verglas.run.tenure import Tenure, end_of, now_text, tenure
 from verglas.types import Map, Particles
@@ -60,6 +62,7 @@ def refuse_changes(folder: Path, now: Mapping[str, Any], *, allowed: bool) -> li
     defaults = {f.name: f.default for f in fields(RefineSettings)}  # of settings that the run's version did not have
     record = read_json(folder / "run.json")
     had, version = _present_settings(record["settings"]), record.get("verglas", "unknown")
+    had = by_present_names(had, now, record.get("directory", os.curdir))
     changes = [] if version == __version__ else [f"verglas: was {version}, now {__version__}"]
     changes += [
         f"{name}: was {had.get(name, defaults.get(name))}, now {value}"
@@ -143,6 +146,7 @@ class RefineFolder:
         self.record = {
             "verglas": __version__,
             "command": "refine",
+            "directory": os.getcwd(),  # what relative names among the settings are in
             "settings": self.settings,
             "seed": problem.settings.seed,
             "isa": _native.core.isa,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from verglas.types.verdict import Finding
 
 _SAME_PIXEL = 0.01  # pixel sizes that differ by less are taken for the same
 _LEAST_FIELD = 0.8  # of the diameter: masks about particles are generous
+_FILES = ("particles", "references", "map", "maps", "mask", "masks")  # what records call files that were named
 _SAMPLED = 16  # images whose values are compared when a run goes on
 
 
@@ -80,6 +82,35 @@ def fit_to_particles(
 def reference_name(value: Map | str | Path) -> str:
     """What a run's record calls a map that it was given."""
     return "a map in memory" if isinstance(value, Map) else str(value)
+
+
+def by_present_names(before: Mapping[str, Any], now: Mapping[str, Any], directory: str) -> dict[str, Any]:
+    """A run's record with its files named as they are now, where that is another name of the same file.
+
+    Parameters
+    ----------
+    before, now : mapping
+        Of the run that was stopped, and of the call that goes on.
+    directory : str
+        What relative names of ``before`` are in; those of ``now`` are in the working directory.
+
+    Examples
+    --------
+    >>> from verglas.run.refine_inputs import by_present_names
+    >>> had = {"particles": "a.star", "references": ["b.mrc"], "mask": None, "seed": 0}
+    >>> by_present_names(had, {"particles": "/job/a.star", "references": ["/other/b.mrc"]}, "/job")
+    {'particles': '/job/a.star', 'references': ['b.mrc'], 'mask': None, 'seed': 0}
+    """
+
+    def present(was: Any, new: Any) -> Any:
+        if isinstance(was, list) and isinstance(new, list) and len(was) == len(new):
+            return [present(*pair) for pair in zip(was, new, strict=True)]
+        if isinstance(was, str) and isinstance(new, str):
+            same = os.path.realpath(os.path.join(directory, was)) == os.path.realpath(new)
+            return new if same else was
+        return was
+
+    return {name: present(was, now.get(name)) if name in _FILES else was for name, was in before.items()}
 
 
 def fitted_mask(value: Map, particles: Particles) -> npt.NDArray[np.float32]:

@@ -45,7 +45,7 @@ def particles(
     hide_poses: bool = False,
     threads: int | None = None,
     listener: ListenerChoice = "screen",
-    **settings: Any,
+    **changes: Any,
 ) -> Particles:
     """Simulate particle images with exact projections, and write them if asked.
 
@@ -100,7 +100,7 @@ def particles(
         n,
         box,
         pixel_size_A,
-        imaging=settings_from("simulate", Imaging, imaging, **settings),
+        imaging=settings_from("simulate", Imaging, imaging, **changes),
         seed=seed,
         poses=poses,
         threads=threads,

@@ -14,6 +14,7 @@ from verglas.simulate.micrographs import MicrographTruth, Scene, apply_optics, m
 from verglas.simulate.noise import stream
 from verglas.types import Micrograph
 from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.settings import settings_from
 
 _LINES = 11  # number of the random stream; micrographs use 1 to 5
 _SIGMA = 10.0  # deviation of the noise in simulated micrographs
@@ -47,7 +48,7 @@ def filaments(
     length_A: float | None = None,
     repeat_A: float = 60.0,
     seed: int = 0,
-    **settings: Any,
+    **changes: Any,
 ) -> tuple[Micrograph, FilamentTruth]:
     r"""Simulate one micrograph of filaments.
 
@@ -65,6 +66,8 @@ def filaments(
     length_A : float, optional
         Of each filament; by default each leaves the micrograph at both ends.
     seed : int
+    **changes
+        Fields of :class:`Scene`: ``shape=(256, 300)``, ``snr=0.2``.
 
     Returns
     -------
@@ -84,7 +87,7 @@ def filaments(
     """
     if not min(width_A, persistence_A, repeat_A, length_A or 1.0) > 0:
         raise InputError("simulate.filaments: expected positive width_A, persistence_A, repeat_A and length_A")
-    scene = replace(scene or Scene(n=5), **settings)
+    scene = settings_from("simulate.filaments", Scene, scene or Scene(n=5), **changes)
     plain, truth = micrograph(None, scene, seed=seed)
     rng = stream(seed, _LINES)
     lines = [_centre_line(scene, persistence_A, length_A, rng) for _ in range(scene.n)]

@@ -190,7 +190,7 @@ def micrograph(
     seed: int = 0,
     name: str = "simulated",
     threads: int | None = None,
-    **settings: Any,
+    **changes: Any,
 ) -> tuple[Micrograph, MicrographTruth]:
     """Simulate one micrograph.
 
@@ -229,7 +229,7 @@ def micrograph(
     >>> m.shape, len(truth.picks), len(truth.optics)
     ((256, 300), 12, 12)
     """
-    scene = settings_from("simulate.micrograph", Scene, scene, **settings)
+    scene = settings_from("simulate.micrograph", Scene, scene, **changes)
     diameter_px = _diameter_px(model, scene)
     centres, junk = _places(scene, 0 if model is None else scene.n, diameter_px, seed)
     poses = Poses(random_orientations(len(centres), seed), np.zeros((len(centres), 2)))

@@ -83,7 +83,7 @@ def movie(
     seed: int = 0,
     name: str = "simulated",
     threads: int | None = None,
-    **settings: Any,
+    **changes: Any,
 ) -> tuple[Movie, MovieTruth]:
     r"""Simulate one movie.
 
@@ -107,7 +107,7 @@ def movie(
     name : str
     threads : int, optional
         Threads; the result does not depend on it.
-    **settings
+    **changes
         Change fields of ``scene`` and ``recording``.
 
     Returns
@@ -130,7 +130,7 @@ def movie(
     >>> float(np.mean([f.mean() for f in movie]).round(0))  # 1 e/A^2 in pixels of 9 A^2
     9.0
     """
-    scene, recording = _settings(scene, recording, settings)
+    scene, recording = _settings(scene, recording, changes)
     centres, _ = _places(scene, 0 if model is None else scene.n, _diameter_px(model, scene), seed)
     poses = Poses(random_orientations(len(centres), seed), np.zeros((len(centres), 2)))
     field = recording.field(scene.shape, seed)

@@ -74,7 +74,13 @@ OPTIONS = {
 }
 
 
-def check_ctf(values: Mapping[str, npt.ArrayLike | None], where: str, names: Mapping[str, str] | None = None) -> None:
+def check_ctf(
+    values: Mapping[str, npt.ArrayLike | None],
+    where: str,
+    names: Mapping[str, str] | None = None,
+    *,
+    warned: set[str] | None = None,
+) -> None:
     """Refuse CTF parameters that no microscope has, warn of unlikely ones.
 
     Parameters
@@ -85,6 +91,9 @@ def check_ctf(values: Mapping[str, npt.ArrayLike | None], where: str, names: Map
         What messages start with.
     names : mapping of name -> str
         What the user calls each (``--voltage``); RELION's label by default.
+    warned : set of str, optional
+        Names in ``values`` that were warned of before, as of the set that these particles are some of: they are not
+        warned of again, and those that are warned of now are added.
 
     Raises
     ------
@@ -106,18 +115,23 @@ def check_ctf(values: Mapping[str, npt.ArrayLike | None], where: str, names: Map
     """
     known = refuse_outside(values, where, names)
     shown = {name: (names or {}).get(name, quantity.label) for name, quantity in QUANTITIES.items()}
+    warned = set() if warned is None else warned
     given = values.get("phase_shift_deg")
     phase = np.abs(np.atleast_1d(np.asarray(0.0 if given is None else given, np.float64)))
-    for name in ("defocus_u_A", "defocus_v_A"):
-        if name in known:
-            _judge_defocus(known[name], phase, f"{where}: {shown[name]}")
-    _warn_of_cs(known, f"{where}: {shown['cs_mm']}")
-    b_factor = known.get("b_factor_A2")
-    if b_factor is not None and (b_factor < 0).any():
-        _warn(
-            f"{where}: {shown['b_factor_A2']}: {np.count_nonzero(b_factor < 0)} values are negative, down to "
-            f"{b_factor[b_factor < 0].min():g} A^2: they amplify high resolution"
-        )
+    for name, column in known.items():
+        unlikely = ""
+        if name in ("defocus_u_A", "defocus_v_A"):
+            unlikely = _judge_defocus(column, phase, f"{where}: {shown[name]}")
+        elif name == "cs_mm":
+            unlikely = _unlikely_cs(column)
+        elif name == "b_factor_A2" and (column < 0).any():
+            unlikely = (
+                f"{np.count_nonzero(column < 0)} values are negative, down to {column[column < 0].min():g} A^2: they "
+                "amplify high resolution"
+            )
+        if unlikely and name not in warned:
+            warned.add(name)
+            warnings.warn(f"{where}: {shown[name]}: {unlikely}", VerglasWarning, stacklevel=3)
 
 
 def check_pixel_size(pixel_size_A: float, where: str) -> None:
@@ -164,10 +178,10 @@ def _refuse_outside(quantity: Quantity, column: npt.NDArray[np.float64], where: 
     )
 
 
-def _judge_defocus(column: npt.NDArray[np.float64], phase: npt.NDArray[np.float64], where: str) -> None:
+def _judge_defocus(column: npt.NDArray[np.float64], phase: npt.NDArray[np.float64], where: str) -> str:
     finite = column[np.isfinite(column)]
     if not finite.size or not finite.any():
-        return  # 0 throughout: no CTF
+        return ""  # 0 throughout: no CTF
     median, plate = float(np.median(finite)), float(np.nanmedian(phase)) >= _PHASE_PLATE_DEG
     size = float(np.median(np.abs(finite)))
     if size < _NO_DEFOCUS_A and not plate:
@@ -176,19 +190,16 @@ def _judge_defocus(column: npt.NDArray[np.float64], phase: npt.NDArray[np.float6
             f"{where}: the median is {median:g}, expected angstrom, as 15000: in {unit}? multiply by {factor:g}"
         )
     if median < 0:
-        _warn(f"{where}: the median is {median:g} A; negative is overfocus: is the sign turned over?")
-    elif median > _FAR_A:
-        _warn(f"{where}: the median is {median:g} A, more than 10 micrometres: is it in angstrom?")
-    elif size < _NEAR_FOCUS_A and not plate:
-        _warn(f"{where}: the median is {median:g} A, very near focus; if it is in nanometres, multiply by 10")
+        return f"the median is {median:g} A; negative is overfocus: is the sign turned over?"
+    if median > _FAR_A:
+        return f"the median is {median:g} A, more than 10 micrometres: is it in angstrom?"
+    if size < _NEAR_FOCUS_A and not plate:
+        return f"the median is {median:g} A, very near focus; if it is in nanometres, multiply by 10"
+    return ""
 
 
-def _warn_of_cs(known: Mapping[str, npt.NDArray[np.float64]], where: str) -> None:
-    cs = known.get("cs_mm")
-    if cs is not None and ((cs > 0.0011) & (cs < 0.0061)).any():
-        value = cs[(cs > 0.0011) & (cs < 0.0061)][0]
-        _warn(f"{where}: {value:g} mm; if it is in metres, write {value * 1000:g} (corrected microscopes: 0.01 or 0)")
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, VerglasWarning, stacklevel=4)
+def _unlikely_cs(cs: npt.NDArray[np.float64]) -> str:
+    metres = cs[(cs > 0.0011) & (cs < 0.0061)]
+    if not metres.size:
+        return ""
+    return f"{metres[0]:g} mm; if it is in metres, write {metres[0] * 1000:g} (corrected microscopes: 0.01 or 0)"

@@ -28,6 +28,8 @@ from verglas.types.images import ArraySource, ImageSource
 from verglas.types.optics import Optics
 from verglas.types.poses import Poses
 
+_WARNED = "_warned"
+
 # cryoSPARC's contrast of the stored image: multiplying by it makes particles white.
 SIGN_COLUMN = "blob/sign"
 
@@ -98,7 +100,8 @@ class Particles:
             "table_name": table_name,
             "where": where,
         }
-        self.__dict__.update(fields)
+        # Which fields of the CTF were warned of: copies share it, so that a job does not hear the same of each.
+        self.__dict__.update(fields | {_WARNED: set()})
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"Particles are frozen: cannot set {name}; use with_columns, with_poses or with_source")
@@ -184,8 +187,10 @@ class Particles:
         return np.atleast_1d(np.arange(len(self), dtype=np.int64)[index])
 
     def _replace(self, **changes: Any) -> Particles:
-        fields = {name.removeprefix("_"): value for name, value in self.__dict__.items()} | changes
-        return Particles(fields.pop("table"), fields.pop("source"), **fields)
+        fields = {name.removeprefix("_"): value for name, value in self.__dict__.items() if name != _WARNED} | changes
+        made = Particles(fields.pop("table"), fields.pop("source"), **fields)
+        made.__dict__[_WARNED] = self.__dict__[_WARNED]
+        return made
 
     # ---- images
 
@@ -332,7 +337,7 @@ class Particles:
             columns[field] = np.full(len(self), default) if values is None else values
         pixel = self._pixel_sizes_A()
         columns["pixel_size_A"] = np.full(len(self), np.nan) if pixel is None else pixel
-        check_ctf(columns, self.where)
+        check_ctf(columns, self.where, warned=self.__dict__[_WARNED])
         even = None if self._optics_table is None else coefficient_lists(self._optics_table, EVEN_ZERNIKE, self.where)
         if even is not None and even.any():
             volt = columns["voltage_kV"] * 1e3
@@ -375,7 +380,11 @@ class Particles:
                 if np.ndim(value) and len(value) != len(table):
                     raise InputError(f"{self.where}: column {name}: {len(value)} values for {len(table)} particles")
                 table[name] = np.asarray(value) if np.ndim(value) else value
-        return self._replace(table=table)
+        made = self._replace(table=table)
+        new = {field for field, (label, _, _) in col.OPTICS_LABELS.items() if label in columns}
+        if new:  # other values, to be judged by themselves
+            made.__dict__[_WARNED] = self.__dict__[_WARNED] - new
+        return made
 
     def with_poses(self, poses: Poses) -> Particles:
         """The same particles with these orientations and shifts (origins in pixels, if any, are dropped)."""
