@@ -306,7 +306,7 @@ def _curve(posed: PosedImages, first: Float32Array, second: Float32Array) -> Flo
 
 def noise_from(sums: list[LinearSums], before: FloatArray) -> FloatArray:
     """(groups, radius + 1) noise variance from squared residuals; shell 0, which is not used, that of shell 1."""
-    squared, number = sum(s.squared for s in sums), sum(s.coefficients for s in sums)
+    squared, number = (np.sum([getattr(s, name) for s in sums], axis=0) for name in ("squared", "coefficients"))
     made = ops.noise_variance(squared, number, before=before)
     made[:, 0] = made[:, 1]
     return np.maximum(made, _LEAST_NOISE * made.max())
