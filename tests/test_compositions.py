@@ -59,6 +59,20 @@ def test_total_variation_of_thirty_views(discs):
     assert icon.min() >= 0
 
 
+def test_total_variation_of_a_larger_slice_in_its_sixty_iterations():
+    """128 pixels, where fista takes four hundred (bench_solvers.py)."""
+    z, x = np.indices((128, 128)) - 64
+    truth = 1.0 * (np.hypot(z / 1.2, x) < 45)
+    for cz, cx, radius, value in ((20, 10, 12, 0.5), (-15, -12, 8, -0.6), (-30, 15, 5, 0.4), (5, -30, 4, 0.7)):
+        truth += value * (np.hypot(z - cz, x - cx) < radius)
+    A = tilt_series(np.zeros((30, 1, 128)), np.arange(-90, 90, 6.0), threads=1)
+    data = A @ truth.astype(np.float32).ravel()
+    prior = Shaped(TotalVariation(0.05), A.map_shape)
+    tv = solve(A, data, "preconditioned-primal-dual", prior=prior, iterations=60).x
+    wbp = weighted_back_projection(A, data.reshape(A.data_shape)).ravel()
+    assert np.linalg.norm(tv - truth.ravel()) < 0.5 * np.linalg.norm(wbp - truth.ravel())
+
+
 def ring_correlation(a, b):
     """Mean over frequencies to half of Nyquist, of lines."""
     x, y = (np.fft.rfft(v.ravel())[1:9] for v in (a, b))

@@ -225,4 +225,6 @@ def _regularise(A: TiltSeries, stack: Float32Array, method: str, weight: float, 
     if method == "mbir":
         return solve_mbir(A, stack, A.map_shape, weight, iterations=max(1, iterations // 5)).x
     prior = Shaped(TotalVariation(weight, iterations=15), A.map_shape)
-    return solve(A, stack, "fista", prior=prior, iterations=iterations).x
+    # A filter along x evens out the frequencies only where the axis is along y; without it fista is quicker.
+    way = "preconditioned-primal-dual" if A.turn is None else "fista"
+    return solve(A, stack, way, prior=prior, iterations=iterations).x

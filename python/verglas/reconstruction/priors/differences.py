@@ -94,6 +94,26 @@ class TotalVariation:
                 break
         return x
 
+    def analyse(self, x: Array) -> Array:
+        """D x, of which :meth:`value` is a norm."""
+        return gradient(x)
+
+    def synthesise(self, p: Array) -> Array:
+        """The transpose of :meth:`analyse`."""
+        return -divergence(p)
+
+    def onto_dual_ball(self, p: Array) -> Array:
+        """The nearest p whose product with D x is at most the value of any x: lengths of ``weight`` at most."""
+        return self._onto_ball(p / self.weight) * self.weight
+
+    def dual_radius(self) -> float:
+        """Of that ball."""
+        return self.weight
+
+    def largest_gain(self, shape: tuple[int, ...]) -> float:
+        """What the square of the norm of :meth:`analyse` cannot exceed: 4 for each axis of more than one pixel."""
+        return 4.0 * sum(n > 1 for n in shape)
+
     def _onto_ball(self, p: Array) -> Array:
         length = np.sqrt((p**2).sum(axis=0, keepdims=True)) if self.isotropic else np.abs(p)
         return p / np.maximum(1, length)

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.fft
 
 from verglas.errors import InputError
+from verglas.reconstruction.priors.differences import TotalVariation
 from verglas.reconstruction.priors.potentials import Prior, soft
 from verglas.types.arrays import Array, FloatArray
 
@@ -190,3 +191,28 @@ class Shaped:
     def prox(self, v: Array, step: float) -> Array:
         """Of the array, as a vector."""
         return np.ravel(self.prior.prox(v.reshape(tuple(self.shape)), step))
+
+    def analyse(self, x: Array) -> Array:
+        """Of a prior that is a norm of D x: D x of the array, as it is."""
+        return self._norm().analyse(x.reshape(tuple(self.shape)))
+
+    def synthesise(self, p: Array) -> Array:
+        """D^T p, as a vector."""
+        return np.ravel(self._norm().synthesise(p))
+
+    def onto_dual_ball(self, p: Array) -> Array:
+        """Of the array's differences."""
+        return self._norm().onto_dual_ball(p)
+
+    def dual_radius(self) -> float:
+        """Of that ball."""
+        return self._norm().dual_radius()
+
+    def largest_gain(self, shape: tuple[int, ...]) -> float:
+        """A bound of the square of the norm of D."""
+        return self._norm().largest_gain(shape)
+
+    def _norm(self) -> TotalVariation:
+        if not isinstance(self.prior, TotalVariation):
+            raise InputError(f"prior: {type(self.prior).__name__} is no norm of differences, as total variation is")
+        return self.prior

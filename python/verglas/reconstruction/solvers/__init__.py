@@ -21,6 +21,7 @@ from verglas.reconstruction.solvers.analysis import (
 from verglas.reconstruction.solvers.course import Callback, Course, Solution, System
 from verglas.reconstruction.solvers.gradient import sgd
 from verglas.reconstruction.solvers.krylov import bicg, bicgstab, cg, cgs, conjugate_residuals, gmres, qmr
+from verglas.reconstruction.solvers.preconditioned import preconditioned_primal_dual
 from verglas.reconstruction.solvers.proximal import admm, fista, primal_dual, projected_subgradient, superiorise
 from verglas.reconstruction.solvers.row_action import art, bicav, sart
 from verglas.reconstruction.solvers.sparse import orthogonal_matching_pursuit, reweighted_least_squares
@@ -57,12 +58,13 @@ METHODS: dict[str, Callable[..., Solution]] = {
     "fista": fista,
     "admm": admm,
     "primal-dual": primal_dual,
+    "preconditioned-primal-dual": preconditioned_primal_dual,
     "projected-subgradient": projected_subgradient,
     "superiorised": superiorise,
     "omp": orthogonal_matching_pursuit,
     "irls": reweighted_least_squares,
 }
-_WITH_PRIOR = {"fista", "primal-dual", "projected-subgradient", "superiorised"}
+_WITH_PRIOR = {"fista", "primal-dual", "preconditioned-primal-dual", "projected-subgradient", "superiorised"}
 
 
 def solve(
@@ -97,7 +99,8 @@ def solve(
     start : array of n, optional
         Zero by default.
     prior : Prior or sequence of them, optional
-        Of the methods fista, primal-dual, projected-subgradient, superiorised, and (several) admm.
+        Of the methods fista, primal-dual, preconditioned-primal-dual (total variation), projected-subgradient,
+        superiorised, and (several) admm.
     callback : callable, optional
         ``callback(iteration, x, relative_residual)``; true stops.
     **choices

@@ -123,9 +123,14 @@ _EIGENVALUE_TOLERANCE = 1e-3  # relative; to the last digit Lanczos takes hundre
 def largest_eigenvalue(system: System) -> float:
     """Of A^T W A, by Lanczos, rounded up by its tolerance of 1e-3: a step made from it is never too long."""
     n = system.operator.shape[1]
-    normal = sla.LinearOperator((n, n), matvec=system.normal, dtype=np.float64)
+    return symmetric_largest(sla.LinearOperator((n, n), matvec=system.normal, dtype=np.float64))
+
+
+def symmetric_largest(normal: sla.LinearOperator) -> float:
+    """Largest eigenvalue of a symmetric positive operator, rounded up by the tolerance."""
+    n = normal.shape[1]
     if n <= 3:
-        return float(np.linalg.eigvalsh(np.column_stack([system.normal(e) for e in np.eye(n)])).max())
+        return float(np.linalg.eigvalsh(np.column_stack([normal.matvec(e) for e in np.eye(n)])).max())
     start = np.random.default_rng(0).standard_normal(n)
     values = sla.eigsh(normal, 1, which="LM", v0=start, return_eigenvectors=False, tol=_EIGENVALUE_TOLERANCE)
     return float(values[0]) * (1 + _EIGENVALUE_TOLERANCE)
