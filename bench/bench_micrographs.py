@@ -1,12 +1,13 @@
 """What motion correction is for: Thon rings and maps from corrected micrographs of simulated movies.
 
-    python bench/bench_micrographs.py rings [--seeds 4] [--first-seed 3000] [--add] [--minutes 4]
+    python bench/bench_micrographs.py rings [--seeds 4] [--first-seed 3000] [--side 768] [--add] [--minutes 4]
     python bench/bench_micrographs.py maps --folder IMAGES [--movies 6] [--first-seed 4000] [--minutes 4]
 
 ``rings``: movies of 768 x 768 pixels of 1.5 A, 16 frames of 1.5 e/A2, ice of 400 A and 12 particles, whose plain sum is
 blurred: drift of 7 to 12 px; that and a dome of 2 px with shear; that and a random polynomial field of 1 px. The CTF is
 fitted to the spectrum that the corrector writes, to that of the plain sum as recorded, and to the corrected plain sum:
-how far the rings were followed, and the error of the mean defocus. ``--add`` goes on where a run stopped.
+how far the rings were followed, and the error of the mean defocus. ``--add`` goes on where a run stopped. Movies of
+another ``--side`` have as many more particles as they are larger, and a file of results of their own.
 
 ``maps``: movies of 768 x 768 pixels of 1.5 A, 12 frames of 2 e/A2, about 15 octahedral particles each, with damage;
 every movie once with and once without motion (drift of 7 px, dome of 2 px, shear of 1 px; the same particles, ice and
@@ -47,21 +48,21 @@ def moved(kind: str, rng: np.random.Generator) -> dict[str, Any]:
     return drift | {"drift": {}, "dome": dome, "polynomial": {"polynomial_px": 1.0}}[kind]
 
 
-def unmoved(n_frames: int) -> Motion:
+def unmoved(n_frames: int, side: int = SIDE) -> Motion:
     """Frames summed where they lie."""
-    return Motion((SIDE, SIDE), np.zeros((n_frames, 2)))
+    return Motion((side, side), np.zeros((n_frames, 2)))
 
 
-def ring_row(kind: str, seed: int) -> dict[str, Any]:
+def ring_row(kind: str, seed: int, side: int) -> dict[str, Any]:
     """One movie's fits."""
     rng = np.random.default_rng(seed)
     defocus = rng.uniform(8000, 22000)
     model = vg.simulate.phantom(96, PIXEL_A, 120.0, seed=seed)
     movie, _ = vg.simulate.movie(
         model,
-        shape=(SIDE, SIDE),
+        shape=(side, side),
         pixel_size_A=PIXEL_A,
-        n=12,
+        n=round(12 * (side / SIDE) ** 2),
         defocus_u_A=defocus,
         frames=RING_FRAMES,
         dose_per_frame_e_A2=RING_DOSE,
@@ -70,7 +71,7 @@ def ring_row(kind: str, seed: int) -> dict[str, Any]:
         **moved(kind, rng),
     )
     done = vg.correct_motion(movie, listener=None)
-    plain = vg.Micrograph(corrected_sums(movie, unmoved(len(movie))).plain, PIXEL_A, "plain")
+    plain = vg.Micrograph(corrected_sums(movie, unmoved(len(movie), side)).plain, PIXEL_A, "plain")
     microscope = {"voltage_kV": 300.0, "cs_mm": 2.7, "amplitude_contrast": 0.1}
     fits = {
         "corrected": vg.estimate_ctf(done.micrograph, spectrum=done.spectrum, **microscope),
@@ -109,15 +110,16 @@ def ring_summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def rings(args: argparse.Namespace) -> None:
     """A row per movie."""
-    path = RESULTS / "micrographs_rings.json"
+    name = "micrographs_rings" + ("" if args.side == SIDE else f"_{args.side}")
+    path = RESULTS / f"{name}.json"
     rows: list[dict[str, Any]] = read_json(path)["rows"] if args.add and path.is_file() else []
     end = time.monotonic() + 60 * args.minutes
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         for kind in ("drift", "dome", "polynomial"):
             if any((row["kind"], row["seed"]) == (kind, seed) for row in rows) or time.monotonic() > end:
                 continue
-            rows.append(ring_row(kind, seed))
-            write("micrographs_rings", rows, quiet=True, side_px=SIDE, pixel_size_A=PIXEL_A, summary=ring_summary(rows))
+            rows.append(ring_row(kind, seed, args.side))
+            write(name, rows, quiet=True, side_px=args.side, pixel_size_A=PIXEL_A, summary=ring_summary(rows))
             print(rows[-1], flush=True)
     print(ring_summary(rows))
 
@@ -213,6 +215,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4, help="of each kind of motion (rings)")
     parser.add_argument("--movies", type=int, default=6, help="(maps)")
     parser.add_argument("--first-seed", type=int, help="3000 for rings, 4000 for maps")
+    parser.add_argument("--side", type=int, default=SIDE, help="of the movies, pixels (rings)")
     parser.add_argument("--add", action="store_true", help="to the movies that the file of results holds (rings)")
     parser.add_argument("--folder", type=Path, default=Path("micrographs_maps"), help="where images are kept (maps)")
     parser.add_argument("--minutes", type=float, default=60.0, help="no new movie after so long")

@@ -159,6 +159,19 @@ class TestLowSignal:
         assert "frame 4" in found.flags[0]
         assert error_px(found.motion, truth) < 0.2  # frame 4 is interpolated
 
+    def test_frame_written_twice_is_left_out_and_named(self):
+        """Also where bad pixels were drawn anew; frames of hardly any counts, which are mostly alike, are none."""
+        truth = Motion(SHAPE, settling(8, (6, -4)))
+        movie = movie_of(truth, 7)
+        frames = movie.source.data.copy()
+        frames[5] = frames[4]
+        movie = dataclasses.replace(movie, source=vg.Movie.from_array(frames).source, defects=[[4, 5], [9, 9]])
+        found = vg.correct_motion(movie, listener=None)
+        assert found.flags[0] == "frame 6 repeats frame 5: left out"
+        assert found.motion.used.tolist() == [True] * 5 + [False, True, True]
+        sparse = np.random.default_rng(0).poisson(0.01, (6, 128, 128)).astype(np.uint8)
+        assert "repeats" not in "".join(vg.correct_motion(vg.Movie.from_array(sparse, 1.8), listener=None).flags)
+
     def test_frame_that_jumped_is_brought_back_and_named(self):
         shifts = settling(12, (3, -2))
         shifts[7] += (60, -53)

@@ -13,7 +13,8 @@ import tifffile
 from eer_files import encode, random_events, write_eer
 from motion_movies import movie_of, settling
 
-from verglas.errors import InputError
+import verglas as vg
+from verglas.errors import InputError, VerglasWarning
 from verglas.run.motion import MovieSettings, correct_movies
 from verglas.types.motion import Motion
 
@@ -27,6 +28,8 @@ REASONS = {
     "half.eer": "truncated|cut short|cut off",
     "text.tif": "not a",
     "constant.mrcs": "no frame can be used",
+    "complex.tif": r"frame 0 \(from 0\) has values of type complex64",
+    "it's.tif": "would be misread in a STAR file; rename",
 }
 
 
@@ -49,6 +52,8 @@ def folder(tmp_path):
     missing = frames.astype(np.float32)
     missing[1, 5, 7] = np.nan
     write_mrc(tmp_path / "nan.mrcs", missing)
+    tifffile.imwrite(tmp_path / "complex.tif", frames.astype(np.complex64), photometric="minisblack")
+    (tmp_path / "it's.tif").write_bytes(whole)
     write_mrc(tmp_path / "constant.mrcs", np.ones((4, *SHAPE), np.float32))
     rng = np.random.default_rng(3)
     strips = [encode(*random_events(rng, SHAPE, 0.1), SHAPE[0] * SHAPE[1]) for _ in range(6)]
@@ -61,6 +66,7 @@ def folder(tmp_path):
 def test_each_is_named_and_set_aside_and_the_rest_goes_on(folder, tmp_path):
     out = tmp_path / "out"
     done = correct_movies(folder, out, SETTINGS, listener=None)
+    assert (done.verdict.state, done.verdict.codes) == ("stop", ("set-aside",))
     assert done.table["movie"].tolist() == [str(folder / "good.tif")]
     assert {name.rsplit("/", 1)[1] for name in done.excluded} == REASONS.keys()
     listed = pd.read_csv(out / "excluded.csv").set_index("movie")["reason"]
@@ -70,6 +76,60 @@ def test_each_is_named_and_set_aside_and_the_rest_goes_on(folder, tmp_path):
         assert listed[str(folder / name)] == reason
         assert re.search(words, reason), reason
     assert done.as_dict()["set_aside"] == len(REASONS)
+
+
+def test_a_set_of_several_kinds_of_movies_is_said(tmp_path):
+    frames = movie_of(Motion(SHAPE, settling(5, (3, -2))), 10).source.data
+    for i, part in enumerate((frames, frames + 1, frames[:4, :, :100])):
+        tifffile.imwrite(tmp_path / f"m{i}.tif", part.astype(np.float32), photometric="minisblack")
+    done = correct_movies(tmp_path, tmp_path / "out", SETTINGS, listener=None)
+    assert done.verdict.codes == ("mixture",)
+    told = done.verdict.reasons[0]
+    assert "1 of 3" in told
+    assert "m2.tif" in told
+    assert "128 columns, 96 rows, 5 frames" in told
+    assert "not all movies were recorded alike" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_a_movie_unlike_the_others_is_flagged(tmp_path):
+    """In the summary, in motion.csv and in the page, with the reason."""
+    for i in range(9):
+        movie = movie_of(Motion(SHAPE, settling(5, (3, -2) if i != 4 else (40, 30))), 10 + i, signal=0.8)
+        tifffile.imwrite(tmp_path / f"m{i}.tif", movie.source.data, photometric="minisblack")
+    done = correct_movies(tmp_path, tmp_path / "out", SETTINGS, listener=None)
+    flags = dict(zip([p.rsplit("/", 1)[1] for p in done.table["movie"]], done.table["flags"], strict=True))
+    assert re.search(r"moved \d+.\d px early, the others [12].\d", flags.pop("m4.tif"))
+    assert set(flags.values()) == {""}
+    assert "px early, the others" in (tmp_path / "out" / "report.html").read_text()
+    assert pd.read_csv(tmp_path / "out" / "motion.csv")["flags"].notna().sum() == 1
+
+
+def test_what_has_no_counts_has_no_bad_pixels_to_be_found(tmp_path):
+    """... by counts: levelled frames are named with the way out, and corrected when it is taken."""
+    levelled = movie_of(Motion(SHAPE, settling(5, (3, -2))), 10).source.data - 10
+    tifffile.imwrite(tmp_path / "m.tif", levelled, photometric="minisblack")
+    with pytest.raises(InputError, match=r"m.tif: the sum of its frames is negative .* \(--defects none\)"):
+        correct_movies(tmp_path / "m.tif", tmp_path / "out", SETTINGS, defects="auto", listener=None)
+    assert len(correct_movies(tmp_path / "m.tif", tmp_path / "out", SETTINGS, listener=None).table) == 1
+    levelled[:, 3, 4] = np.inf
+    tifffile.imwrite(tmp_path / "n.tif", levelled, photometric="minisblack")
+    with pytest.raises(InputError, match=r"movie n.tif: 1 pixels .* the first at row 3, column 4"):
+        vg.read_movie(tmp_path / "n.tif", defects="auto")
+
+
+def test_a_dead_block_is_a_defect_and_the_dark_edge_of_the_beam_is_said(tmp_path):
+    counts = np.random.default_rng(0).poisson(8.0, (5, 200, 256)).astype(np.uint8)
+    counts[:, 40:70, 60:100] = 0
+    tifffile.imwrite(tmp_path / "m.tif", counts, photometric="minisblack")
+    movie = vg.read_movie(tmp_path / "m.tif", defects="auto")
+    block = np.zeros((200, 256), bool)
+    block[40:70, 60:100] = True
+    assert np.array_equal(movie.defect_mask, block)
+    counts[:, :, :150] = 0
+    tifffile.imwrite(tmp_path / "n.tif", counts, photometric="minisblack")
+    with pytest.warns(VerglasWarning, match="59 % of the pixels counted no electron"):
+        assert len(vg.read_movie(tmp_path / "n.tif", defects="auto").defects) < 100
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import mrcfile
 import numpy as np
 import pandas as pd
 import pytest
@@ -195,6 +196,21 @@ def test_optics_groups_are_beam_shifts():
         "opticsGroup1",
         "opticsGroup2",
     ]
+
+
+def test_bytes_of_mrc_files_are_counts_where_that_is_asked(tmp_path):
+    """The command can say what the message asks for, and polishing reads the same counts."""
+    counts = np.random.default_rng(4).integers(100, 200, (4, 96, 128)).astype(np.uint8)
+    with mrcfile.new(tmp_path / "m.mrc") as mrc:
+        mrc.set_data(counts.view(np.int8))
+    given = {"model": "global", "pixel_size_A": 1.5, "listener": None}
+    with pytest.raises(InputError, match="--mrc-bytes unsigned"):
+        correct_movies(tmp_path / "m.mrc", tmp_path / "out", **given)
+    done = correct_movies(tmp_path / "m.mrc", tmp_path / "out", mrc_bytes="unsigned", **given)
+    total = vg.read_micrograph(tmp_path / "out" / "micrographs" / "m.mrc").data
+    assert np.allclose(total, counts.sum(0, dtype=int), atol=0.1)
+    again = recorded_movies(done.folder / "micrographs.star", MovieReading())[0].open()
+    assert np.array_equal(again.source.read(1), counts[1])
 
 
 def test_other_settings_are_no_way_to_go_on(three, tmp_path):

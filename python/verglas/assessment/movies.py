@@ -14,6 +14,7 @@ _JUDGED = {
     "shift_error_px": "shifts known to {:.2f} px, the others to {:.2f}",
 }
 MOST_SET_ASIDE = 0.5  # of all movies: more stop a run
+_RECORDED = {"width_px": "columns", "height_px": "rows", "frames": "frames", "original_pixel_size_A": "A a pixel"}
 
 
 def judge_movies(table: pd.DataFrame) -> tuple[pd.DataFrame, Verdict]:
@@ -22,7 +23,8 @@ def judge_movies(table: pd.DataFrame) -> tuple[pd.DataFrame, Verdict]:
     Parameters
     ----------
     table : DataFrame
-        Columns reason and flags ("" where there is none), and of those corrected early_px, late_px, shift_error_px.
+        Columns reason and flags ("" where there is none), and of those corrected early_px, late_px, shift_error_px;
+        where they are there, width_px, height_px, frames and original_pixel_size_A say whether the set is a mixture.
 
     Returns
     -------
@@ -42,7 +44,7 @@ def judge_movies(table: pd.DataFrame) -> tuple[pd.DataFrame, Verdict]:
     good = table["reason"] == ""
     if good.sum() >= FEWEST:
         for column, sentence in _JUDGED.items():
-            values = table.loc[good, column].astype(float)
+            values = pd.to_numeric(table.loc[good, column], errors="coerce").astype(float)  # some have no error
             middle = float(values.median())
             # a tenth of the median: movies that hardly differ have no outliers
             spread = max(1.4826 * float((values - middle).abs().median()), 0.1 * abs(middle), 1e-9)
@@ -70,4 +72,39 @@ def judge_movies(table: pd.DataFrame) -> tuple[pd.DataFrame, Verdict]:
                 {"flagged": flagged},
             )
         )
+    mixture = mixture_of(table[good])
+    if mixture is not None:
+        findings.append(mixture)
     return table, Verdict.of(findings)
+
+
+def mixture_of(table: pd.DataFrame) -> Finding | None:
+    """Whether corrected movies were recorded alike: their size, number of frames and pixel size.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from verglas.assessment.movies import mixture_of
+    >>> rows = pd.DataFrame({"movie": ["a.tif", "b.tif", "c.tif"], "frames": [40, 40, 39]})
+    >>> mixture_of(rows).sentence
+    'not all movies were recorded alike: 1 of 3 (c.tif) differ from the most common kind, 40 frames'
+    """
+    numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in _RECORDED if name in table}
+    known = [name for name, values in numbers.items() if values.notna().all()]
+    if not known or not len(table):
+        return None
+    rows = pd.DataFrame({name: numbers[name] for name in known}).astype(float).round(4)
+    kinds = pd.Series([*rows.itertuples(index=False, name=None)], index=table.index)
+    most_common = kinds.value_counts().index[0]
+    others = table.index[[kind != most_common for kind in kinds]]
+    if not len(others):
+        return None
+    names = ", ".join(str(table.loc[row, "movie"]) for row in others[:3]) + (", ..." if len(others) > 3 else "")
+    kind = ", ".join(f"{value:g} {_RECORDED[name]}" for name, value in zip(known, most_common, strict=True))
+    return Finding(
+        "mixture",
+        "warn",
+        f"not all movies were recorded alike: {len(others)} of {len(table)} ({names}) differ from the most common "
+        f"kind, {kind}",
+        {"different": len(others), "movies": len(table)},
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from verglas.cli.options import with_settings
-from verglas.cli.progress import say_set_aside
+from verglas.cli.progress import say_set_aside, say_verdict
 from verglas.run.motion import MovieSettings, correct_movies
 
 _EXAMPLE = (
@@ -49,3 +49,4 @@ def motion(
         f"{total.max():.1f} A, median {total.median():.1f}; {int((made.table['flags'] != '').sum())} flagged"
     )
     say_set_aside(made.excluded, made.folder / "excluded.csv")
+    say_verdict(made.verdict.state, made.verdict.reasons)

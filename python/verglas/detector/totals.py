@@ -69,10 +69,14 @@ def frame_totals(movies: Iterable[Movie], *, most_frames: int | None = None) -> 
             frames += 1
         if part is not None:
             total += part
+        elif not np.isfinite(total).all():
+            bad = np.argwhere(~np.isfinite(total))
+            raise InputError(
+                f"movie {movie.name}: {len(bad)} pixels of its frames are not finite, the first at row {bad[0][0]}, "
+                f"column {bad[0][1]}; expected finite values; name such pixels as defects, or leave the movie out"
+            )
     if total is None:
         raise InputError("no movies; expected at least one")
-    if not np.isfinite(total).all():
-        raise InputError(f"{np.count_nonzero(~np.isfinite(total))} pixels of the frames are not finite")
     return total, frames
 
 

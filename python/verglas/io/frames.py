@@ -72,8 +72,8 @@ class MrcFrames:
         if self.unsigned is None and frame.min() < 0:
             raise FormatError(
                 f"{self.file.path}: frame {index} (from 0) has counts down to {frame.min()}, since bytes of mode 0 are "
-                "signed unless IMOD's flag says otherwise; give unsigned_bytes=True if they are counts from 0 to 255, "
-                "False if they are signed values"
+                "signed unless IMOD's flag says otherwise; give unsigned_bytes=True (--mrc-bytes unsigned) if they are "
+                "counts from 0 to 255, False (--mrc-bytes signed) if they are signed values"
             )
         return frame
 
@@ -177,6 +177,11 @@ def _check_directories(file: PlainFile, tiff: tifffile.TiffFile, pages: list[Any
             raise FormatError(
                 f"{file.path}: frame {number} (from 0) has pixels of {page.samplesperpixel} samples; "
                 "expected grey values"
+            )
+        if page.dtype is None or page.dtype.kind not in "buif":
+            raise FormatError(
+                f"{file.path}: frame {number} (from 0) has values of type {page.dtype}; expected integers or "
+                "floating-point numbers"
             )
         if page.shape != first.shape or page.dtype != first.dtype:
             here, there = (f"{p.shape[1]} x {p.shape[0]} pixels ({p.dtype})" for p in (page, first))

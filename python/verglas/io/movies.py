@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import FormatError, InputError, VerglasWarning
-from verglas.io.frames import EerFrames, FrameSums, TiffAbout, open_frames, say_dropped
+from verglas.io.frames import EerFrames, FrameSums, MrcFrames, TiffAbout, open_frames, say_dropped
 from verglas.io.gain import read_defects, read_gain
 from verglas.io.mrc import PathLike
 from verglas.io.mrc_header import require_file
@@ -28,6 +28,7 @@ _SAME = 0.02  # relative; two exposures or pixel sizes that differ by less are o
 _TARGET_E_A2 = 1.0  # exposure of a fraction of an EER file where nothing else is asked for
 # in files of motion: frames of the camera in a fraction, points per pixel; frames of other formats that were summed
 _GROUPING, _UPSAMPLING, _SUMMED = "rlnEERGrouping", "rlnEERUpsampling", "vgFramesPerFraction"
+_UNSIGNED = "vgUnsignedBytes"  # whether bytes of MRC mode 0 were taken for counts from 0 to 255, where somebody said so
 
 
 _SUFFIXES = tuple(
@@ -179,6 +180,8 @@ def summed_labels(source: Any) -> dict[str, int]:
             labels |= {_GROUPING: source.per_fraction, _UPSAMPLING: source.upsampling}
         elif isinstance(source, FrameSums) and source.per_fraction > 1:
             labels[_SUMMED] = source.per_fraction
+        elif isinstance(source, MrcFrames) and source.header.mode == 0 and source.unsigned is not None:
+            labels[_UNSIGNED] = int(source.unsigned)
         source = getattr(source, "source", None)
     return labels
 
@@ -193,7 +196,8 @@ def summed_keywords(labels: Mapping[str, Any]) -> dict[str, int]:
     {'frames_per_fraction': 30, 'upsampling': 2}
     """
     names = {_GROUPING: "frames_per_fraction", _SUMMED: "frames_per_fraction", _UPSAMPLING: "upsampling"}
-    return {name: int(labels[label]) for label, name in names.items() if label in labels}
+    keywords = {name: int(labels[label]) for label, name in names.items() if label in labels}
+    return keywords | ({"unsigned_bytes": bool(labels[_UNSIGNED])} if _UNSIGNED in labels else {})
 
 
 def _pixel_size_A(path: Path, override: float | None, about: TiffAbout, upsampling: int) -> float:

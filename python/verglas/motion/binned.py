@@ -13,6 +13,8 @@ from verglas.types.arrays import Float32Array, FloatArray
 
 FINEST_A = 1.7  # binned pixels are at least this wide: beyond 3.4 A single frames say nothing about their shift
 MOST_BYTES = 700_000_000  # of all binned frames together
+_COMPARED = 20_011  # pixels that say whether a frame is another once more
+_COPY_CORRELATION, _COPY_SHARE = 0.9, 0.95  # least correlation of such frames, and share of values that are the same
 DARK = 0.3  # a frame whose mean or variance is below this part of the median frame's was not exposed like the others
 
 
@@ -40,17 +42,35 @@ class BinnedFrames:
     def flaws(self) -> list[str]:
         """Why a frame cannot be used, "" where it can: (n,)."""
         median, spread = np.median(self.mean), np.median(self.variance)
-        reasons = []
-        for mean, variance in zip(self.mean, self.variance, strict=True):
+        reasons, copied = [], self._copied()
+        for mean, variance, earlier in zip(self.mean, self.variance, copied, strict=True):
             if not variance > 0:
                 reasons.append("is constant")
             elif median > 0.05 * np.sqrt(spread) and mean < DARK * median:
                 reasons.append(f"has a mean of {mean:.3g}, the others {median:.3g}")
             elif variance < DARK * spread:
                 reasons.append(f"has a variance of {variance:.3g}, the others {spread:.3g}")
+            elif earlier is not None:
+                reasons.append(f"repeats frame {earlier + 1}")
             else:
                 reasons.append("")
         return reasons
+
+    def _copied(self) -> list[int | None]:
+        """An earlier frame that each shows again, noise and all, as no two exposures do: (n,).
+
+        Bad pixels are drawn for each frame anew, so not every value is the same; counts that are mostly 0 mostly are.
+        """
+        flat = self.data.reshape(len(self.data), -1)
+        sample = flat[:, :: max(1, flat.shape[1] // _COMPARED)].astype(np.float64)
+        centred = sample - sample.mean(1, keepdims=True)
+        lengths = np.sqrt((centred**2).sum(1))
+        alike = centred @ centred.T > _COPY_CORRELATION * np.outer(lengths, lengths)
+        first: list[int | None] = []
+        for i in range(len(sample)):
+            earlier = [j for j in np.flatnonzero(alike[i, :i]) if (sample[i] == sample[j]).mean() > _COPY_SHARE]
+            first.append(int(earlier[0]) if earlier else None)
+        return first
 
 
 def bin_factor(shape: tuple[int, int], n_frames: int, pixel_size_A: float) -> int:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from verglas.assessment.movies import judge_movies, mixture_of
 from verglas.io import read_json, write_csv, write_json
 from verglas.pipeline.micrographs import MicrographStage, Picture, has_passed, result_of, set_aside_sentence
 from verglas.pipeline.project import Project, Shot
@@ -108,7 +110,10 @@ class MotionStage(MicrographStage):
             if record is not None:
                 rows.append({**record["result"], "movie": shot.name, "reason": record["reason"]})
         names = list(dict.fromkeys(name for row in rows for name in row))
-        write_csv(self.path(project, "motion.csv"), {name: [row.get(name, "") for row in rows] for name in names})
+        columns = {name: [row.get(name, "") for row in rows] for name in names}
+        if "flags" in columns:
+            columns["flags"] = list(judge_movies(pd.DataFrame(columns))[0]["flags"])
+        write_csv(self.path(project, "motion.csv"), columns)
         self._write_table(project)
         if project.assumptions:  # only now is known what the metadata of the movies say
             project.listener.note("assumed", project.assumptions)
@@ -134,6 +139,9 @@ class MotionStage(MicrographStage):
         good = [shot for shot in project.shots if has_passed(project, self.name, shot)]
         bad = [shot for shot in project.shots if not has_passed(project, self.name, shot)]
         results = [result_of(project, self.name, shot) for shot in good]
+        if results:  # movies unlike the others, which their own records cannot say
+            judged = judge_movies(pd.DataFrame(results).assign(reason=""))[0]
+            results = [{**result, "flags": flags} for result, flags in zip(results, judged["flags"], strict=True)]
         with_flags = [result for result in results if result["flags"]]
         total = [result["rlnAccumMotionTotal"] for result in results]
         numbers = {
@@ -152,6 +160,9 @@ class MotionStage(MicrographStage):
             first = f"{with_flags[0]['movie']}: {with_flags[0]['flags']}"
             sentence = f"{len(with_flags)} of {len(good)} movies are flagged ({first})"
             notes.append(Finding("flagged", "warn", sentence, {"flagged": len(with_flags), "of": len(good)}))
+        mixture = mixture_of(pd.DataFrame(results))
+        if mixture is not None:
+            notes.append(mixture)
         pattern = PatternFile.of(project.folder(self.name), self._session(project).record()).summary()
         if pattern is not None and pattern["is_there"]:
             told = {name: pattern[name] for name in ("share", "sigmas", "movies")}

@@ -47,9 +47,13 @@ def write_motion_page(folder: Path) -> Path:
     numbers = {name: pd.to_numeric(table[name], errors="coerce").astype(float) for name in MOTION_NUMBERS}
     pictures = [f"png/{Path(movie).stem}.png" for movie in table["movie"]]
     method = read_json(folder / "run.json").get("settings", {}).get("method", "")
-    pattern = read_json(folder / "motion.json").get("fixed_pattern") or {}
+    account = read_json(folder / "motion.json")
+    pattern = account.get("fixed_pattern") or {}
+    # folders of an earlier version have no verdict
+    doubts = Verdict.from_dict(account["verdict"]).reasons if "verdict" in account else ()
     footer = f"verglas {__version__}, motion {method}".rstrip()
-    page = motion_page(table.assign(**texts, **numbers, picture=pictures), folder, footer, pattern.get("sentence", ""))
+    doubt = "; ".join(filter(None, [pattern.get("sentence", ""), *doubts]))
+    page = motion_page(table.assign(**texts, **numbers, picture=pictures), folder, footer, doubt)
     return _write(folder, render(page))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
+from verglas.assessment import judge_movies
 from verglas.detector import frame_totals, place_gain
 from verglas.errors import InputError
 from verglas.io import find_movies, read_json, write_csv, write_json, write_micrographs
@@ -27,6 +28,7 @@ from verglas.run.movies import as_gain, read_movie
 from verglas.run.tenure import Tenure, tenure
 from verglas.types.listener import Listener
 from verglas.types.settings import result_settings, setting, settings_from
+from verglas.types.verdict import Verdict
 
 __all__ = ["MotionSummary", "MovieSettings", "correct_movies"]
 
@@ -45,6 +47,9 @@ class MovieSettings(MotionSettings):
         Of the gain; ``"auto"`` finds it once, in the first movie, for all.
     frames_per_fraction, upsampling, flip_y
         As in :func:`verglas.read_movie`.
+    mrc_bytes : str
+        What bytes of MRC mode 0 are: ``"unsigned"`` (counts from 0 to 255), ``"signed"``, or ``"auto"``, what the
+        header says, else signed, so that movies with values below 0 are refused.
     dtype : "float32" or "float16"
         Of the micrographs.
     cs_mm, amplitude_contrast : float, optional
@@ -57,6 +62,9 @@ class MovieSettings(MotionSettings):
     )
     upsampling: Literal[1, 2, 4] = setting(1, "Of EER movies")
     flip_y: bool = setting(False, "Reverse the rows, as RELION reads TIFF movies")
+    mrc_bytes: Literal["auto", "signed", "unsigned"] = setting(
+        "auto", "Bytes of MRC mode 0: auto, as the header says; unsigned counts from 0 to 255"
+    )
     dtype: Literal["float32", "float16"] = setting("float32", "Of the micrographs")
     cs_mm: float | None = setting(None, "Spherical aberration, for the STAR file", at_least=0, changes_result=False)
     amplitude_contrast: float | None = setting(
@@ -68,6 +76,8 @@ class MovieSettings(MotionSettings):
         """Keywords of :func:`verglas.read_movie`: what is known, and how frames are made."""
         values = {name: getattr(self, name) for name in (*_KNOWN, "frames_per_fraction")}
         inputs = {name: value for name, value in values.items() if value is not None}
+        if self.mrc_bytes != "auto":
+            inputs["unsigned_bytes"] = self.mrc_bytes == "unsigned"
         return {**inputs, "upsampling": self.upsampling, "flip_y": self.flip_y}
 
     @property
@@ -117,6 +127,8 @@ class MotionSummary:
     fixed_pattern : dict or None
         Whether the sums of different movies agree as recorded, which only the detector's own pattern can: is_there,
         share of what steers the shifts, sigmas, movies, sentence. None of fewer than three movies.
+    verdict : Verdict
+        Of the set: how many were set aside or flagged, and whether they were recorded alike.
     """
 
     table: pd.DataFrame
@@ -125,6 +137,7 @@ class MotionSummary:
     placement: str
     kept: int = 0
     fixed_pattern: dict[str, Any] | None = None
+    verdict: Verdict = field(default_factory=lambda: Verdict("go on"))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -141,6 +154,7 @@ class MotionSummary:
             "folder": str(self.folder),
             "placement": self.placement,
             "fixed_pattern": self.fixed_pattern,
+            "verdict": self.verdict.as_dict(),
         }
 
 
@@ -226,7 +240,8 @@ def _former_placement(folder: Path, record: Mapping[str, Any]) -> str | None:
     # Nothing was made yet: what an earlier attempt was asked binds nobody.
     if not any((folder / "micrographs").glob("*.json")):
         return None
-    before = had.get("settings", {})
+    # a setting that an earlier version did not have was at its default
+    before = {**result_settings(MovieSettings()), **had.get("settings", {})}
     changes = [
         f"{name}: was {before.get(name)}, now {value}" for name, value in record.items() if before.get(name) != value
     ]
@@ -276,14 +291,17 @@ def _write_account(
     write_csv(folder / "excluded.csv", {"movie": [*excluded], "reason": [*excluded.values()]})
     good = [{**{k: v for k, v in row.items() if k not in ("parts", "beam_shift")}, "reason": ""} for row in rows]
     bad = [{"movie": movie, "reason": reason, "flags": ""} for movie, reason in excluded.items()]
-    every, pattern = pd.DataFrame([*good, *bad]), None
+    (every, verdict), pattern = judge_movies(pd.DataFrame([*good, *bad])), None
+    # of movies unlike the others, which their own records cannot say
+    rows = [{**row, "flags": flags} for row, flags in zip(rows, every["flags"][: len(rows)], strict=True)]
     write_csv(folder / "motion.csv", {str(c): every[c].to_numpy() for c in every})
     names = [Path(row["movie"]).stem for row in rows]
     table = star_table(rows, names, folder, session.settings) if rows else pd.DataFrame({PATH: []})
     if rows:
         write_motion_table(folder / "micrographs.star", table)
         pattern = PatternFile.of(folder, session.record()).summary()
-    summary = MotionSummary(table, excluded, folder, session.settings.placement, fixed_pattern=pattern)
+    placement = session.settings.placement
+    summary = MotionSummary(table, excluded, folder, placement, fixed_pattern=pattern, verdict=verdict)
     write_json(folder / "motion.json", {k: v for k, v in summary.as_dict().items() if k != "movies"})
     if rows:
         write_motion_page(folder)
@@ -343,6 +361,7 @@ def _optics_groups(rows: list[dict[str, Any]]) -> list[str]:
 
 def _correct(files: MovieFiles, session: MovieSession, heard: Listener) -> dict[str, Any]:
     settings, gain = session.settings, None if session.gain is None else str(session.gain)
+    files.check_names()
     movie = read_movie(
         files.movie,
         session.gain,

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from verglas.errors import InputError
 from verglas.io import read_json, write_bytes, write_json, write_micrograph, write_motion_star
 from verglas.io.acquisition import find_acquisition
 from verglas.io.movies import summed_labels
 from verglas.io.power_spectra import write_power_spectrum
+from verglas.io.star import writable
 from verglas.motion import CorrectedMovie, MotionSettings
 from verglas.report.motion import motion_figure
 from verglas.types import Movie
@@ -54,6 +56,21 @@ class MovieFiles:
     def picture(self) -> Path:
         """Its tracks."""
         return self.folder / "png" / f"{self.stem}.png"
+
+    def check_names(self) -> None:
+        """Refuse names that no STAR file can hold, before any work is done.
+
+        Raises
+        ------
+        InputError
+            Of the movie, or of its files.
+        """
+        for name in (str(self.movie), self.stem):
+            if not writable(name):
+                raise InputError(
+                    f"{self.movie}: a name with a quote, a #, a tab or a line break would be misread in a STAR file; "
+                    "rename the movie or its folder"
+                )
 
     def _identity(self) -> dict[str, Any]:
         about = self.movie.stat()
@@ -127,6 +144,8 @@ class MovieFiles:
             "movie": str(self.movie),
             "model": corrected.model,
             "frames": len(movie),
+            "width_px": movie.shape[1],
+            "height_px": movie.shape[0],
             "bad_pixels": len(movie.defects),
             "early_px": early,
             "late_px": total - early,

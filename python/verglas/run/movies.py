@@ -12,16 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.detector import find_defects, frame_totals, place_gain
-from verglas.errors import VerglasWarning
+from verglas.errors import InputError, VerglasWarning
 from verglas.io import find_acquisition, open_movie, read_gain
 from verglas.io.movies import with_gain_and_defects
 from verglas.io.mrc import PathLike
 from verglas.motion.sums import KeptFrames
 from verglas.types import Movie
 from verglas.types.acquisition import Acquisition
-from verglas.types.arrays import any_arrays
+from verglas.types.arrays import FloatArray, any_arrays
 from verglas.types.gain import Gain
 
+_LEAST_COUNTS = 25.0  # in the median pixel that counted: where so many are expected, none at all is no chance
+_MOST_DARK = 0.05  # share of pixels that are taken for bad because they counted nothing
 _FRAMES = 20  # read to find how a gain lies and which pixels are bad
 
 
@@ -99,8 +101,34 @@ def read_movie(
     frames = with_gain_and_defects(movie, lying, None, placement=placement, divides=divides)
     # Zeros of the gain are in it already; those found are added.
     bad = frames.defect_mask
+    if total.min() < 0:
+        raise InputError(
+            f"{path}: the sum of its frames is negative in places: levelled already, or with an offset; bad pixels are "
+            "found in counts; give a list of them, or look for none (--defects none)"
+        )
     bad[tuple(find_defects(total, frames.gain).T)] = True
+    bad |= _never_lit(total, bad, path)
     return replace(frames, defects=bad)
+
+
+def _never_lit(total: FloatArray, bad: npt.NDArray[np.bool_], path: PathLike) -> npt.NDArray[np.bool_]:
+    """Pixels that counted nothing where most counted many: blocks too wide for their neighbours to give them away.
+
+    More of them than a detector loses are the edge of the beam or of an aperture: said, and left as they are.
+    """
+    dark = total == 0
+    if not (dark & ~bad).any() or dark.all() or np.median(total[~dark]) < _LEAST_COUNTS:
+        return np.zeros_like(dark)
+    share = float(dark.mean())
+    if share <= _MOST_DARK:
+        return np.asarray(dark)
+    warnings.warn(
+        f"{path}: {100 * share:.0f} % of the pixels counted no electron: the edge of the beam, or a dead part of the "
+        "detector, which holds whatever moves behind it back; they stay as they are",
+        VerglasWarning,
+        stacklevel=3,
+    )
+    return np.zeros_like(dark)
 
 
 def as_gain(gain: PathLike | npt.ArrayLike | Gain, divides: bool | None = None) -> Gain:
