@@ -1,4 +1,4 @@
-"""Networks in NumPy: convolutions and gradients against definitions, training, files of weights; what imports them."""
+"""Networks of our own: convolutions and gradients against definitions, training, files of weights, imports."""
 
 from __future__ import annotations
 
@@ -64,13 +64,6 @@ def test_gradients_of_a_convolution_are_its_adjoints(side, stride, height):
     for left, right in ((images, of_images), (weight, of_weight)):
         assert abs(float((left * right).sum(dtype=np.float64)) - product) < CONVOLUTION_RELATIVE * scale
     assert np.allclose(of_bias, other.sum((0, 1, 2)), atol=1e-4)
-
-
-def test_the_result_does_not_depend_on_the_size_of_the_blocks(monkeypatch):
-    _, images, weight, bias = arrays(2, 3, 2, 3, (40, 30))
-    whole = convolve(images, weight, bias)
-    monkeypatch.setattr("verglas.learned.convolution._BLOCK", 700)
-    assert np.allclose(convolve(images, weight, bias), whole, atol=1e-5)
 
 
 def test_the_networks_gradient_is_the_slope_of_its_loss():

@@ -153,7 +153,7 @@ SHIFT_SCORE_RELATIVE = 1e-6
 # radon: positions on a line are float32, so the fraction of a pixel is off by up to 1e-4 at its far end
 RADON = 2e-4
 
-# learned.convolve: float32 sums of some hundred products, relative to the sum of their sizes.
+# ops.convolve: float32 sums of some hundred products, relative to the sum of their sizes.
 CONVOLUTION_RELATIVE = 1e-6
 # A network's gradient against differences of its loss, relative, along random directions: rectifiers bend in between
 # (1.5 % measured).

@@ -55,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     # cryoSPARC's rotation vectors become Euler angles when a file is read; the bit stream of EER files needs a kernel
     "io": {"geometry", "ops", *LOW},
     # networks: numbers to numbers, loaded by what asks for one
-    "learned": {"types"},
+    "learned": {"types", "ops"},
     "optics": FOR_STAGES - {"optics"},
     "gridding": {"ops", *LOW},
     **{name: FOR_STAGES for name in STAGES},

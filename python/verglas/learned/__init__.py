@@ -1,4 +1,4 @@
-"""Small networks in NumPy: convolutions and their gradients, training, weights with a card.
+"""Small networks of our own: convolutions and their gradients, training, weights with a card.
 
 Nothing of this is imported before a learned method is asked for, and it needs no package beside verglas' own.
 """

@@ -4,6 +4,7 @@ from functools import partial
 from inspect import isfunction
 
 from verglas.ops.common_lines import common_line_scores, common_lines
+from verglas.ops.convolve import convolve, convolve_gradient
 from verglas.ops.correlate import Correlation, correlate, correlate_rotations
 from verglas.ops.ctf import ctf
 from verglas.ops.ctf_score import CtfScores, ctf_score
@@ -58,6 +59,8 @@ __all__ = [
     "ShiftScores",
     "common_line_scores",
     "common_lines",
+    "convolve",
+    "convolve_gradient",
     "correlate",
     "correlate_rotations",
     "ctf",

@@ -4,6 +4,7 @@ from functools import partial
 
 from verglas.reference import (
     common_lines,
+    convolve,
     correlate,
     ctf,
     ctf_score,
@@ -25,6 +26,7 @@ from verglas.reference import (
 
 __all__ = [
     "common_lines",
+    "convolve",
     "correlate",
     "ctf",
     "ctf_score",
