@@ -22,7 +22,7 @@ from verglas.heterogeneity.deform import (
     zernike_ways,
 )
 from verglas.heterogeneity.deform.zernike3d import zernike_orders
-from verglas.run.deform import DeformJob, _Atoms, _shown_ways, deform_files
+from verglas.run.deform import DeformJob, _Atoms, _motions_of, deform_files
 from verglas.simulate import hinge
 
 
@@ -165,7 +165,8 @@ def test_motions_of_zernike_amplitudes_are_about_their_mean(points):
     amplitudes = np.random.default_rng(3).normal(size=(4, 24)) + 5.0
     poses = vg.Poses(np.zeros((4, 3)), np.zeros((4, 2)))
     found = FlexibleAlignment(amplitudes, np.ones((4, 24)), poses, np.ones(4), 1)
-    middle, motions, along, _ = _shown_ways(found, atoms, DeformSettings(basis="zernike", modes=4))
+    made = _motions_of(found, atoms, DeformSettings(basis="zernike", modes=4))
+    middle, motions, along = made.middle_A, made.ways_A, made.coordinates_A
     made = points + middle + np.tensordot(along, motions, 1)
     np.testing.assert_allclose(made, ways.modes.moved(amplitudes), atol=1e-9)
     np.testing.assert_allclose(np.square(motions).sum(axis=2).mean(axis=1), 1, rtol=1e-9)

@@ -175,10 +175,11 @@ def local_directions(
     True
     """
     chosen = settings_from("local_resolution", LocalResolutionSettings, settings, **changes)
-    first, second, envelope, global_A = local_pair(half1, half2, mask, threads)
-    window_A, bands = plan_bands(first, global_A, chosen)
-    spectra = [fourier.forward(one.data, 3, threads=threads) for one in (first, second)]
-    inside, box = envelope.data >= 0.5, first.box
+    pair = local_pair(half1, half2, mask, threads)
+    first = pair.first
+    plan = plan_bands(first, pair.global_A, chosen)
+    spectra = [fourier.forward(one.data, 3, threads=threads) for one in (first, pair.second)]
+    inside, box = pair.mask.data >= 0.5, first.box
     directions = half_sphere(_DIRECTIONS)
     frequency = np.empty((len(directions), int(inside.sum())), np.float32)  # in Fourier pixels
     thresholds = []
@@ -187,19 +188,19 @@ def local_directions(
             heard.progress("directions", number, len(directions))
             values = _ConeValues(spectra, box, inside, chosen, threads)
             values.direction = direction
-            band_frequency, levels = scan_bands(values, bands, box, lambda *_: None, threads)
+            band_frequency, levels = scan_bands(values, plan.bands, box, lambda *_: None, threads)
             frequency[number] = band_frequency[inside]
             thresholds.append(levels)
         heard.progress("directions", len(directions), len(directions))
     extent_A = box * first.pixel_size_A
-    mean = np.full(first.data.shape, bands[0].centre, np.float32)
+    mean = np.full(first.data.shape, plan.bands[0].centre, np.float32)
     mean[inside] = frequency.mean(axis=0)
     resolution, levels_mean = first.with_data(extent_A / mean), np.mean(thresholds, axis=0)
-    overall = from_bands(resolution, envelope, bands, levels_mean, box, window_A, "directional", global_A)
-    return _summed_up(overall, frequency, directions, inside)
+    overall = from_bands(plan, resolution, pair.mask, levels_mean, "directional")
+    return _summarise(overall, frequency, directions, inside)
 
 
-def _summed_up(
+def _summarise(
     overall: LocalResolution, frequency: Float32Array, directions: FloatArray, inside: npt.NDArray[np.bool_]
 ) -> LocalDirections:
     """Axes, and frequencies along them, of the quadratic form of each voxel."""

@@ -237,45 +237,66 @@ def local_resolution(
     chosen = settings_from("local_resolution", LocalResolutionSettings, settings, **changes)
     if chosen.method in _ELSEWHERE:
         raise InputError(f"local_resolution: the method {chosen.method} is {_ELSEWHERE[chosen.method]}")
-    first, second, envelope, global_A = local_pair(half1, half2, mask, threads)
-    window_A, bands = plan_bands(first, global_A, chosen)
-    spectra = [fourier.forward(one.data, 3, threads=threads) for one in (first, second)]
-    values = _METHODS[chosen.method](spectra, first.box, envelope.data >= 0.5, chosen, threads)
+    pair = local_pair(half1, half2, mask, threads)
+    first = pair.first
+    plan = plan_bands(first, pair.global_A, chosen)
+    spectra = [fourier.forward(one.data, 3, threads=threads) for one in (first, pair.second)]
+    values = _METHODS[chosen.method](spectra, first.box, pair.mask.data >= 0.5, chosen, threads)
     with shown_to(listener) as heard:
-        frequency, thresholds = scan_bands(values, bands, first.box, phase_progress(heard, "bands"), threads)
+        frequency, thresholds = scan_bands(values, plan.bands, first.box, phase_progress(heard, "bands"), threads)
     resolution = first.with_data(first.box * first.pixel_size_A / frequency)
-    return from_bands(resolution, envelope, bands, thresholds, first.box, window_A, chosen.method, global_A)
+    return from_bands(plan, resolution, pair.mask, thresholds, chosen.method)
 
 
-def from_bands(
-    resolution: Map,
-    mask: Map,
-    bands: list[Band],
-    thresholds: npt.ArrayLike,
-    box: int,
-    window_A: float,
-    method: str,
-    global_A: float,
-) -> LocalResolution:
-    """The result of a scan of bands, whose frequencies are those of a cube of this box."""
-    extent_A = box * resolution.pixel_size_A
+@dataclass(frozen=True)
+class BandPlan:
+    """What is scanned, and the cube whose frequencies the bands are.
+
+    Attributes
+    ----------
+    window_A : float
+        Radius of the window.
+    bands : list of Band
+    box : int
+        Of the cube.
+    global_A : float
+        Resolution of the whole map.
+    """
+
+    window_A: float
+    bands: list[Band]
+    box: int
+    global_A: float
+
+
+def from_bands(plan: BandPlan, resolution: Map, mask: Map, thresholds: npt.ArrayLike, method: str) -> LocalResolution:
+    """The result of a scan of bands."""
+    extent_A = plan.box * resolution.pixel_size_A
     return LocalResolution(
         resolution,
         mask,
-        np.array([band.centre for band in bands]) / extent_A,
+        np.array([band.centre for band in plan.bands]) / extent_A,
         np.array(thresholds),
-        np.array([band.independent(box) for band in bands]),
-        bands[0].half_width / extent_A,
-        window_A,
+        np.array([band.independent(plan.box) for band in plan.bands]),
+        plan.bands[0].half_width / extent_A,
+        plan.window_A,
         method,
-        global_A,
+        plan.global_A,
     )
 
 
-def local_pair(
-    half1: MapLike, half2: MapLike, mask: MapLike | npt.ArrayLike | None, threads: int | None
-) -> tuple[Map, Map, Map, float]:
-    """Half maps that go together, the mask, and the resolution of the whole map.
+@dataclass(frozen=True)
+class LocalPair:
+    """Half maps that go together, the mask of the molecule, and the resolution of the whole map inside it."""
+
+    first: Map
+    second: Map
+    mask: Map
+    global_A: float
+
+
+def local_pair(half1: MapLike, half2: MapLike, mask: MapLike | npt.ArrayLike | None, threads: int | None) -> LocalPair:
+    """Check half maps and mask, and measure the resolution of the whole map.
 
     Raises
     ------
@@ -286,7 +307,7 @@ def local_pair(
     _check_pair(first, second)
     envelope = _envelope(first, second, mask, threads)
     # Within the molecule: noise around a small particle hides how far it is resolved.
-    return first, second, envelope, fsc(first, second, envelope, threads=threads).resolution_A(0.143)
+    return LocalPair(first, second, envelope, fsc(first, second, envelope, threads=threads).resolution_A(0.143))
 
 
 def _check_pair(first: Map, second: Map) -> None:
@@ -328,7 +349,7 @@ def _envelope(first: Map, second: Map, mask: MapLike | npt.ArrayLike | None, thr
     return first.with_data(checked)
 
 
-def plan_bands(like: Map, global_A: float, chosen: LocalResolutionSettings) -> tuple[float, list[Band]]:
+def plan_bands(like: Map, global_A: float, chosen: LocalResolutionSettings) -> BandPlan:
     """Radius of the window in angstrom, and the bands."""
     pixel, extent = like.pixel_size_A, like.box * like.pixel_size_A
     window_A = chosen.window_radius_A
@@ -346,7 +367,7 @@ def plan_bands(like: Map, global_A: float, chosen: LocalResolutionSettings) -> t
             f"local_resolution: a window of radius {window_A:.3g} A holds too few voxels for two bands coarser than "
             f"{finest_A:.3g} A; give a larger window"
         )
-    return window_A, bands
+    return BandPlan(window_A, bands, like.box, global_A)
 
 
 def _problems(window_A: float, like: Map, chosen: LocalResolutionSettings) -> Iterator[str]:

@@ -107,11 +107,11 @@ def local_resolution_of_tomogram(
     middle = _middle(first.data.shape, side)
     cubes = [Map(np.ascontiguousarray(half.data[middle.index]), first.pixel_size_A) for half in (first, second)]
     global_A = fsc(*cubes, threads=threads).resolution_A(0.143)
-    window_A, bands = plan_bands(cubes[0], global_A, chosen)
-    margin = int(np.ceil(_MARGIN * window_A / first.pixel_size_A))
+    plan = plan_bands(cubes[0], global_A, chosen)
+    margin = int(np.ceil(_MARGIN * plan.window_A / first.pixel_size_A))
     if 2 * margin >= side:
         raise InputError(
-            f"local_resolution: a window of radius {window_A:.3g} A is too large for cubes of {side} voxels"
+            f"local_resolution: a window of radius {plan.window_A:.3g} A is too large for cubes of {side} voxels"
         )
     tiles = list(_tiles(first.data.shape, side, margin))
     frequency, levels = np.empty(first.data.shape, np.float32), []
@@ -123,13 +123,13 @@ def local_resolution_of_tomogram(
                 fourier.forward(np.ascontiguousarray(h.data[tile.index]), 3, threads=threads) for h in (first, second)
             ]
             values = MonogenicValues(spectra, side, everywhere, chosen, threads)
-            band_frequency, thresholds = scan_bands(values, bands, side, lambda *_: None, threads)
+            band_frequency, thresholds = scan_bands(values, plan.bands, side, lambda *_: None, threads)
             frequency[tile.where] = band_frequency[tile.inner]
             levels.append(thresholds)
         heard.progress("cubes", len(tiles), len(tiles))
     resolution = first.with_data(np.float32(side * first.pixel_size_A) / frequency)
     levels_mean = np.mean(levels, axis=0)
-    return from_bands(resolution, first.with_data(envelope), bands, levels_mean, side, window_A, "tomogram", global_A)
+    return from_bands(plan, resolution, first.with_data(envelope), levels_mean, "tomogram")
 
 
 def _check_halves(first: Map, second: Map) -> None:

@@ -329,12 +329,12 @@ def postprocess(
         trusted = corrected if vouched else _no_more_than(corrected, unmasked)
         heard.progress(_PHASE, 3, 4)
         undo = _Undone(mtf, b_factor_A2)
-        sharpened, plot, b, low_pass = _sharpen(average, envelope, trusted, undo, chosen, threads)
+        made = _sharpen(average, envelope, trusted, undo, chosen, threads)
         heard.progress(_PHASE, 4, 4)
     frequency = unmasked.frequency_per_A
     return Postprocessed(
         average,
-        sharpened,
+        made.map,
         envelope,
         "given" if mask is not None else "from the map: low-pass, threshold, soft edge",
         unmasked,
@@ -342,11 +342,11 @@ def postprocess(
         randomised,
         corrected,
         None if shell is None else float(1.0 / frequency[shell]),
-        plot,
-        b,
-        low_pass,
+        made.plot,
+        made.b_factor_A2,
+        made.low_pass_A,
         float(1.0 / frequency[last]),
-        tuple(_notes(randomised, trusted, shell, plot, vouched=vouched)),
+        tuple(_notes(randomised, trusted, shell, made.plot, vouched=vouched)),
         vouched,
     )
 
@@ -394,6 +394,15 @@ class _Undone:
     b_factor_A2: float | None
 
 
+class _Sharpened(NamedTuple):
+    """A map, the Guinier plot of it before, the B-factor that was undone, and the low-pass."""
+
+    map: Map
+    plot: Guinier
+    b_factor_A2: float
+    low_pass_A: float
+
+
 def _sharpen(
     average: Map,
     mask: Map,
@@ -401,8 +410,7 @@ def _sharpen(
     undo: _Undone,
     chosen: PostprocessSettings,
     threads: int | None,
-) -> tuple[Map, Guinier, float, float]:
-    """The sharpened map, its Guinier plot, the B-factor undone, the low-pass."""
+) -> _Sharpened:
     if undo.mtf is not None:
         average = filters.apply(average, filters.inverse(mtf_gain(undo.mtf, average.pixel_size_A)), threads=threads)
     resolution = corrected.resolution_A(RESOLUTION_AT)
@@ -424,7 +432,7 @@ def _sharpen(
         gains.append(filters.low_pass(low_pass, 2 * step))
     else:  # no shell is shared: nothing finer than the first is worth showing
         gains.append(filters.low_pass(float(1.0 / corrected.frequency_per_A[1])))
-    return filters.apply(average, filters.product(*gains), threads=threads), plot, b, low_pass
+    return _Sharpened(filters.apply(average, filters.product(*gains), threads=threads), plot, b, low_pass)
 
 
 def _no_more_than(corrected: FSC, unmasked: FSC) -> FSC:

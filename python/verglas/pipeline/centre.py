@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -149,27 +149,33 @@ def _centres(
     return way, np.concatenate(centres) * ratio, first
 
 
+class _Cut(NamedTuple):
+    """A micrograph, and where its particles are to be cut."""
+
+    shot: Shot
+    picks: Picks
+
+
 def _recut(project: Project, shifts_px: FloatArray) -> int:
     """Cut the particles of every micrograph at their new centres; those that meet another are dropped and counted."""
     shots = usable_shots(project)
     results = [result_of(project, "extract", shot) for shot in shots]
     ends = np.cumsum([len(result["kept"]) for result in results])
     choice = ExtractStage().resolve_settings(project)
-    todo = []
+    todo: list[_Cut] = []
     for shot, result, end in zip(shots, results, ends, strict=True):
         shifts = shifts_px[end - len(result["kept"]) : end]
-        todo.append((shot, _move_picks(project, shot, result, shifts, choice.box)))
+        todo.append(_Cut(shot, _move_picks(project, shot, result, shifts, choice.box)))
     stage = _Again()
     centre_results = project.results("centre")
 
-    def one(item: tuple[Shot, Picks]) -> Work | None:
-        shot, picks = item
-        mark = digest([settings_json(choice), project.mark_of(shot), np.round(picks.xy_px, 3).tolist()])
-        if centre_results.get(shot.key, mark) is not None:
+    def cut(one: _Cut) -> Work | None:
+        mark = digest([settings_json(choice), project.mark_of(one.shot), np.round(one.picks.xy_px, 3).tolist()])
+        if centre_results.get(one.shot.key, mark) is not None:
             return None
-        return stage.work_at(project, shot, picks, mark)
+        return stage.work_at(project, one.shot, one.picks, mark)
 
-    for work in in_order(one, todo, project.threads):
+    for work in in_order(cut, todo, project.threads):
         if work is not None:
             stage.keep(project, work)
     return int(ends[-1]) - sum(len(result_of(project, "centre", shot)["kept"]) for shot in shots)

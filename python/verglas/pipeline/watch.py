@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
@@ -137,6 +137,20 @@ def watch_folder(
         return finish_project(project, time.perf_counter() - start_time, reason)
 
 
+class _StageWork(NamedTuple):
+    """What a stage made of a micrograph."""
+
+    stage: MicrographStage
+    work: Work
+
+
+class _Chain(NamedTuple):
+    """What the stages made of a micrograph, one after the other."""
+
+    shot: Shot
+    works: list[_StageWork]
+
+
 class Watcher:
     """Looks, works, tells.
 
@@ -254,7 +268,7 @@ class Watcher:
         """Everything that is ready, a few at a time; a look at the folder follows each batch."""
         ready = self.table.rows("ready")[: 4 * (self.project.threads or os.cpu_count() or 1)]
         for chain in in_order(self._process_shot, self._mark_running(ready), self.project.threads):
-            self._keep_results(*chain)
+            self._keep_results(chain)
         return len(ready)
 
     def _mark_running(self, rows: Sequence[WatchRow]) -> Iterator[Shot]:
@@ -263,10 +277,10 @@ class Watcher:
             self.table.mark([row.path], "running")
             yield shot_of(row.path)
 
-    def _process_shot(self, shot: Shot) -> tuple[Shot, list[tuple[MicrographStage, Work]]]:
+    def _process_shot(self, shot: Shot) -> _Chain:
         """All stages of a micrograph, one after the other, in a project of its own: nothing is shared with others."""
         alone = Project(self.project.root, self.project.settings, [shot], threads=self.project.threads)
-        works: list[tuple[MicrographStage, Work]] = []
+        works: list[_StageWork] = []
         for stage in self.stages:
             record = alone.results(stage.name).read(shot.key)
             if stage.name == "extract" and not usable_shots(alone):
@@ -274,22 +288,22 @@ class Watcher:
             if record is not None and record["digest"] == stage.one_digest(alone, shot):
                 continue
             work = stage.work(alone, shot)
-            works.append((stage, work))
+            works.append(_StageWork(stage, work))
             alone.results(stage.name).remember(shot.key, stage.record(work))
             if work.reason:
                 break
-        return shot, works
+        return _Chain(shot, works)
 
-    def _keep_results(self, shot: Shot, works: Sequence[tuple[MicrographStage, Work]]) -> None:
-        path = str(shot.path)
-        bad = next((work for _, work in works if work.reason), None)
+    def _keep_results(self, chain: _Chain) -> None:
+        shot, path = chain.shot, str(chain.shot.path)
+        bad = next((done.work for done in chain.works if done.work.reason), None)
         row = next(r for r in self.table.rows("running") if r.path == path)
         if bad is not None and bad.transient and row.attempts < _ATTEMPTS:
             self.table.mark([path], "ready", bad.reason)
             self.project.listener.say(f"{shot.path.name}: {bad.reason}; tried again")
             return
-        for stage, work in works:
-            stage.keep(self.project, work)
+        for done in chain.works:
+            done.stage.keep(self.project, done.work)
         self.table.mark([path], "done" if bad is None else "failed", "" if bad is None else bad.reason)
         self.done += 1
         if bad is not None:

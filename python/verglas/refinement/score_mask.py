@@ -12,6 +12,7 @@ doubt moves with the belts that posed it, and would vote for itself.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,6 +52,28 @@ class ScoreMask:
     weight: Float32Array | None = None
     gain: float = float("nan")
     error: float = float("nan")
+
+
+class _Data(NamedTuple):
+    """Particles as the exact score sees them: spectra without neighbours, and CTFs."""
+
+    batch: ImageBatch
+    spectra: Array
+    ctf: Array
+
+
+class _Reference(NamedTuple):
+    """A map on the grid that slices are taken from."""
+
+    spectrum: Array
+    grid: ops.Grid
+
+
+class _Pose(NamedTuple):
+    """Rotations (n, 3, 3), and where particles sit (n, 2)."""
+
+    matrices: FloatArray
+    shifts_px: FloatArray
 
 
 @dataclass(frozen=True)
@@ -103,16 +126,16 @@ class HeldOutShells:
         (narrow,), _ = spectra_of(problem, model, weight, self.radius)
         gains = []
         for batch in image_batches(problem, rows, model, self.poses):
-            images, ctf = self._transform(batch), batch.ctf(**problem.where.of_ops)
+            data = _Data(batch, self._transform(batch), batch.ctf(**problem.where.of_ops))
+            start = _Pose(euler_to_matrix(self.poses.angles_deg[batch.rows]), -batch.origin_px)
             scores = []
             for reference in (whole, narrow):
-                start = euler_to_matrix(self.poses.angles_deg[batch.rows]), -batch.origin_px
-                posed = self._at(
-                    batch, (images, ctf), (reference, grid), start, slice(1, self.last_pose_shell + 1), _STEPS
+                posed = self._climb(
+                    data, _Reference(reference, grid), start, slice(1, self.last_pose_shell + 1), _STEPS
                 )
-                pose = to_host(posed.matrices), to_host(posed.shifts_px)
+                pose = _Pose(to_host(posed.matrices), to_host(posed.shifts_px))
                 judged = slice(self.last_pose_shell + 1, self.radius + 1)
-                scores.append(to_host(self._at(batch, (images, ctf), (narrow, grid), pose, judged, 0).scores))
+                scores.append(to_host(self._climb(data, _Reference(narrow, grid), pose, judged, 0).scores))
             gains.append(scores[1].astype(np.float64) - scores[0])
         return np.concatenate(gains)
 
@@ -123,24 +146,18 @@ class HeldOutShells:
             batch.images if mask is None else batch.apply_mask(mask), 2, threads=self.problem.threads
         )
 
-    def _at(
-        self,
-        batch: ImageBatch,
-        data: tuple[Array, Array],
-        reference: tuple[Array, ops.Grid],
-        pose: tuple[FloatArray, FloatArray],
-        shells: slice,
-        steps: int,
-    ) -> ops.PoseResult:
-        """Poses and scores by some shells alone."""
+    def _climb(self, data: _Data, reference: _Reference, pose: _Pose, shells: slice, steps: int) -> ops.PoseResult:
+        """Poses after some steps, and their scores, by some shells alone."""
         problem, last = self.problem, shells.stop - 1
-        shell_weight = np.zeros((len(batch), last + 1), np.float32)
-        shell_weight[:, shells] = to_host(batch.inv_sigma2)[:, shells]
+        shell_weight = np.zeros((len(data.batch), last + 1), np.float32)
+        shell_weight[:, shells] = to_host(data.batch.inv_sigma2)[:, shells]
         return ops.refine_pose(
-            data[0],
-            *reference,
-            *pose,
-            ctf=data[1],
+            data.spectra,
+            reference.spectrum,
+            reference.grid,
+            pose.matrices,
+            pose.shifts_px,
+            ctf=data.ctf,
             shell_weight=to_device(shell_weight, problem.device),
             search=ops.PoseSettings(max_radius=last, steps=steps),
             **problem.where.of_ops,

@@ -7,7 +7,7 @@ import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -141,7 +141,7 @@ def _fit_all(job: CtfJob, listener: Listener) -> CtfSummary:
         listener.note("assumed", assumption)
     make_folder(job.out / "png" if job.pictures else job.out)
     rows: list[dict[str, Any]] = []
-    good: list[tuple[int, CtfFit]] = []
+    good: list[_RowFit] = []
     for number, outcome in enumerate(in_order(lambda row: _fit_one(table, row, job), range(len(table)), job.threads)):
         name = str(table[MICROGRAPH][number])
         if isinstance(outcome, str):
@@ -152,7 +152,9 @@ def _fit_all(job: CtfJob, listener: Listener) -> CtfSummary:
             rows.append({**outcome.as_dict(), "micrograph": name})
             if not outcome.reason:
                 # what the STAR file needs, without the spectra: memory stays bounded for any number of micrographs
-                good.append((number, replace(outcome, spectra=replace(outcome.spectra, mean=_NONE, tiles=_NONE))))
+                good.append(
+                    _RowFit(number, replace(outcome, spectra=replace(outcome.spectra, mean=_NONE, tiles=_NONE)))
+                )
         listener.progress("micrographs", number + 1, len(table))
     summary = _summarise(rows, start_time)
     # Before anything is refused: the table says of each why it failed.
@@ -160,7 +162,7 @@ def _fit_all(job: CtfJob, listener: Listener) -> CtfSummary:
     if not good:
         why = most_common_reason([(str(row["micrograph"]), str(row["reason"])) for row in rows])
         raise InputError(f"ctf: none of {len(table)} micrographs could be fitted: {why}; all in {job.out / 'ctf.csv'}")
-    write_micrographs(job.out / "micrographs_ctf.star", _star(table, good, job.settings, job.out))
+    write_micrographs(job.out / "micrographs_ctf.star", _table_with_ctfs(table, good, job.settings, job.out))
     return summary
 
 
@@ -219,11 +221,18 @@ def _spectrum(table: pd.DataFrame, row: int) -> PowerSpectrum | None:
         return None
 
 
-def _star(table: pd.DataFrame, good: list[tuple[int, CtfFit]], settings: CtfSettings, folder: Path) -> pd.DataFrame:
+class _RowFit(NamedTuple):
+    """The fit of a micrograph, and its row of the list."""
+
+    row: int
+    fit: CtfFit
+
+
+def _table_with_ctfs(table: pd.DataFrame, good: list[_RowFit], settings: CtfSettings, folder: Path) -> pd.DataFrame:
     """The good micrographs with their CTFs."""
-    fits = [fit for _, fit in good]
+    fits = [one.fit for one in good]
     optics = [fit.optics for fit in fits]
-    result = table.iloc[[row for row, _ in good]].reset_index(drop=True)
+    result = table.iloc[[one.row for one in good]].reset_index(drop=True)
     result[MICROGRAPH] = [written_name(path, folder) for path in result[PATH]]
     columns: dict[str, Any] = {PIXEL: [fit.spectra.band.pixel_size_A for fit in fits]}
     for label, name in zip(

@@ -214,13 +214,14 @@ def _particles(job: DeformJob, volume: Map, held: Tenure) -> tuple[dict[str, Any
         prior_A=atoms.prior_A,
         threads=job.threads,
     )
-    middle, ways, along, errors = _shown_ways(aligned, atoms, how)
+    motions = _motions_of(aligned, atoms, how)
+    along, errors = motions.coordinates_A, motions.errors_A
     states = {
-        f"motion{k + 1}_state{s}": _state(volume, atoms, middle + way * value)
-        for k, (way, column) in enumerate(zip(ways, along.T, strict=True))
+        f"motion{k + 1}_state{s}": _state(volume, atoms, motions.middle_A + way * value)
+        for k, (way, column) in enumerate(zip(motions.ways_A, along.T, strict=True))
         for s, value in enumerate(_values_along(column), 1)
     }
-    remove_numbered(job.out, r"motion(?P<number>\d+)_state\d+\.mrc", len(ways))
+    remove_numbered(job.out, r"motion(?P<number>\d+)_state\d+\.mrc", len(motions.ways_A))
     for name, one in states.items():
         write_map(job.out / f"{name}.mrc", one)
     write_particles(job.out / "particles.star", _with_motions(given, aligned, along, errors))
@@ -256,21 +257,39 @@ def _usable(given: Particles, held: Tenure) -> tuple[Particles, dict[int, str]]:
     return given[kept] if excluded else given, excluded
 
 
-def _shown_ways(
-    aligned: FlexibleAlignment, atoms: _Atoms, how: DeformSettings
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Mean way (n, 3), ways (k, n, 3) of a root mean square of 1 A, each particle's place along them, its error; A.
+@dataclass(frozen=True)
+class _Motions:
+    """Motions of pseudo-atoms, and the particles along them; angstrom.
+
+    Attributes
+    ----------
+    middle_A : (n, 3) float64
+        Displacement of the atoms in the middle of all motions.
+    ways_A : (k, n, 3) float64
+        Displacements of a root mean square of 1 A.
+    coordinates_A, errors_A : (particles, k) float64
+        Each particle's place along them, and its standard error.
+    """
+
+    middle_A: FloatArray
+    ways_A: FloatArray
+    coordinates_A: FloatArray
+    errors_A: FloatArray
+
+
+def _motions_of(aligned: FlexibleAlignment, atoms: _Atoms, how: DeformSettings) -> _Motions:
+    """Motions that the page shows.
 
     Normal modes as they are, from the map at rest; of Zernike amplitudes the principal components, from their mean.
     """
     values, vectors, root = aligned.amplitudes_A, atoms.modes.vectors, atoms.root
     if how.basis == "modes":
-        return np.zeros(vectors.shape[1:]), vectors * root, values / root, aligned.errors_A / root
+        return _Motions(np.zeros(vectors.shape[1:]), vectors * root, values / root, aligned.errors_A / root)
     middle = values.mean(axis=0)
     axes = np.linalg.svd(values - middle, full_matrices=False)[2][: how.modes]
     errors = np.sqrt(np.square(aligned.errors_A) @ np.square(axes).T)
     ways = np.tensordot(axes, vectors, 1) * root
-    return np.tensordot(middle, vectors, 1), ways, (values - middle) @ axes.T / root, errors / root
+    return _Motions(np.tensordot(middle, vectors, 1), ways, (values - middle) @ axes.T / root, errors / root)
 
 
 def _values_along(column: FloatArray) -> FloatArray:

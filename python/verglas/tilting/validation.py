@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -130,29 +130,36 @@ def tilt_pair_plot(
     group = symmetry_matrices(symmetry)
     expected = stage_turns(geometries, n)
     first, second = euler_to_matrix(untilted.angles_deg), euler_to_matrix(tilted.angles_deg)
-    tilt, axis, distance, opposite = _points(first, second, expected, group)
+    seen = _polar_points(first, second, expected, group)
     random = euler_to_matrix(random_orientations(2 * _DRAWS, seed=seed))
     rows = np.arange(_DRAWS) % n
-    by_chance = _points(random[:_DRAWS], random[_DRAWS:], expected[rows], group)[2]
+    by_chance = _polar_points(random[:_DRAWS], random[_DRAWS:], expected[rows], group).distance
     stage = matrix_to_euler(expected)
     middle = np.exp(1j * np.radians(stage[:, 0])).mean()
     return TiltPairPlot(
-        tilt,
-        axis,
-        distance,
+        seen.tilt_deg,
+        seen.axis_deg,
+        seen.distance,
         float(np.median(stage[:, 1])),
         float(np.degrees(np.angle(middle))),
-        float((distance <= tolerance_deg).mean()),
-        float((opposite <= tolerance_deg).mean()),
+        float((seen.distance <= tolerance_deg).mean()),
+        float((seen.opposite_distance <= tolerance_deg).mean()),
         float((by_chance <= tolerance_deg).mean()),
         tolerance_deg,
     )
 
 
-def _points(
-    first: FloatArray, second: FloatArray, expected: FloatArray, group: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Tilt, axis, and distances from the expected point and from the one opposite, each with its own best operator."""
+class _PolarPoints(NamedTuple):
+    """Of pairs in the polar plot: tilt and axis, and distances from the expected point and from the one opposite."""
+
+    tilt_deg: FloatArray
+    axis_deg: FloatArray
+    distance: FloatArray
+    opposite_distance: FloatArray
+
+
+def _polar_points(first: FloatArray, second: FloatArray, expected: FloatArray, group: FloatArray) -> _PolarPoints:
+    """Points of pairs, each distance with its own best operator."""
     stage = matrix_to_euler(expected)
     near = np.full(len(first), np.inf)
     opposite = near.copy()
@@ -163,7 +170,7 @@ def _points(
         better = here < near
         tilt[better], axis[better], near[better] = angles[better, 1], angles[better, 0], here[better]
         opposite = np.minimum(opposite, _distance(angles[:, 1], angles[:, 0], stage[:, 1], stage[:, 0] + 180))
-    return tilt, axis, near, opposite
+    return _PolarPoints(tilt, axis, near, opposite)
 
 
 def _distance(tilt: FloatArray, axis: FloatArray, tilt0: FloatArray, axis0: FloatArray) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -194,33 +195,35 @@ def group_pass(
         gradients = None
         if magnification:
             spectra = image_spectra(setting.particles[rows], setting.threads)
-            gradients = _gradients(setting, calibration, rows, params, (spectra, slices), batch.cosine)
+            model = _GroupModel(spectra, slices, params[rows], batch.cosine)
+            gradients = _gradients(setting, calibration, int(setting.group[rows[0]]), model)
         sums.add(batch, setting.group[rows], setting.fold[rows], gradients)
     return sums
 
 
-def _gradients(
-    setting: Setting,
-    calibration: Calibration,
-    rows: IntArray,
-    params: FloatArray,
-    pair: tuple[Array, Complex64Array],
-    cosine: Array,
-) -> Float32Array:
+class _GroupModel(NamedTuple):
+    """Of particles of one group: their spectra, the slices of the reference, CTF parameters, and cos chi."""
+
+    spectra: Array
+    slices: Complex64Array
+    params: FloatArray
+    cosine: Array
+
+
+def _gradients(setting: Setting, calibration: Calibration, group: int, of: _GroupModel) -> Float32Array:
     """(9, n, m): products of the gradient of C P along kx and ky with itself, the image, C P, and P cos chi."""
     pixels, box, pixel_A = setting.pixels, setting.pixels.box, setting.pixels.pixel_size_A
-    spectra, slices = pair
-    model = slices * ops.ctf(params[rows], box, pixel_A, threads=setting.threads)
+    model = of.slices * ops.ctf(of.params, box, pixel_A, threads=setting.threads)
     image = fourier.inverse(model, (box, box), threads=setting.threads)
     place = (np.arange(box) - box // 2) * pixel_A
     # the derivative of sum f exp(-2 pi i k r) along k is the transform of -2 pi i r f
     gx = gather(fourier.forward(image * place.astype(np.float32), 2, threads=setting.threads), pixels)
     gy = gather(fourier.forward(image * place.astype(np.float32)[:, None], 2, threads=setting.threads), pixels)
     gx, gy = -2j * np.pi * gx, -2j * np.pi * gy
-    x, m = gather(spectra, pixels), gather(model, pixels)
-    inverse = calibration.inverse_noise(int(setting.group[rows[0]]), pixels)
+    x, m = gather(of.spectra, pixels), gather(model, pixels)
+    inverse = calibration.inverse_noise(group, pixels)
     a, b = np.conj(gx), np.conj(gy)
-    beside = gather(slices, pixels) * cosine
+    beside = gather(of.slices, pixels) * of.cosine
     terms = [a * gx, a * gy, b * gy, a * x, b * x, a * m, b * m, a * beside, b * beside]
     return np.stack([np.asarray(t.real, np.float32) * inverse for t in terms])
 

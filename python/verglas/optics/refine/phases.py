@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -82,7 +83,16 @@ class GroupSums:
 
 
 # Of coefficients: S and D on the pixels, and their derivatives (n, m)
-Terms = Callable[[FloatArray], tuple[FloatArray, FloatArray, FloatArray, FloatArray]]
+class _Pixelwise(NamedTuple):
+    """S and D of every pixel, and their derivatives along each coefficient."""
+
+    s: FloatArray
+    d: FloatArray
+    s_slope: FloatArray
+    d_slope: FloatArray
+
+
+Terms = Callable[[FloatArray], _Pixelwise]  # of coefficients
 
 
 def basis(pixels: Pixels, parity: str) -> FloatArray:
@@ -106,20 +116,20 @@ def _monomials(
 
 
 def _odd_terms(cross: Array, power: FloatArray, phases: FloatArray) -> Terms:
-    def terms(z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    def terms(z: FloatArray) -> _Pixelwise:
         turned = cross * np.exp(-1j * (z @ phases))
-        return turned.real, power, turned.imag * phases, np.zeros_like(phases)
+        return _Pixelwise(turned.real, power, turned.imag * phases, np.zeros_like(phases))
 
     return terms
 
 
 def _even_terms(cross: FloatArray, power: FloatArray, phases: FloatArray) -> Terms:
-    def terms(z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    def terms(z: FloatArray) -> _Pixelwise:
         d = z @ phases
         c, s = np.cos(d), np.sin(d)
         model = power[0] * c**2 + 2 * power[1] * s * c + power[2] * s**2
         slope = 2 * (power[2] - power[0]) * s * c + 2 * power[1] * (c**2 - s**2)
-        return cross[0] * c + cross[1] * s, model, (cross[1] * c - cross[0] * s) * phases, slope * phases
+        return _Pixelwise(cross[0] * c + cross[1] * s, model, (cross[1] * c - cross[0] * s) * phases, slope * phases)
 
     return terms
 
@@ -140,7 +150,8 @@ def _climb(terms: Terms, pixels: Pixels, start: FloatArray, last: int) -> FloatA
 
 
 def _amplitudes(terms: Terms, z: FloatArray, pixels: Pixels) -> FloatArray:
-    s, d = (pixels.shell_sums(v) for v in terms(z)[:2])
+    here = terms(z)
+    s, d = pixels.shell_sums(here.s), pixels.shell_sums(here.d)
     return np.asarray(s / np.maximum(d, 1e-30))
 
 
@@ -156,8 +167,7 @@ def _gain(seen: Terms, unseen: Terms, z: FloatArray, pixels: Pixels, still: Floa
     """What unseen particles gain by the coefficients found on seen ones, and its variance."""
     zero = np.zeros_like(z)
     a, a0 = (_amplitudes(seen, value, pixels)[pixels.shell] for value in (z, zero))
-    s, d = unseen(z)[:2]
-    s0, d0 = unseen(zero)[:2]
+    (s, d, *_), (s0, d0, *_) = unseen(z), unseen(zero)
     gain = (2 * a * s - a**2 * d - 2 * a0 * s0 + a0**2 * d0).sum()
     # noise moves 2 (m - m0) . n by its variance, 2 |m - m0|^2
     return float(gain), float(2 * (a**2 * d + a0**2 * d0 - 2 * a * a0 * still).sum())
