@@ -42,7 +42,8 @@ from scipy.special import ive
 from verglas.io import read_json
 from verglas.motion import fields
 from verglas.motion.binned import bin_factor, bin_movie
-from verglas.motion.estimate import LATTICE_FRAMES, LATTICE_LENGTH, Exposure, estimate_motion
+from verglas.motion.estimate import LATTICE_FRAMES, LATTICE_LENGTH, estimate_motion
+from verglas.motion.exposure import Exposure
 from verglas.motion.patches import Patches, cut
 
 from common import RESULTS, write
@@ -181,9 +182,7 @@ def row_of(seed: int, kind: str, folder: Path | None) -> dict[str, Any]:
     exposure = Exposure(PIXEL_A, DOSE)
     reached = estimate_motion(binned, exposure, threads=2)
     used = np.arange(FRAMES)
-    patches = cut(
-        binned, used, truth.at(SHAPE[1] / 2, SHAPE[0] / 2), PIXEL_A, exposure.middle_of(used), exposure.voltage_kV
-    )
+    patches = cut(binned, used, truth.at(SHAPE[1] / 2, SHAPE[0] / 2), exposure)
     powers = shared_power(patches, truth.at(*patches.centres_px.T), moves)
     row: dict[str, Any] = {"seed": seed, "kind": kind, "model": reached.motion.model}
     row |= errors(reached.motion, truth, SHAPE)

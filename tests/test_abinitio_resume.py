@@ -11,7 +11,7 @@ from command_line import main
 
 import verglas as vg
 from verglas.initial_model.settings import AbInitioSettings
-from verglas.initial_model.starts import place_particles, run_start
+from verglas.initial_model.starts import StartTask, place_particles, run_start
 from verglas.run import abinitio as run_job
 from verglas.run import live_page
 from verglas.run.checkpoint import Part
@@ -37,7 +37,7 @@ def problem(particles):
     """What :func:`run_start` is given, for two classes."""
     settings = AbInitioSettings(classes=2, **CHOICES)
     made, sigma2 = drawn_problem(particles, settings)
-    return made, settings, 1, sigma2, np.arange(0, 80, 8)
+    return made, settings, StartTask(1, sigma2, np.arange(0, 80, 8))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from verglas.initial_model import find as job
 from verglas.initial_model.course import Course
 from verglas.initial_model.hill_climbing import ClimbStep, HillClimbing, nearest_directions
 from verglas.initial_model.settings import AbInitioSettings
-from verglas.initial_model.starts import FirstNoise, run_start
+from verglas.initial_model.starts import StartTask, run_start
 from verglas.run.checkpoint import Part
 from verglas.search.grid_search import Where
 from verglas.search.grid_step import DirectionGrid
@@ -31,15 +31,15 @@ def problem(data):
     """What :func:`run_start` is given."""
     settings = AbInitioSettings("D2", iterations=2, **CHOICES)
     made, sigma2 = drawn_problem(data[0], settings)
-    return made, settings, 0, sigma2, np.arange(0, 150, 10)
+    return made, settings, StartTask(0, sigma2, np.arange(0, 150, 10))
 
 
 def climbing(problem):
     """A step after one iteration, with the present scores of all particles."""
-    made, settings, number, sigma2, held = problem
-    train = np.setdiff1d(np.arange(len(made)), held)
+    made, settings, task = problem
+    train = np.setdiff1d(np.arange(len(made)), task.held_out)
     course, method = Course(made, settings, len(train)), HillClimbing()
-    now = method.begin(made, settings, course, train, FirstNoise(number, sigma2))
+    now = method.begin(made, settings, course, train, task)
     method.iterate(made, course, train, now)
     step = ClimbStep(made, now.model, course.step(6), course.grid_radius)
     step.read(train)

@@ -18,7 +18,7 @@ from verglas.refinement.em import initial_state, iterate
 from verglas.refinement.figures import Figures
 from verglas.refinement.prior_choice import Choice, HeldOutPoses
 from verglas.refinement.settings import RefineSettings
-from verglas.refinement.update import _limit_band, class_maps, join_halves, solve
+from verglas.refinement.update import MapUpdate, _limit_band, class_maps, join_halves, solve
 from verglas.regularisation import LocalWiener, MapSource, Wiener
 from verglas.search.problem import survey
 
@@ -104,7 +104,7 @@ def test_the_global_prior_is_the_wiener_filter_bit_for_bit(posed):
             one.weights[:] = rng.uniform(1, 2, one.grid.shape)
         return both
 
-    made = class_maps(problem, sums(), None, radius, T=2.0, joint=True)
+    made = class_maps(problem, sums(), MapUpdate(radius, T=2.0, joint=True))
     ssnr = 2.0 * vg.assessment.ssnr_from_fsc(np.minimum(made.masked[: radius + 1], 0.999))
     done = [finish(one, problem.operators) for one in sums()]
     expected = join_halves(problem, np.stack([solve(problem, one, ssnr, radius) for one in done]))

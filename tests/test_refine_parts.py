@@ -18,7 +18,7 @@ from verglas.reconstruction.accumulate import direct_grid
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate, reseed_empty_classes
 from verglas.refinement.settings import RefineSettings
-from verglas.refinement.update import class_maps, half_fsc, join_halves, resolution_shell, solve
+from verglas.refinement.update import MapUpdate, class_maps, half_fsc, join_halves, resolution_shell, solve
 from verglas.run.refine_memory import plan_memory
 from verglas.search.candidates import Candidates, angle_between_deg, posterior, select_distinct, select_within
 from verglas.search.grid_step import DirectionGrid, GridStep
@@ -221,7 +221,9 @@ def test_regularisation_follows_the_fsc_and_T(small):
     problem, radius = small[0], 12
     made = [
         class_maps(
-            problem, [filled_sums(problem, 1, radius), filled_sums(problem, 1, radius)], None, radius, T=t, joint=True
+            problem,
+            [filled_sums(problem, 1, radius), filled_sums(problem, 1, radius)],
+            MapUpdate(radius, T=t, joint=True),
         )
         for t in (1.0, 4.0)
     ]
@@ -232,7 +234,9 @@ def test_regularisation_follows_the_fsc_and_T(small):
     inside = vg.fourier.shells((BOX,) * 3) < radius - 2
     assert np.linalg.norm((raw - filtered)[inside]) < 0.02 * np.linalg.norm(raw[inside])
     noise = class_maps(
-        problem, [filled_sums(problem, 1, radius), filled_sums(problem, 2, radius)], None, radius, T=1.0, joint=False
+        problem,
+        [filled_sums(problem, 1, radius), filled_sums(problem, 2, radius)],
+        MapUpdate(radius, T=1.0, joint=False),
     )
     assert np.abs(noise.unmasked[4:radius]).max() < 0.3
     assert noise.halves[0].std() < 0.5 * noise.raw[0].std()
@@ -245,7 +249,7 @@ def test_class_without_particles_in_a_half_has_no_map_and_stops_nothing(small, e
     sums = [filled_sums(problem, 1, radius), filled_sums(problem, 2, radius)]
     for half in empty:
         sums[half] = ops.GridSums.zeros(direct_grid(BOX, radius))
-    made = class_maps(problem, sums, None, radius, T=1.0, joint=True)
+    made = class_maps(problem, sums, MapUpdate(radius, T=1.0, joint=True))
     assert not made.raw[0].any()
     np.testing.assert_array_equal(made.masked, 0)  # and no NaN
     assert np.isfinite(made.halves).all()

@@ -11,6 +11,7 @@ all on rings (:class:`verglas.ops.ScorePlan`, :class:`verglas.ops.MaximisePlan`)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +118,15 @@ class Assignments:
     psi_deg: FloatArray
     shifts_px: FloatArray
     log_evidence: FloatArray
+
+    def put(self, rows: IntArray, found: ProbablePoses, null: FloatArray, evidence: FloatArray) -> None:
+        """Keep what was found of these rows; ``null`` is the probability of the empty class."""
+        n, k = found.mass.shape
+        self.psi_deg[rows], self.shifts_px[rows] = found.psi_deg, found.shifts_px
+        empty = null > found.mass.sum(axis=1)
+        self.label[rows] = np.where(empty, k, found.label)
+        self.probability[rows] = np.where(empty, null, found.mass[np.arange(n), found.label])
+        self.log_evidence[rows] = evidence
 
     @classmethod
     def empty(cls, n: int) -> Assignments:
@@ -270,7 +280,7 @@ class Engine2D:
             in_classes = np.exp(scores.log_evidence - evidence)
             posterior = search.posterior(scores)
             posterior = replace(posterior, weight=posterior.weight * in_classes[posterior.image])
-            _assign(assignments, some, posterior, stage, len(model), 1 - in_classes, evidence)
+            assignments.put(some, probable_poses(posterior, len(some), len(model), stage), 1 - in_classes, evidence)
             if collect is not None:
                 likelihood = evidence + self.noise_terms(samples.power(some, x), samples.grid, inv)
                 collect.add(some, posterior, inv, 1 - in_classes)
@@ -387,18 +397,20 @@ class _Collector:
         )
 
 
-def _assign(
-    assignments: Assignments,
-    rows: IntArray,
-    posterior: ops.Posterior,
-    stage: Stage,
-    k: int,
-    null: FloatArray,
-    evidence: FloatArray,
-) -> None:
-    """Most probable class of every image of a batch, and the pose in it."""
-    n, image = len(rows), posterior.image
-    mass = np.bincount(image * k + posterior.slice, posterior.weight, minlength=n * k).reshape(n, k)
+class ProbablePoses(NamedTuple):
+    """Of n images: probability of each class (n, K), the most probable class, and the pose in it, working pixels."""
+
+    mass: FloatArray
+    label: IntArray
+    psi_deg: FloatArray
+    shifts_px: FloatArray
+
+
+def probable_poses(posterior: ops.Posterior, n: int, k: int, stage: Stage) -> ProbablePoses:
+    """Most probable of ``k`` classes of each of ``n`` images, and the pose in it."""
+    image = posterior.image
+    of_class = np.bincount(image * k + posterior.slice, posterior.weight, minlength=n * k)
+    mass = np.asarray(of_class.reshape(n, k), np.float64)
     # By mass over all poses of a class, not by the best pose: a blurred average has many fair ones.
     label = mass.argmax(axis=1)
     # Candidates come by falling score: the first of the class is the best pose in it.
@@ -414,16 +426,8 @@ def _assign(
     weight = posterior.weight[own] * near
     total = np.maximum(np.bincount(image[own], weight, minlength=n), 1e-30)
     psi = posterior.psi_deg[best] + np.bincount(image[own], weight * turn, minlength=n) / total
-    assignments.psi_deg[rows] = (psi + 180) % 360 - 180
-    for axis in (0, 1):
-        assignments.shifts_px[rows, axis] = (
-            shifts[best, axis] + np.bincount(image[own], weight * move[:, axis], n) / total
-        )
-    probability = mass[np.arange(n), label]
-    empty = null > mass.sum(axis=1)
-    assignments.label[rows] = np.where(empty, k, label)
-    assignments.probability[rows] = np.where(empty, null, probability)
-    assignments.log_evidence[rows] = evidence
+    centres = [shifts[best, axis] + np.bincount(image[own], weight * move[:, axis], n) / total for axis in (0, 1)]
+    return ProbablePoses(mass, label, (psi + 180) % 360 - 180, np.column_stack(centres))
 
 
 def signal_power(halves: npt.NDArray[np.complex128], weight: FloatArray) -> FloatArray:

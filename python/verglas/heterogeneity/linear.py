@@ -20,7 +20,7 @@ from verglas.reconstruction.direct import DensityWeights, grid_shells, invert
 from verglas.reconstruction.sums import finish
 from verglas.search import noise
 from verglas.types import Map
-from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray
+from verglas.types.arrays import Complex64Array, Float32Array, FloatArray, IntArray
 
 _FSC_MOST = 0.999
 _RIDGE = 1e-3  # of the shell's mean weight, where nothing is known of the signal
@@ -135,12 +135,11 @@ class LinearSums:
             Last shell inserted of each map.
         """
         for q, sums in enumerate(self.values):
-            own = second[:, q, q]
-            used = own > 0
-            ratio = np.divide(first[:, q], own, out=np.zeros(len(own)), where=used)
-            _insert(sums, posed, batch, own, radii[q], ratio, used)
+            used = np.flatnonzero(second[:, q, q] > 0)
+            own = second[used, q, q]
+            _insert(sums, posed, batch.take(used), own, radii[q], first[used, q] / own)
         for (p, q), sums in self.mixed.items():
-            _insert(sums, posed, batch, second[:, p, q], min(radii[p], radii[q]), None, np.ones(len(batch), bool))
+            _insert(sums, posed, batch, second[:, p, q], min(radii[p], radii[q]))
 
     def add_residuals(self, posed: PosedImages, made: Products, first: FloatArray, second: FloatArray) -> None:
         r"""Expected squared residuals of a batch.
@@ -179,21 +178,21 @@ def _insert(
     batch: PosedBatch,
     weight: FloatArray,
     radius: int,
-    ratio: FloatArray | None,
-    used: Array,
+    ratio: FloatArray | None = None,
 ) -> None:
-    if not used.any():
+    """Images times ``ratio``, each with its weight; without it the weights alone."""
+    if not len(batch):
         return
-    shell_weight = (weight[used, None] * batch.shell_weight[used, : radius + 1]).astype(np.float32)
-    images = None if ratio is None else batch.images[used] * ratio[used, None, None].astype(np.float32)
+    shell_weight = (weight[:, None] * batch.shell_weight[:, : radius + 1]).astype(np.float32)
+    images = None if ratio is None else batch.images * ratio[:, None, None].astype(np.float32)
     for coset in posed.operators.cosets:
         ops.insert(
             sums,
             images,
-            batch.matrices[used] @ coset,
+            batch.matrices @ coset,
             max_radius=radius,
-            shifts_px=batch.shifts_px[used],
-            ctf=batch.ctf[used],
+            shifts_px=batch.shifts_px,
+            ctf=batch.ctf,
             shell_weight=np.ascontiguousarray(shell_weight),
             threads=posed.threads,
         )

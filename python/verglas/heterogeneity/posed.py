@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -45,6 +45,13 @@ class PosedBatch(Batch):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, index: IntArray) -> PosedBatch:
+        """Some of them; itself where that is all."""
+        if len(index) == len(self):
+            return self
+        some: Any = {name: value[index] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return replace(self, **some)
 
 
 @dataclass(frozen=True)

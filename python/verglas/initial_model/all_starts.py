@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from verglas.initial_model.consensus import (
     Comparison,
@@ -21,7 +22,7 @@ from verglas.initial_model.hill_climbing import HillClimbing
 from verglas.initial_model.observer import Observer
 from verglas.initial_model.settings import AUTO, METHODS, AbInitioSettings
 from verglas.initial_model.sign import SHARP_NATS, better_sign
-from verglas.initial_model.starts import Method, Start, StochasticEM, evaluate_held_out, run_start
+from verglas.initial_model.starts import Method, Start, StartTask, StochasticEM, evaluate_held_out, run_start
 from verglas.initial_model.symmetry import SymmetryFound
 from verglas.search.problem import Problem
 from verglas.types.arrays import FloatArray, IntArray
@@ -97,9 +98,7 @@ def all_starts(
         start = run_start(
             problem,
             settings,
-            k,
-            sigma2,
-            held_out,
+            StartTask(k, sigma2, held_out),
             partial(observer.progress, _stage(settings, k, group)),
             keeper=observer.keeper(k, group),
             method=method_of(settings),
@@ -131,9 +130,16 @@ def all_starts(
         runs = rank_starts([*runs, rescore(one(len(runs)))])
 
 
+class NoisyProblem(NamedTuple):
+    """Particles, and their first noise, (groups, shells)."""
+
+    problem: Problem
+    sigma2: FloatArray
+
+
 def contest_groups(
     without: Starts,
-    finer: Callable[[], tuple[Problem, FloatArray]],
+    finer: Callable[[], NoisyProblem],
     sigma2: FloatArray,
     held_out: IntArray,
     observer: Observer,
@@ -153,12 +159,12 @@ def contest_groups(
     observer : Observer
     """
     by_group = {g: all_starts(without.problem, without.settings, sigma2, held_out, observer, group=g) for g in CUBIC}
-    problem, fine_sigma2 = finer()
+    fine = finer()
     entrants = {"C1": without.made[0], **{g: s.made[0] for g, s in by_group.items()}}
     result = contest(
-        problem,
+        fine.problem,
         without.settings,
-        fine_sigma2,
+        fine.sigma2,
         entrants,
         held_out,
         partial(observer.progress, "contest of point groups"),

@@ -13,7 +13,7 @@ import numpy as np
 from verglas._devices import one_device
 from verglas.errors import InputError
 from verglas.image import in_memory, plan_resample, resample_particles
-from verglas.initial_model.all_starts import Starts, all_starts, contest_groups, describe_contest
+from verglas.initial_model.all_starts import NoisyProblem, Starts, all_starts, contest_groups, describe_contest
 from verglas.initial_model.centre import centre_particles
 from verglas.initial_model.consensus import Comparison, Verdict
 from verglas.initial_model.contest import FINEST_A
@@ -262,25 +262,24 @@ def problem_of(particles: Particles, settings: AbInitioSettings, where: Where) -
 
 def _impose_group(
     starts: Starts,
-    finer: Callable[[], tuple[Problem, FloatArray]],
+    finer: Callable[[], NoisyProblem],
     sigma2: FloatArray,
     held_out: IntArray,
     watch: Observer,
 ) -> tuple[Starts, SymmetryFound]:
     """The starts under the group that the best map shows, or else that wins the contest of groups."""
-    problem, group_settings, best, symmetry = with_symmetry(starts.problem, starts.settings, starts.made[0], held_out)
+    best = with_symmetry(starts.problem, starts.settings, starts.made[0], held_out)
+    symmetry = best.symmetry
     if symmetry.symmetry != "C1":  # the best map was turned
-        return starts.replace_best(best, problem, group_settings), symmetry
+        return starts.replace_best(best.start, best.problem, best.settings), symmetry
     if not starts.nearly_round:
         return starts, symmetry
     starts, result = contest_groups(starts, finer, sigma2, held_out, watch)
     return starts, describe_contest(symmetry, result)
 
 
-def _resample_finely(
-    members: Particles, problem: Problem, settings: AbInitioSettings, where: Where
-) -> tuple[Problem, FloatArray]:
-    """The same particles, centred as they are, at the pixel size of the contest of groups; their first noise."""
+def _resample_finely(members: Particles, problem: Problem, settings: AbInitioSettings, where: Where) -> NoisyProblem:
+    """The same particles, centred as they are, at the pixel size of the contest of groups."""
     fine = replace(settings, final_resolution_A=min(FINEST_A, settings.final_resolution_A))
     small = in_memory(_crop_particles(members, fine))
     fine_problem = _problem(small, {}, fine, where)
@@ -289,7 +288,7 @@ def _resample_finely(
     if origin is not None:
         # Shifts are in pixels of the problem, whose size has changed.
         origin = origin * (problem.pixel_size_A / fine_problem.pixel_size_A)
-    return replace(fine_problem, first_origin_px=origin), _first_noise(fine_problem, power)
+    return NoisyProblem(replace(fine_problem, first_origin_px=origin), _first_noise(fine_problem, power))
 
 
 def count_held_out(problem: Problem, settings: AbInitioSettings) -> int:

@@ -24,7 +24,7 @@ from verglas.initial_model.batch_step import BatchStep
 from verglas.initial_model.course import Course
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.initial_model.snapshots import UnderWay
-from verglas.initial_model.starts import FirstNoise, Method, update_model
+from verglas.initial_model.starts import Method, StartTask, update_model
 from verglas.search.grid_search import GridSearch, PolarBatch
 from verglas.search.grid_step import DirectionGrid
 from verglas.search.image_batch import ImageBatch
@@ -212,11 +212,11 @@ class HillClimbing(Method):
         settings: AbInitioSettings,
         course: Course,
         train: IntArray,
-        first: FirstNoise,
+        task: StartTask,
     ) -> UnderWay:
         """Random poses, and the map that they make."""
-        sigma2 = first.sigma2
-        rng = np.random.default_rng((settings.seed, first.start))
+        sigma2 = task.sigma2
+        rng = np.random.default_rng((settings.seed, task.number))
         blank = np.zeros((1, *(problem.box,) * 3), np.float32)
         model = HalfModel(blank, sigma2.copy(), np.ones(problem.n_micrographs), np.ones(1))
         step = ClimbStep(problem, model, course.step(course.first_radius), course.grid_radius)

@@ -85,9 +85,7 @@ def random_map(problem: Problem, rows: IntArray, settings: AbInitioSettings, see
 def run_start(
     problem: Problem,
     settings: AbInitioSettings,
-    number: int,
-    sigma2: FloatArray,
-    held_out: IntArray,
+    task: StartTask,
     tell: Tell | None = None,
     *,
     keeper: Keeper | None = None,
@@ -100,12 +98,7 @@ def run_start(
     problem : Problem
         Particles at the working pixel size.
     settings : AbInitioSettings
-    number : int
-        Of the start: with the seed it fixes everything random.
-    sigma2 : (groups, shells) float64
-        First noise: the power of the images.
-    held_out : (m,) int64
-        Particles that are left out and rank the result.
+    task : StartTask
     tell : callable, optional
         Called after every iteration.
     keeper : Keeper, optional
@@ -114,14 +107,14 @@ def run_start(
         Stochastic expectation-maximisation by default.
     """
     method = method or StochasticEM()
-    train = np.setdiff1d(np.arange(len(problem)), held_out)
+    train = np.setdiff1d(np.arange(len(problem)), task.held_out)
     course = Course(problem, settings, len(train))
     snapshot = None if keeper is None else keeper.load()
     final = kept.restore_final(snapshot)
     if final is not None:
-        return Start(number, *final)
+        return Start(task.number, *final)
     if snapshot is None:
-        now = method.begin(problem, settings, course, train, FirstNoise(number, sigma2))
+        now = method.begin(problem, settings, course, train, task)
     else:
         now = kept.restore_start(snapshot, direct_grid(problem.box, course.grid_radius))
     total = settings.all_iterations
@@ -134,18 +127,29 @@ def run_start(
         if tell is not None:
             tell(now.iteration, total)
     step = BatchStep(problem, now.model, course.step(course.last_radius), course.grid_radius)
-    evidence = step.evaluate(held_out, now.poses)
+    evidence = step.evaluate(task.held_out, now.poses)
     if keeper is not None:
         keeper.save(kept.take_final_snapshot(now.model, now.poses, evidence, now.curves), needed=True)
-    return Start(number, now.model, now.poses, evidence, now.curves)
+    return Start(task.number, now.model, now.poses, evidence, now.curves)
 
 
 @dataclass(frozen=True)
-class FirstNoise:
-    """What a start is given: its number, which with the seed fixes everything random, and noise before any map."""
+class StartTask:
+    """What one start is given.
 
-    start: int
+    Attributes
+    ----------
+    number : int
+        With the seed it fixes everything random.
+    sigma2 : (groups, shells) float64
+        First noise: the power of the images.
+    held_out : (m,) int64
+        Particles that are left out and rank the result.
+    """
+
+    number: int
     sigma2: FloatArray
+    held_out: IntArray
 
 
 class Method(Protocol):
@@ -157,7 +161,7 @@ class Method(Protocol):
         settings: AbInitioSettings,
         course: Course,
         train: IntArray,
-        first: FirstNoise,
+        task: StartTask,
     ) -> kept.UnderWay:
         """A start before its first iteration."""
 
@@ -174,11 +178,11 @@ class StochasticEM(Method):
         settings: AbInitioSettings,
         course: Course,
         train: IntArray,
-        first: FirstNoise,
+        task: StartTask,
     ) -> kept.UnderWay:
         """A blob of some images for each class."""
-        sigma2 = first.sigma2
-        rng = np.random.default_rng((settings.seed, first.start))
+        sigma2 = task.sigma2
+        rng = np.random.default_rng((settings.seed, task.number))
         # Few images on purpose: the average of many is the same ball for every start and class, and nothing would part
         # them.
         few = min(_START_IMAGES, len(train))

@@ -14,7 +14,7 @@ its copies can each be a little turned, which makes the grid finer.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -121,7 +121,7 @@ def contest_of_subgroups(
     tick = count_phase(progress, phase, passes * len(teaching) + len(entrants) * len(deciding))
     for number, entrant in enumerate(entrants):
         rng = np.random.default_rng((seed, number))
-        volume = _learn_map(problem, model, poses, step, teaching, entrant, rng, tick)
+        volume = _learn_map(_Lesson(problem, model, poses, step, teaching), entrant, rng, tick)
         maps[entrant.name] = volume
         judge_step = _CosetStep(problem, replace(model, volumes=volume[None]), step, entrant, entrant.cosets)
         evidence[entrant.name] = judge_step.sums(deciding, poses, 2, tick)[1]
@@ -138,17 +138,20 @@ def contest_of_subgroups(
     return Contest(winner, means, float(lead.mean()), standard_error(lead), resolution, maps)
 
 
-def _learn_map(
-    problem: Problem,
-    model: HalfModel,
-    poses: PoseTable,
-    step: Step,
-    rows: IntArray,
-    subgroup: Subgroup,
-    rng: np.random.Generator,
-    tick: Tick,
-) -> Float32Array:
-    """What half set 1 teaches under a subgroup, from the map of the whole group."""
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """What maps are learned from: particles of half set 1 at their poses, from the map of the whole group."""
+
+    problem: Problem
+    model: HalfModel
+    poses: PoseTable
+    step: Step
+    rows: IntArray
+
+
+def _learn_map(lesson: _Lesson, subgroup: Subgroup, rng: np.random.Generator, tick: Tick) -> Float32Array:
+    """What half set 1 teaches under a subgroup."""
+    problem, model, poses, step, rows = lesson.problem, lesson.model, lesson.poses, lesson.step, lesson.rows
     trial = poses.copy()
     turn = subgroup.cosets[rng.integers(len(subgroup.cosets), size=len(rows))]
     trial.angles_deg[rows] = matrix_to_euler(euler_to_matrix(poses.angles_deg[rows]) @ turn)

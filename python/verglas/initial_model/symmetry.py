@@ -144,9 +144,17 @@ def proposals(scores: Sequence[SymmetryScore]) -> list[SymmetryScore]:
     return [best] if best.significance >= _HINT_SIGMAS else []
 
 
-def with_symmetry(
-    problem: Problem, settings: AbInitioSettings, start: Start, held_out: IntArray
-) -> tuple[Problem, AbInitioSettings, Start, SymmetryFound]:
+@dataclass(frozen=True, eq=False)
+class StartUnderGroup:
+    """A start, the problem and settings that it is under, and what was found of its symmetry."""
+
+    problem: Problem
+    settings: AbInitioSettings
+    start: Start
+    symmetry: SymmetryFound
+
+
+def with_symmetry(problem: Problem, settings: AbInitioSettings, start: Start, held_out: IntArray) -> StartUnderGroup:
     """The best start under the group that its map has; everything as it was where there is none.
 
     Parameters
@@ -171,7 +179,12 @@ def with_symmetry(
         symmetry, upright = _centre_and_turn(volume, curve, proposal, problem.threads)
         group = replace(settings, symmetry=symmetry.symmetry)
         folded = problem.under(symmetry.symmetry)
-        trial, difference = _try_group(problem, folded, settings, group, start, upright, held_out)
+        trial = _full_passes_under(folded, group, start, upright, held_out)
+        noise = start.model.sigma2
+        without = replace(start.model, volumes=upright[None])
+        difference = evaluate_held_out(folded, group, trial.model, held_out, noise) - evaluate_held_out(
+            problem, settings, without, held_out, noise
+        )
         gain, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
         said = (
             f"the map without symmetry reaches {symmetry.score:.2f} of what its noise allows "
@@ -182,30 +195,19 @@ def with_symmetry(
         # A group that the map itself does not show has to be proved by the images; else they must not speak against it.
         if gain > (-_SIGMAS if proposal.fits else _SIGMAS) * error:
             sentence = f"Symmetry {symmetry.symmetry}: {said}.{refusal}"
-            return folded, group, trial, SymmetryFound(symmetry.symmetry, scores, gain, error, sentence)
+            result = SymmetryFound(symmetry.symmetry, scores, gain, error, sentence)
+            return StartUnderGroup(folded, group, trial, result)
         refusal += f" {symmetry.symmetry} was tried and refused: {said}."
     sentence = f"No symmetry: the best candidate, {best.symmetry}, reaches {best.score:.2f} of what its noise allows."
-    return problem, settings, start, SymmetryFound("C1", scores, gain, error, sentence + refusal)
+    return StartUnderGroup(problem, settings, start, SymmetryFound("C1", scores, gain, error, sentence + refusal))
 
 
-def _try_group(
-    problem: Problem,
-    folded: Problem,
-    settings: AbInitioSettings,
-    group: AbInitioSettings,
-    start: Start,
-    upright: Float32Array,
-    held_out: IntArray,
-) -> tuple[Start, FloatArray]:
-    """The start after learning under a group, and what each held-out particle gains by it."""
-    train = np.setdiff1d(np.arange(len(problem)), held_out)
-    radius = Course(problem, settings, len(train)).grid_radius
-    volume = folded.operators.apply(upright, radius, threads=problem.threads)
+def _full_passes_under(
+    folded: Problem, group: AbInitioSettings, start: Start, upright: Float32Array, held_out: IntArray
+) -> Start:
+    """The start after learning under a group, from its map with the axes where the group has them."""
+    train = np.setdiff1d(np.arange(len(folded)), held_out)
+    radius = Course(folded, group, len(train)).grid_radius
+    volume = folded.operators.apply(upright, radius, threads=folded.threads)
     model = replace(start.model, volumes=volume[None])
-    result = full_passes(folded, group, replace(start, model=model), train, held_out)
-    noise = start.model.sigma2
-    without = replace(start.model, volumes=upright[None])
-    return result, (
-        evaluate_held_out(folded, group, result.model, held_out, noise)
-        - evaluate_held_out(problem, settings, without, held_out, noise)
-    )
+    return full_passes(folded, group, replace(start, model=model), train, held_out)

@@ -26,7 +26,7 @@ from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.geometry import euler_to_matrix, matrix_to_euler
 from verglas.io.atomic import atomic_path
 from verglas.io.mrc import PathLike
-from verglas.io.stack import StackSource, Where, build_source, stack_paths
+from verglas.io.stack import ImageNames, StackSource, Where, build_source, stack_paths
 from verglas.types import Particles, Poses
 from verglas.types import _columns as col
 from verglas.types.arrays import FloatArray
@@ -321,9 +321,8 @@ def _source(path: Path, columns: Mapping[str, Any], where: Where) -> StackSource
     box = None if shape is None else shape[:, 0].astype(np.float64)
     pixel = columns[_PIXEL].astype(np.float64) if _PIXEL in columns else None
     # blob/path starts at the project, a folder above the job that wrote the file
-    return build_source(
-        names, stack_of.ravel(), columns[_INDEX].astype(np.int64), stack_paths(path, where), box, pixel, str(path)
-    )
+    images = ImageNames(names, stack_of.ravel(), columns[_INDEX].astype(np.int64))
+    return build_source(images, stack_paths(path, where), box, pixel, str(path))
 
 
 # ---- writing

@@ -157,7 +157,7 @@ def _star_of(path: Path) -> tuple[StarColumns | None, dict[str, Any]]:
 def _source(table: pd.DataFrame, images: ImageNames | None, paths: StackPaths, parts: col.Tables) -> StackSource:
     box, pixel = parts.value("rlnImageSize", optics_first=True), col.pixel_sizes_A(parts)
     if images is not None and (images.frame >= 0).all():
-        return build_source(images.stacks, images.stack_of, images.frame, paths, box, pixel, parts.where)
+        return build_source(images, paths, box, pixel, parts.where)
     return source_from_names(table[IMAGE].to_numpy(dtype=object), paths, box, pixel, parts.where)
 
 

@@ -243,22 +243,21 @@ def source_from_names(
 
     ``box`` and ``pixel_A`` are the metadata's values per particle, or None.
     """
-    stacks, codes, frame, bare = _split(image_names, where)
-    source = build_source(stacks, codes, frame, paths, box, pixel_A, where)
-    return source if source.joined else replace(source, bare=bare)
+    images = _split(image_names, where)
+    source = build_source(images, paths, box, pixel_A, where)
+    return source if source.joined else replace(source, bare=images.bare)
 
 
 def build_source(
-    names: Sequence[str],
-    stack_of: npt.NDArray[Any],
-    frame: IntArray,
+    images: ImageNames,
     paths: StackPaths,
     box: npt.NDArray[Any] | None,
     pixel_A: npt.NDArray[Any] | None,
     where: str,
 ) -> StackSource:
     """A source from columns; rows of one stack must agree on box and pixel size."""
-    stack_of, joined = np.asarray(stack_of, dtype=np.int32), False
+    names: Sequence[str] = images.stacks
+    stack_of, frame, joined = np.asarray(images.stack_of, dtype=np.int32), images.frame, False
     if paths.stack is not None and paths.stack.is_file():
         named = names
         names, stack_of, frame = _merge_stacks(named, stack_of, frame, paths, where)

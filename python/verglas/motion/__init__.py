@@ -4,7 +4,8 @@ from functools import partial
 
 from verglas.motion.correct import CorrectedMovie, MotionSettings, correct_motion
 from verglas.motion.dose import accumulated_dose, dose_weights
-from verglas.motion.estimate import Estimate, Exposure, estimate_motion
+from verglas.motion.estimate import Estimate, estimate_motion
+from verglas.motion.exposure import Exposure
 from verglas.motion.fixed_pattern import FixedPattern, PatternOfMovies, RecordedSum
 
 __all__ = [

@@ -7,7 +7,8 @@ import numpy as np
 from verglas.errors import InputError
 from verglas.motion import optical_flow, pair_shifts, patch_shifts, whole_frames
 from verglas.motion.binned import BinnedFrames
-from verglas.motion.estimate import Estimate, Exposure, usable_frames
+from verglas.motion.estimate import Estimate, usable_frames
+from verglas.motion.exposure import Exposure
 from verglas.motion.fields import Timing
 from verglas.motion.patches import b_factor_weights, cut
 from verglas.types.arrays import FloatArray
@@ -64,15 +65,7 @@ def estimate_classically(
     if method == "flow":
         local = _flow(binned, timing, moved)
     else:
-        patches = cut(
-            binned,
-            timing.used,
-            moved,
-            exposure.pixel_size_A,
-            exposure.middle_of(timing.used),
-            exposure.voltage_kV,
-            threads,
-        )
+        patches = cut(binned, timing.used, moved, exposure, threads)
         start = np.broadcast_to(moved, (len(patches.data), *moved.shape))
         weights = b_factor_weights(patches, B_FACTOR_A2, exposure.pixel_size_A)
         measured = patch_shifts.measure(patches, weights, start, together=frames_together(exposure, len(timing.used)))

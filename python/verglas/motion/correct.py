@@ -13,7 +13,8 @@ from verglas.errors import InputError
 from verglas.motion.binned import bin_factor, bin_movie
 from verglas.motion.choose import ModelGain
 from verglas.motion.classical import estimate_classically
-from verglas.motion.estimate import Estimate, Exposure, estimate_motion
+from verglas.motion.estimate import Estimate, estimate_motion
+from verglas.motion.exposure import Exposure
 from verglas.motion.fixed_pattern import RecordedSum, recorded_sum
 from verglas.motion.sums import KeptFrames, corrected_sums, crop_fourier, without_steep_places
 from verglas.optics.fit.spectrum import averaged_spectrum

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from verglas.errors import InputError
 from verglas.motion import choose, fields, fixed_pattern, whole_frames
 from verglas.motion.binned import BinnedFrames
+from verglas.motion.exposure import Exposure
 from verglas.motion.fields import Field, Timing
 from verglas.motion.fit import Fit, fit, quadratic
 from verglas.motion.patches import Patches, b_factor_weights, cut, likelihood_weights, signal_to_noise
@@ -24,30 +24,6 @@ LATTICE_FRAMES = 6.0  # ... and in time
 WEAK_SIGMA = 5.0  # frames that agree by less than this beyond what fitting gives hold no picture to follow
 JUMP_PX = 8.0  # a frame that lies further from where its neighbours do moves by itself
 FAR_PX = 1.0  # binned pixels between a patch and where it was cut that ask for cutting again
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """What is known of how a movie was recorded.
-
-    Attributes
-    ----------
-    pixel_size_A : float
-    dose_per_frame_e_A2 : float or None
-        None: frames are taken to show the same, without damage.
-    voltage_kV : float
-    pre_exposure_e_A2 : float
-    """
-
-    pixel_size_A: float
-    dose_per_frame_e_A2: float | None = None
-    voltage_kV: float = 300.0
-    pre_exposure_e_A2: float = 0.0
-
-    def middle_of(self, used: npt.NDArray[np.int64]) -> FloatArray | None:
-        """Exposure by the middle of frames, e/A2."""
-        dose = self.dose_per_frame_e_A2
-        return None if dose is None else np.asarray(self.pre_exposure_e_A2 + dose * (used + 0.5), float)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +130,7 @@ class _Search:
         if model == "auto":
             at = fits["spline"].at_patches
             best, gains = choose.choose(fits, choose.fold_scores(patches, weights, at), at)
-        return self.finish(patches, weights, fits[best], best, gains, flags, lattice[1])
+        return self.finish(patches, fits[best], gains, flags, lattice[1] if best == "spline" else None)
 
     def whole_frames(self) -> FloatArray:
         """(used, 2) px, the first at 0."""
@@ -185,16 +161,7 @@ class _Search:
         return frames
 
     def cut(self, shifts: FloatArray) -> Patches:
-        used = self.timing.used
-        return cut(
-            self.binned,
-            used,
-            shifts,
-            self.exposure.pixel_size_A,
-            self.exposure.middle_of(used),
-            self.exposure.voltage_kV,
-            self.threads,
-        )
+        return cut(self.binned, self.timing.used, shifts, self.exposure, self.threads)
 
     def of_frames(self, patches: Patches, start: FloatArray, jumps: Sequence[int]) -> tuple[Fit, FloatArray, Patches]:
         """Shifts of whole frames, the weights that the signal deserves, and patches cut where they belong."""
@@ -236,21 +203,17 @@ class _Search:
     def finish(
         self,
         patches: Patches,
-        weights: FloatArray,
         fitting: Fit,
-        model: str,
         gains: list[choose.ModelGain],
         flags: list[str],
-        lattice: FloatArray,
+        lattice: FloatArray | None,
     ) -> Estimate:
         """The chosen field fitted once more with weights of the agreement that it has brought."""
         weights = likelihood_weights(patches, signal_to_noise(patches, fitting.at_patches), self.exposure.pixel_size_A)
         fitting = fit(patches, fitting.field, weights, fitting.at_patches, tune=True)
         about = quadratic(fitting.field, fitting.scores, fitting.at_patches)
         errors = fields.frame_errors(fitting.field, about.solve(fitting.field.precision())[1])
-        motion = fields.to_motion(
-            fitting.field, fitting.coefficients, self.binned.shape, self.timing, lattice if model == "spline" else None
-        )
+        motion = fields.to_motion(fitting.field, fitting.coefficients, self.binned.shape, self.timing, lattice)
         both = np.repeat(self.timing.everywhere(errors)[:, None], 2, axis=1)
         agreed = fixed_pattern.Agreement.of(patches, fitting.at_patches)
         pattern = fixed_pattern.within_movie(agreed, patches, weights, float(errors.mean()))

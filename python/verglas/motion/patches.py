@@ -11,6 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from verglas import fourier, ops
 from verglas.motion.binned import BinnedFrames
+from verglas.motion.exposure import Exposure
 from verglas.optics import critical_exposure_e_A2
 from verglas.types.arrays import Array, Complex64Array, FloatArray, IntArray
 
@@ -137,15 +138,14 @@ def cut(
     binned: BinnedFrames,
     used: IntArray,
     shifts_px: FloatArray,
-    pixel_size_A: float,
-    exposure_e_A2: FloatArray | None,
-    voltage_kV: float | None,
+    exposure: Exposure,
     threads: int | None = None,
 ) -> Patches:
     """Patches of the frames ``used``, cut where ``shifts_px`` (n_used, 2) say the content lies.
 
-    ``exposure_e_A2`` (n_used,): what the specimen has had by the middle of each frame; None: no damage is assumed.
+    Damped by what the specimen has had by the middle of each frame; where no dose is known, no damage is assumed.
     """
+    pixel_size_A, exposure_e_A2 = exposure.pixel_size_A, exposure.middle_of(used)
     factor, side = binned.factor, patch_side(binned, pixel_size_A)
     whole = np.rint(shifts_px / factor).astype(np.int64)
     rows, columns = binned.data.shape[1:]
@@ -173,7 +173,8 @@ def cut(
     damping = np.ones((len(used), len(ky), len(kx)), np.float32)
     if exposure_e_A2 is not None and np.isfinite(pixel_size_A):
         k = np.hypot(fy[:, None], fx) / (pixel_size_A * factor)
-        damping[:] = np.exp(-exposure_e_A2[:, None, None] / (2 * critical_exposure_e_A2(k, voltage_kV or 300.0)))
+        critical = critical_exposure_e_A2(k, exposure.voltage_kV or 300.0)
+        damping[:] = np.exp(-exposure_e_A2[:, None, None] / (2 * critical))
     patches = Patches(data, centres, offsets, fy, fx, damping, factor, side, threads)
     _whiten(patches)
     return patches

@@ -24,7 +24,7 @@ from verglas.refinement.prior_choice import HeldOutPoses
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.score_mask import LOCAL, HeldOutShells, ScoreMask
 from verglas.refinement.state import State
-from verglas.refinement.update import ClassMaps, Judge, class_maps, learn, mask_from_map, resolution_shell
+from verglas.refinement.update import ClassMaps, Judge, MapUpdate, class_maps, learn, mask_from_map, resolution_shell
 from verglas.regularisation import PRIORS, LocalWiener, Prior, Wiener
 from verglas.search.grid_step import HalfSums
 from verglas.search.half_pass import HalfTask, Runner, run_here
@@ -218,21 +218,18 @@ def iterate(
     for _ in range(len(halves[0].volumes)):
         sums = [half.grids.pop(0) for half in matched]  # class_maps frees them one by one
         priors, judge = _priors(problem, new, step, len(maps))
+        how = MapUpdate(
+            step.insert_radius,
+            settings.T,
+            may_end(problem, step),
+            state.mask,
+            priors,
+            judge,
+            iteration=new.iteration,
+            class_number=len(maps),
+        )
         with work_on(problem.device):
-            maps.append(
-                class_maps(
-                    problem,
-                    sums,
-                    state.mask,
-                    step.insert_radius,
-                    T=settings.T,
-                    joint=may_end(problem, step),
-                    priors=priors,
-                    judge=judge,
-                    iteration=new.iteration,
-                    class_number=len(maps),
-                )
-            )
+            maps.append(class_maps(problem, sums, how))
     for half in (0, 1):
         halves[half].volumes = np.stack([m.halves[half] for m in maps])
     new.fsc = np.stack([m.masked for m in maps])
@@ -245,7 +242,7 @@ def iterate(
     new.score_mask = scored.weight
     notes += [] if step.final or step.split else reseed_empty_classes(problem, new)
     timing = _Timing(begun, between - before_pass, between)
-    new.figures.append(_figures(problem, new, before, step, maps[largest], timing, scored))
+    new.figures.append(_figures(problem, new, before, step, _Made(maps[largest], scored, timing)))
     new.unimproved = 0 if _has_improved(state, new) else state.unimproved + 1
     new.finished = state.finished or _has_converged(new, step)
     return new, Iteration(step, maps, notes)
@@ -323,17 +320,18 @@ class _Timing:
     maps_begun: float
 
 
-def _figures(
-    problem: RefineProblem,
-    state: State,
-    before: PoseTable,
-    step: Step,
-    maps: ClassMaps,
-    timing: _Timing,
-    scored: ScoreMask,
-) -> Figures:
-    """Of an iteration; ``maps`` are those of the largest class."""
-    poses = state.poses
+@dataclass(frozen=True)
+class _Made:
+    """What an iteration made: maps of the largest class, what of them is scored next, and how long that took."""
+
+    maps: ClassMaps
+    scored: ScoreMask
+    timing: _Timing
+
+
+def _figures(problem: RefineProblem, state: State, before: PoseTable, step: Step, made: _Made) -> Figures:
+    """Of an iteration."""
+    poses, maps, scored, timing = state.poses, made.maps, made.scored, made.timing
     angle = angular_distance(poses.angles_deg, before.angles_deg, problem.symmetry)
     shift = np.hypot(*(poses.origin_px - before.origin_px).T)
     known, reached = np.isfinite(before.log_evidence), np.isfinite(poses.log_evidence)

@@ -93,34 +93,20 @@ def solve(
     return sums_to_map(sums, problem.operators, ssnr=ssnr, means=means, threads=problem.threads)
 
 
-def class_maps(
-    problem: RefineProblem,
-    sums: list[ops.GridSums],
-    mask: Float32Array | None,
-    radius: int,
-    *,
-    T: float,
-    joint: bool,
-    priors: Sequence[Prior] = (Wiener(),),
-    judge: Judge | None = None,
-    iteration: int = 0,
-    class_number: int = 0,
-) -> ClassMaps:
-    """Half maps of one class from the sums of both halves, which are used up.
+@dataclass(frozen=True)
+class MapUpdate:
+    """How the maps of a class are made of its sums.
 
-    Parameters
+    Attributes
     ----------
-    problem : RefineProblem
-    sums : list of GridSums
-        Of the two halves.
-    mask : (N, N, N) float32, optional
-        Made from the map; without it the sphere.
     radius : int
         Last shell of the sums.
     T : float
         Factor of the prior's variance.
     joint : bool
         Also the map of both halves.
+    mask : (N, N, N) float32, optional
+        Made from the map; without it the sphere.
     priors : sequence of Prior
         The one to regularise by; of several the ``judge`` takes one.
     judge : callable, optional
@@ -128,6 +114,20 @@ def class_maps(
     iteration, class_number : int
         For priors that write files.
     """
+
+    radius: int
+    T: float
+    joint: bool
+    mask: Float32Array | None = None
+    priors: Sequence[Prior] = (Wiener(),)
+    judge: Judge | None = None
+    iteration: int = 0
+    class_number: int = 0
+
+
+def class_maps(problem: RefineProblem, sums: list[ops.GridSums], how: MapUpdate) -> ClassMaps:
+    """Half maps of one class from the sums of both halves, which are used up."""
+    radius, mask = how.radius, how.mask
     done = [finish(sums.pop(0), problem.operators, threads=problem.threads) for _ in range(2)]
     means = [_shell_means(s) for s in done]
     raw = np.stack([solve(problem, s, None, radius, m) for s, m in zip(done, means, strict=True)])
@@ -135,8 +135,10 @@ def class_maps(
     unmasked[radius + 1 :] = masked[radius + 1 :] = 0  # nothing was inserted there
     where = problem.sphere if mask is None else mask
     pixel_A = problem.pixel_size_A
-    given = HalfMaps(raw, masked[: radius + 1], radius, T, where, problem.threads, pixel_A, iteration, class_number)
-    fitted = {prior.name: prior.fit(given) for prior in priors}
+    given = HalfMaps(
+        raw, masked[: radius + 1], radius, how.T, where, problem.threads, pixel_A, how.iteration, how.class_number
+    )
+    fitted = {prior.name: prior.fit(given) for prior in how.priors}
     weight = local_weight(given) if problem.settings.score_mask != "off" else None
 
     def source(number: int, name: str, half_sets: int = 1) -> MapSource:
@@ -156,9 +158,9 @@ def class_maps(
         name: np.stack([regularise(source(number, f"half{number + 1}")) for number in (0, 1)])
         for name, regularise in fitted.items()
     }
-    choice = Choice(next(iter(made))) if judge is None else judge(made)
+    choice = Choice(next(iter(made))) if how.judge is None else how.judge(made)
     halves, both = made[choice.name], None
-    if joint:
+    if how.joint:
         done[0] += done.pop()  # in place: the sums of both would be a third grid
         means[0] = _shell_means(done[0])
         both = _limit_band(problem, fitted[choice.name](source(0, "both", 2)), radius)

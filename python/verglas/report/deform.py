@@ -20,10 +20,8 @@ _MOST_MAPS = 12
 
 def pair_page(
     made: Mapping[str, Any],
-    first: Map,
-    second: Map,
-    deformed: Map,
-    shown: Mapping[str, Map],
+    maps: Mapping[str, Map],
+    local: Mapping[str, Map],
     settings: Mapping[str, Any],
     footer: str = "",
 ) -> Page:
@@ -33,9 +31,9 @@ def pair_page(
     ----------
     made : mapping
         ``deform.json``.
-    first, second, deformed : Map
-        The first map deformed should be the second.
-    shown : mapping of str -> Map
+    maps : mapping of str -> Map
+        "first", "deformed" and "second", which the first map deformed should be.
+    local : mapping of str -> Map
         Displacement, rotation, strain and change of volume at every voxel of the second map.
     settings : mapping
     footer : str
@@ -51,9 +49,9 @@ def pair_page(
         f"square: the correlation is then {made['correlation']:.3f}, and {100 * made['residual']:.1f} % of the power "
         "are left."
     )
-    maps = {"first": first, "deformed": deformed, "second": second}
-    dense = np.asarray(second.data > 0.2 * second.data.max(), np.float32)
-    local = {name: one.with_data(one.data * dense) for name, one in shown.items()}
+    second = maps["second"].data
+    dense = np.asarray(second > 0.2 * second.max(), np.float32)
+    shown = {name: one.with_data(one.data * dense) for name, one in local.items()}
     words = "Displacement (A), rotation (degrees), largest principal strain, change of volume; where the density is."
     sections = [
         Section(
@@ -62,7 +60,7 @@ def pair_page(
             "degree explains it: a part that is there or not, or a finer motion.",
             [Picture(figures.slices(maps), "Slices of the first map, of it deformed, and of the second")],
         ),
-        Section("Where", words, [Picture(figures.slices(local, shared_scale=False), words)]),
+        Section("Where", words, [Picture(figures.slices(shown, shared_scale=False), words)]),
         Section("Maps that turn", "", [viewer_block(maps)]),
         settings_section(settings),
     ]

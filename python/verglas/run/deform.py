@@ -142,7 +142,8 @@ def _pair(job: DeformJob, maps: dict[str, Map]) -> tuple[dict[str, Any], Page]:
         write_map(job.out / f"{name}.mrc", volume)
     deformed = bend.apply(one)
     write_map(job.out / "deformed.mrc", deformed)
-    return made, pages.pair_page(made, one, two, deformed, shown, asdict(how), footer_text())
+    maps = {"first": one, "deformed": deformed, "second": two}
+    return made, pages.pair_page(made, maps, shown, asdict(how), footer_text())
 
 
 def _several(job: DeformJob, maps: dict[str, Map], held: Tenure) -> tuple[dict[str, Any], Page]:

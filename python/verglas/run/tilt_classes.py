@@ -15,7 +15,7 @@ from verglas.io import write_map, write_particles, write_stack
 from verglas.io.coordinates import MICROGRAPH
 from verglas.report.tilt_page import ClassOfPairs
 from verglas.run.tilt_defocus import choose_sign, heights_A, micrograph_frame, with_defocus_moved
-from verglas.run.tilt_merge import write_merged
+from verglas.run.tilt_merge import NumberedClass, write_merged
 from verglas.tilting import ConicalTilt, TiltGeometry, conical_tilt, fsc_outside_cone
 from verglas.tilting.projections import reconstruct_tilted
 from verglas.types import Particles
@@ -68,8 +68,8 @@ def class_maps(
     write_stack(job.out / "averages.mrcs", np.stack([one.average for one in made]), untilted.pixel_size_A)
     summary: dict[str, Any] = {"classes": records, **told}
     if len(made) > 1 and job.merge and job.settings.symmetry.upper() == "C1":
-        numbers, rows_of = [one.number for one in members], [one.rows for one in members]
-        summary["merged"] = write_merged(job.out, done, numbers, tilted, rows_of, job.settings, job.threads)
+        with_rows = [NumberedClass(one.number, tilt, one.rows) for one, tilt in zip(members, done, strict=True)]
+        summary["merged"] = write_merged(job.out, with_rows, tilted, job.settings, job.threads)
     return made, summary
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,19 @@ from verglas.types import Particles
 from verglas.types.arrays import IntArray
 
 
+@dataclass(frozen=True, eq=False)
+class NumberedClass:
+    """A class as the summary numbers it, its map, and which of the tilted images are its own."""
+
+    number: int
+    made: ConicalTilt
+    rows: IntArray
+
+
 def write_merged(
     out: Path,
-    classes: Sequence[ConicalTilt],
-    numbers: Sequence[int],
+    classes: Sequence[NumberedClass],
     tilted: Particles,
-    rows: Sequence[IntArray],
     settings: ConicalSettings,
     threads: int | None,
 ) -> dict[str, Any]:
@@ -32,17 +40,15 @@ def write_merged(
     ----------
     out : Path
         Folder.
-    classes : sequence of ConicalTilt
-    numbers : sequence of int
-        Of the classes, as the summary names them.
+    classes : sequence of NumberedClass
     tilted : Particles
         The tilted images of all.
-    rows : sequence of (n,) int
-        Those of each class.
     settings : ConicalSettings
     threads : int, optional
     """
-    merged = merge_classes(classes, tilted, rows, settings, threads=threads)
+    numbers = [one.number for one in classes]
+    rows = [one.rows for one in classes]
+    merged = merge_classes([one.made for one in classes], tilted, rows, settings, threads=threads)
     record: dict[str, Any] = {
         "classes": [n for n, inside in zip(numbers, merged.joined, strict=True) if inside],
         "left_out": [n for n, inside in zip(numbers, merged.joined, strict=True) if not inside],

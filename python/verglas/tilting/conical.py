@@ -289,7 +289,9 @@ def align_class(
     # centres, and narrow ones about what it found, on the whole particle, turn.
     for narrow in [False] * _AVERAGING + [True] * _AVERAGING:
         centred = shift(images, shifts, threads=threads) if narrow else images
-        alignment = _align(centred, average, 1 if narrow else reach, mirrors, settings, pixel, threads)
+        most = 1 if narrow else reach
+        radius = min(mask_radius_px(untilted.box, pixel, settings.diameter_A), (untilted.box + 1) // 2 - 3 - most)
+        alignment = _align(centred, average, most, float(radius), mirrors=mirrors, threads=threads)
         # An image that is the average's mirror image in x at in-plane angle psi is its particle turned by 180 degrees
         # about y, then by psi.
         tilt = np.where(alignment.references == 1, 180.0, 0.0)
@@ -321,19 +323,16 @@ def _align(
     images: Float32Array,
     average: Float32Array,
     reach: int,
+    radius: float,
+    *,
     mirrors: bool,
-    settings: ConicalSettings,
-    pixel: float,
     threads: int | None,
 ) -> Alignment2D:
-    box = images.shape[-1]
-    radius = min(mask_radius_px(box, pixel, settings.diameter_A), (box + 1) // 2 - 3 - reach)
+    """Images on an average within a radius, and with ``mirrors`` on its mirror image where that is surely better."""
     step = 2 if reach % 2 == 0 else 1
 
     def to(reference: Float32Array) -> Alignment2D:
-        return align2d(
-            images, reference, max_shift_px=reach, step_px=step, radius_px=(1.0, float(radius)), threads=threads
-        )
+        return align2d(images, reference, max_shift_px=reach, step_px=step, radius_px=(1.0, radius), threads=threads)
 
     direct = to(average)
     if not mirrors:

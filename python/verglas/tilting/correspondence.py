@@ -120,10 +120,11 @@ def match_particles(
         raise InputError(_no_match(first, second))
     tree = cKDTree(second)
     best = _by_neighbours(first, tree, matrices, shifts, near, wide)
-    counts = np.array([_agreeing(first, tree, matrices[i], shifts[i], wide) for i in best])
+    maps = {int(i): _Affine(matrices[i], shifts[i]) for i in best}
+    counts = np.array([_count_agreeing(first, tree, maps[int(i)], wide) for i in best])
     best_match: Correspondence | None = None
     for i in best[np.argsort(-counts, kind="stable")][:_REFINED]:
-        grown = _grow(first, second, matrices[i], shifts[i], wide, tolerance_px, spacing)
+        grown = _grow(first, second, maps[int(i)], wide, tolerance_px, spacing)
         if grown is not None and (best_match is None or grown.log_chance < best_match.log_chance):
             best_match = grown
     if best_match is None or best_match.log_chance > np.log(_CHANCE):
@@ -230,15 +231,24 @@ def _by_neighbours(
     return np.argsort(-score, kind="stable")[:_SCREEN]
 
 
-def _agreeing(first: FloatArray, tree: cKDTree, matrix: FloatArray, shift: FloatArray, tolerance: float) -> int:
-    return int(np.isfinite(tree.query(first @ matrix.T + shift, distance_upper_bound=tolerance)[0]).sum())
+@dataclass(frozen=True)
+class _Affine:
+    """A map of the plane."""
+
+    matrix: FloatArray
+    shift: FloatArray
+
+    def apply(self, points: FloatArray) -> FloatArray:
+        return points @ self.matrix.T + self.shift
 
 
-def _mutual(
-    first: FloatArray, second: FloatArray, matrix: FloatArray, shift: FloatArray, tolerance: float
-) -> tuple[IntArray, IntArray]:
+def _count_agreeing(first: FloatArray, tree: cKDTree, affine: _Affine, tolerance: float) -> int:
+    return int(np.isfinite(tree.query(affine.apply(first), distance_upper_bound=tolerance)[0]).sum())
+
+
+def _mutual(first: FloatArray, second: FloatArray, affine: _Affine, tolerance: float) -> tuple[IntArray, IntArray]:
     """Pairs that are each other's nearest, within the tolerance."""
-    places = first @ matrix.T + shift
+    places = affine.apply(first)
     distance, to = cKDTree(second).query(places)
     back = cKDTree(places).query(second)[1]
     kept = np.flatnonzero((distance <= tolerance) & (back[to] == np.arange(len(first))))
@@ -248,8 +258,7 @@ def _mutual(
 def _grow(
     first: FloatArray,
     second: FloatArray,
-    matrix: FloatArray,
-    shift: FloatArray,
+    affine: _Affine,
     wide: float,
     asked: float | None,
     spacing: float,
@@ -257,25 +266,25 @@ def _grow(
     """Refit on the pairs that agree, until they stay the same; then the tolerance that their residuals ask for."""
     tolerance, before = wide, np.zeros(0, np.int64)
     for _ in range(12):
-        mine, theirs = _mutual(first, second, matrix, shift, tolerance)
+        mine, theirs = _mutual(first, second, affine, tolerance)
         if len(mine) < _LEAST:
             return None
         design = np.column_stack([first[mine], np.ones(len(mine))])
         linear, _, rank, _ = np.linalg.lstsq(design, second[theirs], rcond=None)
         if rank < 3:
             return None
-        matrix, shift = linear[:2].T.astype(np.float64), linear[2].astype(np.float64)
+        affine = _Affine(linear[:2].T.astype(np.float64), linear[2].astype(np.float64))
         if asked is None:
-            residual = np.abs(second[theirs] - first[mine] @ matrix.T - shift)
+            residual = np.abs(second[theirs] - first[mine] @ affine.matrix.T - affine.shift)
             # 4 standard deviations; in so few pairs the middle of the residuals is small by accident
             sigma = 1.4826 * float(np.median(residual)) * (1 + 5 / len(mine))
             tolerance = float(np.clip(4.5 * sigma, 0.05 * spacing, 0.4 * spacing))
         if np.array_equal(mine, before):
             break
         before = mine
-    mine, theirs = _mutual(first, second, matrix, shift, tolerance)
+    mine, theirs = _mutual(first, second, affine, tolerance)
     log_chance = _log_chance(first, second, len(mine), tolerance)
-    return Correspondence(mine, theirs, matrix, shift, tolerance, log_chance)
+    return Correspondence(mine, theirs, affine.matrix, affine.shift, tolerance, log_chance)
 
 
 def _log_chance(first: FloatArray, second: FloatArray, agreeing: int, tolerance: float) -> float:

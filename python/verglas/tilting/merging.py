@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -136,9 +137,8 @@ def merge_classes(
             others = joined & (np.arange(count) != k)
             made = reconstruct_tilted(_together(tilted, rows, classes, others, turns, shifts), chosen, threads=threads)
             start = turns[k] if again else None
-            turns[k], shifts[k], correlation[k] = _place(
-                made, views_of(others), classes[k], radius, start, chosen, threads
-            )
+            partial_map = _PartialMap(made, views_of(others))
+            turns[k], shifts[k], correlation[k] = _place(partial_map, classes[k], radius, start, chosen, threads)
             joined[k] = again or correlation[k] >= least
     together = _together(tilted, rows, classes, joined, turns, shifts)
     of_class = np.concatenate([np.full(len(mine), k) for k, mine in enumerate(rows) if joined[k]]).astype(np.int64)
@@ -196,9 +196,15 @@ def _together(
     return tilted[some].with_poses(Poses(np.concatenate(angles), np.concatenate(moves)))
 
 
+class _PartialMap(NamedTuple):
+    """A map, and the directions that it holds data of."""
+
+    map: Map
+    seen: _Seen
+
+
 def _place(
-    made: Map,
-    seen: _Seen,
+    others: _PartialMap,
     one: ConicalTilt,
     radius: int,
     start: FloatArray | None,
@@ -206,8 +212,9 @@ def _place(
     threads: int | None,
 ) -> tuple[FloatArray, FloatArray, float]:
     """Turn and shift of a class map onto the map of the others, and their correlation where both saw something."""
+    made = others.map
     mask = soft_sphere(made.box, mask_radius_px(made.box, made.pixel_size_A, settings.diameter_A), 3.0)
-    fixed = _Compared(made.data * mask, seen, radius, threads)
+    fixed = _Compared(made.data * mask, others.seen, radius, threads)
     own = _Seen([np.array([0.0, 0.0, 1.0])], [_cone(one)])
     data, shift = one.map.data * mask, np.zeros(3)
     turn, value = np.eye(3) if start is None else start, -np.inf

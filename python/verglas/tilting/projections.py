@@ -158,7 +158,8 @@ def refine_tilted(
     lots = np.arange(n) % min(n, _LOTS)
     images = tilted.images()
     maps = [_map_without(tilted, poses, lots == lot, settings, threads) for lot in range(lots.max() + 1)]
-    weights = _measure(tilted, images, poses, maps, lots, settings, threads)
+    others = _OtherMaps(tilted, maps, lots, settings, threads)
+    weights = _measure(images, poses, others)
     if not (weights.gain > 0).any():
         return poses
     width = 2 * settings.turn_error_deg
@@ -170,7 +171,7 @@ def refine_tilted(
     for first in offsets:
         for second in offsets:
             trial = stage_angles_deg + np.array([first, 0.0, second])
-            views = np.fft.rfft2(_views(tilted, maps, lots, trial, settings, threads))
+            views = np.fft.rfft2(others.views(trial))
             penalty = (first**2 + second**2) / (2 * max(settings.turn_error_deg, 1e-6) ** 2)
             mean.add(_likelihoods(transforms, views, weights, box, reach) + prior_shift - penalty, (first, second))
     turns, shifts = mean.result()
@@ -226,35 +227,30 @@ def _map_without(
     return made.with_data(made.data * soft_sphere(made.box, radius, 3.0))
 
 
-def _views(
-    tilted: Particles,
-    maps: list[Map],
-    lots: IntArray,
-    angles_deg: FloatArray,
-    settings: ConicalSettings,
-    threads: int | None,
-) -> Float32Array:
-    """Projections, each from the map that its image is not in."""
-    views = np.empty((len(lots), tilted.box, tilted.box), np.float32)
-    for lot, made in enumerate(maps):
-        rows = np.flatnonzero(lots == lot)
-        optics = tilted[rows].optics if settings.ctf else None
-        views[rows] = project(made, Poses(angles_deg[rows]), optics, threads=threads)
-    return views
+@dataclass(frozen=True, eq=False)
+class _OtherMaps:
+    """Tilted images in lots, and of each lot the map of the others."""
+
+    tilted: Particles
+    maps: list[Map]
+    lots: IntArray
+    settings: ConicalSettings
+    threads: int | None
+
+    def views(self, angles_deg: FloatArray) -> Float32Array:
+        """Projections, each from the map that its image is not in."""
+        views = np.empty((len(self.lots), self.tilted.box, self.tilted.box), np.float32)
+        for lot, made in enumerate(self.maps):
+            rows = np.flatnonzero(self.lots == lot)
+            optics = self.tilted[rows].optics if self.settings.ctf else None
+            views[rows] = project(made, Poses(angles_deg[rows]), optics, threads=self.threads)
+        return views
 
 
-def _measure(
-    tilted: Particles,
-    images: Float32Array,
-    poses: Poses,
-    maps: list[Map],
-    lots: IntArray,
-    settings: ConicalSettings,
-    threads: int | None,
-) -> _Weights:
+def _measure(images: Float32Array, poses: Poses, others: _OtherMaps) -> _Weights:
     """Gain and noise of each shell, from the images at the poses they have."""
-    views = _views(tilted, maps, lots, poses.angles_deg, settings, threads)
-    box = tilted.box
+    views = others.views(poses.angles_deg)
+    box = others.tilted.box
     shells = fourier.shells((box, box))
     count = (box - 1) // 2 + 1
     index = np.minimum(shells, count).ravel()
@@ -265,7 +261,7 @@ def _measure(
         return np.bincount(index, weights=summed, minlength=count + 1)[:count].astype(np.float64)
 
     frequency = np.fft.fftfreq(box), np.fft.rfftfreq(box)
-    shift_px = poses.shifts_A / tilted.pixel_size_A
+    shift_px = poses.shifts_A / others.tilted.pixel_size_A
     phase = np.exp(
         -2j * np.pi * (shift_px[:, 0, None, None] * frequency[1] + shift_px[:, 1, None, None] * frequency[0][:, None])
     )

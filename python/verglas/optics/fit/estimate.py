@@ -12,7 +12,7 @@ import numpy.typing as npt
 from verglas.errors import InputError
 from verglas.optics.fit import tilt as ctf_tilt
 from verglas.optics.fit.curves import Envelopes, Rings, chi_turns, envelope_b_factor
-from verglas.optics.fit.refined import HANN_CORRELATION, Refined, Slab, refine
+from verglas.optics.fit.refined import HANN_CORRELATION, Freedom, Refined, Slab, refine
 from verglas.optics.fit.search import SearchRange, SectorSearch
 from verglas.optics.fit.spectrum import Spectra, of_average, tile_spectra
 from verglas.types import Optics
@@ -291,23 +291,24 @@ def estimate_ctf(
     span = SearchRange(settings.defocus_A, settings.astigmatism_A, settings.phases_deg)
     starts = SectorSearch(power, spectra.band, base, span).starts()
     slabs = [Slab(power, 0.0, float(len(spectra.centres_px)))]
-    free, bounds = _freedom(settings)
-    fits = [refine(s, slabs, spectra.band, free=free, bounds=bounds, rounds=2, threads=threads) for s in starts]
+    freedom = _freedom(settings)
+    fits = [refine(s, slabs, spectra.band, freedom=freedom, rounds=2, threads=threads) for s in starts]
     best = min(fits, key=lambda fit: fit.cost)
-    best = refine(best.optics, slabs, spectra.band, free=free, bounds=bounds, threads=threads)
+    best = refine(best.optics, slabs, spectra.band, freedom=freedom, threads=threads)
     gradient = np.zeros(2)
     # The middle between the first and the last pixel, as the centres of the tiles are counted; not N // 2.
     centre = (np.array(micrograph.shape[::-1]) - 1) / 2
     if settings.tilt:
-        best, gradient = ctf_tilt.fit_tilt(best, spectra, centre, free, bounds, threads)
+        best, gradient = ctf_tilt.fit_tilt(best, spectra, centre, freedom, threads)
     return _judge_fit(best, gradient, centre, spectra, settings, micrograph.name)
 
 
-def _freedom(settings: CtfSettings) -> tuple[tuple[bool, ...], tuple[FloatArray, FloatArray]]:
+def _freedom(settings: CtfSettings) -> Freedom:
     low, high = settings.phases_deg
     half = settings.astigmatism_A / 2
     free = (True, half > 0, half > 0, high > low)
-    return free, (
+    return Freedom(
+        free,
         np.array([settings.defocus_A[0], -half, -half, low]),
         np.array([settings.defocus_A[1], half, half, high]),
     )

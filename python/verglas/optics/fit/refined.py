@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas import ops
 from verglas.optics.fit.curves import Envelopes, Rings, average, equiphase_radius, fit_envelopes
@@ -110,13 +109,28 @@ def weighted_average(radius: FloatArray, power: Float32Array, weight: FloatArray
     return Rings(where[filled] / count[filled], total[filled] / count[filled], count[filled])
 
 
+@dataclass(frozen=True)
+class Freedom:
+    """Which of mean defocus, two components of astigmatism and phase shift are refined, and between which bounds.
+
+    Attributes
+    ----------
+    free : four bools
+    low, high : (4,) float64, optional
+        Smallest and largest values.
+    """
+
+    free: Sequence[bool] = (True, True, True, False)
+    low: FloatArray | None = None
+    high: FloatArray | None = None
+
+
 def refine(
     start: Optics,
     slabs: Sequence[Slab],
     band: Band,
     *,
-    free: Sequence[bool] = (True, True, True, False),
-    bounds: tuple[FloatArray, FloatArray] | None = None,
+    freedom: Freedom | None = None,
     rounds: int = _ROUNDS,
     threads: int | None = 1,
 ) -> Refined:
@@ -128,21 +142,20 @@ def refine(
         One row.
     slabs : sequence of Slab
     band : Band
-    free : four bools
-        Mean defocus, two components of astigmatism, phase shift: which are refined.
-    bounds : ((4,), (4,)) arrays, optional
-        Smallest and largest values.
+    freedom : Freedom, optional
+        All but the phase shift, without bounds, by default.
     rounds : int
         Of alternation, at most.
     threads : int, optional
         Of the kernel.
     """
-    optics, free_at = start, np.flatnonzero(free)
+    freedom = freedom or Freedom()
+    optics, free_at = start, np.flatnonzero(freedom.free)
     for _ in range(rounds):
         rings = pooled_rings(optics, slabs, band)
         envelopes = fit_envelopes(rings, optics, band)
         before = vector(optics)
-        optics, cost, normal = _gauss_newton(optics, slabs, band, envelopes, free_at, bounds, threads)
+        optics, cost, normal = _gauss_newton(optics, slabs, band, envelopes, freedom, threads)
         if (np.abs(vector(optics) - before) < 4 * _SMALL).all():
             break
     rings = pooled_rings(optics, slabs, band)
@@ -160,11 +173,11 @@ def _gauss_newton(
     slabs: Sequence[Slab],
     band: Band,
     envelopes: Envelopes,
-    free: npt.NDArray[np.int64],
-    bounds: tuple[FloatArray, FloatArray] | None,
+    freedom: Freedom,
     threads: int | None,
 ) -> tuple[Optics, float, FloatArray]:
     """Levenberg-Marquardt steps on fixed background and envelope: optics, mean cost, normal matrix."""
+    free, low, high = np.flatnonzero(freedom.free), freedom.low, freedom.high
     data = [_pixels(optics, slab, band, envelopes) for slab in slabs]
     power = sum(slab.weight * float(y @ y) for slab, (y, _) in zip(slabs, data, strict=True))
     total = sum(slab.weight for slab in slabs) * len(band.flat)
@@ -185,7 +198,7 @@ def _gauss_newton(
         matrix = normal[np.ix_(free, free)]
         step = np.zeros(4)
         step[free] = np.linalg.lstsq(matrix + damping * np.diag(np.diag(matrix) + 1e-30), descent[free], rcond=None)[0]
-        moved = p + step if bounds is None else np.clip(p + step, *bounds)
+        moved = p + step if low is None or high is None else np.clip(p + step, low, high)
         new = evaluate(moved)
         if new[0] < cost:
             small = bool((np.abs(moved - p) < _SMALL).all())

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy.optimize import minimize
 
 from verglas.optics.fit.curves import chi_turns, equiphase_radius
-from verglas.optics.fit.refined import Refined, Slab, refine, shift_defocus
+from verglas.optics.fit.refined import Freedom, Refined, Slab, refine, shift_defocus
 from verglas.optics.fit.spectrum import Spectra
 from verglas.types.arrays import FloatArray
 
@@ -22,8 +20,7 @@ def fit_tilt(
     best: Refined,
     spectra: Spectra,
     centre_px: FloatArray,
-    free: Sequence[bool],
-    bounds: tuple[FloatArray, FloatArray] | None,
+    freedom: Freedom,
     threads: int | None,
 ) -> tuple[Refined, FloatArray]:
     """Plane and CTF in turn: the CTF is refined on slabs of tiles of equal defocus.
@@ -40,7 +37,7 @@ def fit_tilt(
         extra, gradient = best_plane(offsets, cost, places, gradient if number else None)
         local = places @ gradient
         slabs = _slabs(spectra, local)
-        best = refine(shift_defocus(best.optics, extra), slabs, spectra.band, free=free, bounds=bounds, threads=threads)
+        best = refine(shift_defocus(best.optics, extra), slabs, spectra.band, freedom=freedom, threads=threads)
     return best, gradient
 
 
