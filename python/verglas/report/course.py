@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,26 @@ from verglas.report.style import DPI, jpeg, new_figure, style_context
 _PLANES = ("z", "y", "x")
 _MOST_COLUMNS = 8
 _TILE_PX, _GAP_PX = 118, 4
+
+
+def reslog(numbers: Sequence[int], resolutions_A: Sequence[float | None], line: Mapping[str, float] | None) -> Chart:
+    """1/d^2 against ln N with the line through it, if there is one, labelled with numbers and resolutions.
+
+    Examples
+    --------
+    >>> from verglas.report.course import reslog
+    >>> chart = reslog([500, 1000], [5.0, None], {"slope": 0.01, "intercept": -0.02})
+    >>> [one.name for one in chart.series], [one.text for one in chart.x_ticks]
+    (['parts of the particles', 'line'], ['500', '1,000'])
+    """
+    x = np.log(np.asarray(numbers, np.float64))
+    y = np.array([np.nan if d is None else d**-2 for d in resolutions_A])
+    series = [Series("parts of the particles", x, y, "points")]
+    if line is not None:
+        series.append(Series("line", x, line["slope"] * x + line["intercept"]))
+    lines = [Line(d**-2, f"{d:.2f} Å") for d in resolutions_A if d is not None]
+    ticks = [Line(float(at), f"{n:,}") for at, n in zip(x, numbers, strict=True)]
+    return Chart("ResLog", "particles", "1/d² (1/Å²)", series, lines, x_ticks=ticks)
 
 
 def chosen_iterations(iterations: Sequence[int], most: int = _MOST_COLUMNS) -> list[int]:

@@ -63,6 +63,7 @@ def refine_page(run: RunFolder) -> Page:
         resolution_section(run.assessed) if run.assessed else None,
         _final_maps(run),
         guinier_section(run.assessed) if run.assessed else None,
+        _by_number(run),
         _course(run),
         _regularisation(run),
         _score_mask(run),
@@ -211,6 +212,34 @@ def _final_maps(run: RunFolder) -> Section | None:
         return None
     links = [Link(path.name, path.name) for path in sorted(run.folder.glob("*.mrc"))]
     return Section("Final maps", blocks=[viewer_block(turning), *blocks, *links])
+
+
+def _by_number(run: RunFolder) -> Section | None:
+    """The ResLog plot: what more particles would bring."""
+    made = run.by_number
+    if made is None or run.running:
+        return None
+    numbers, resolutions = made["particles"], made["resolutions_A"]
+    text = (
+        "Parts of the particles, drawn at random within the half sets, reconstructed at the poses that all of them "
+        "have found and assessed as the whole. "
+    )
+    line = made["line"]
+    if line is None:
+        text += f"No line goes through them: {made['reason']}."
+    else:
+        error = line["b_factor_error_A2"]
+        b = f"{line['b_factor_A2']:.0f}" + ("" if error is None else f" ± {error:.0f}")
+        text += (
+            f"1/d² grows with the logarithm of the number as with a B-factor of {b} Å²: twice the particles at such "
+            f"poses make 1/d² larger by {0.6931 * line['slope']:.4f} Å⁻². A part refined by itself would have "
+            "worse poses."
+        )
+    rows = [(f"{n:,}", length(d)) for n, d in zip(numbers, resolutions, strict=True)]
+    blocks: list[Block] = [Table(("particles", "resolution, corrected"), rows)]
+    if any(d is not None for d in resolutions):
+        blocks.insert(0, charts_block([course.reslog(numbers, resolutions, line)]))
+    return Section("Resolution by number of particles", text, blocks)
 
 
 def _course(run: RunFolder) -> Section | None:

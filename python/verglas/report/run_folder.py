@@ -64,6 +64,8 @@ class RunFolder:
         Rows of the whole particles.star.
     excluded : DataFrame
         excluded.csv.
+    by_number : dict or None
+        reslog.json: resolutions of parts of the particles; None where none were made.
     """
 
     folder: Path
@@ -74,6 +76,7 @@ class RunFolder:
     particles: pd.DataFrame | None
     n_rows: int
     excluded: pd.DataFrame
+    by_number: dict[str, Any] | None = None
 
     @property
     def state(self) -> RunState:
@@ -179,7 +182,9 @@ def read_run_folder(folder: Path) -> RunFolder:
     particles, rows = _particles(folder / "particles.star")
     excluded = folder / "excluded.csv"
     left_out = read_csv(excluded) if excluded.is_file() else pd.DataFrame({"particle": [], "image": [], "reason": []})
-    return RunFolder(folder, run, table, history, assessed, particles, rows, left_out)
+    reslog = folder / "reslog.json"
+    by_number = read_json(reslog) if reslog.is_file() else None
+    return RunFolder(folder, run, table, history, assessed, particles, rows, left_out, by_number)
 
 
 def _particles(path: Path) -> tuple[pd.DataFrame | None, int]:

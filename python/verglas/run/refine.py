@@ -32,6 +32,7 @@ from verglas.run.external_prior import ExternalReconstruct
 from verglas.run.forecast import refine_forecast
 from verglas.run.half_maps import solvent_or_sphere
 from verglas.run.machine import allowed_memory_GB
+from verglas.run.particle_number import FEWEST, ResolutionByNumber, resolution_by_number
 from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
 from verglas.run.refine_inputs import reference_name
 from verglas.run.refine_setup import Around, Reference, Setup, resume_run, start_run
@@ -413,7 +414,10 @@ def _run(setup: Setup, folder: RefineFolder | None, listener: Listener, runner: 
         for finding in verdict.findings:
             listener.say(finding.sentence)
         if folder is not None:
-            folder.finish(problem, last_iteration, assessments, particles, verdict, converged=state.finished)
+            by_number = _by_number(problem, particles, assessments, phase_progress(listener, "parts of the particles"))
+            folder.finish(
+                problem, last_iteration, assessments, particles, verdict, converged=state.finished, by_number=by_number
+            )
     # Interrupted or terminated as well: run.json and the page must not go on saying that it runs.
     except BaseException as error:
         if folder is not None:
@@ -461,6 +465,24 @@ def _assess(
         results.append(result)
         progress(len(results), len(iteration.maps))
     return results
+
+
+def _by_number(
+    problem: RefineProblem, particles: Particles, assessments: list[Postprocessed], progress: Callable[[int, int], None]
+) -> ResolutionByNumber | None:
+    """The ResLog plot of one map, on the flat sphere, of enough particles to be divided."""
+    if len(assessments) > 1 or problem.settings.ewald or len(particles) < FEWEST:
+        return None
+    return resolution_by_number(
+        particles,
+        assessments[0].mask,
+        symmetry=problem.settings.symmetry,
+        finest_A=problem.resolution_of_A(problem.last_radius),
+        seed=problem.settings.seed,
+        threads=problem.threads,
+        device=problem.device,
+        progress=progress,
+    )
 
 
 def _truncate_curve(curve: FSC, last: int) -> FSC:

@@ -17,7 +17,7 @@ from verglas import _native
 from verglas._version import __version__
 from verglas.assessment import Postprocessed
 from verglas.errors import InputError
-from verglas.io import atomic_path, read_json, write_csv, write_map, write_particles
+from verglas.io import atomic_path, read_json, write_csv, write_json, write_map, write_particles
 from verglas.refinement.em import Iteration, peak_memory_GB
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
@@ -25,6 +25,7 @@ from verglas.refinement.state import State
 from verglas.report.refine import write_refine_page
 from verglas.run.checkpoint import checkpoint_path
 from verglas.run.page_process import PageProcess
+from verglas.run.particle_number import ResolutionByNumber
 from verglas.run.postprocess import write_postprocessed
 from verglas.run.refine_inputs import by_present_names
 from verglas.run.refine_memory import PAGE_PROCESS_GB, MemoryPlan
@@ -244,8 +245,11 @@ class RefineFolder:
         verdict: Verdict,
         *,
         converged: bool,
+        by_number: ResolutionByNumber | None = None,
     ) -> None:
         """Final maps, curves, particles and page."""
+        if by_number is not None:
+            write_json(self.folder / "reslog.json", by_number.as_dict())
         for k, (maps, result) in enumerate(zip(iteration.maps, assessments, strict=True)):
             suffix = "" if len(assessments) == 1 else f"_class{k + 1}"
             for number, half in enumerate(maps.raw, 1):

@@ -1,0 +1,85 @@
+"""ResLog of a refinement: parts of its particles at the poses of all, in the run folder and on the page."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from run_folder import make_run_folder
+
+import verglas as vg
+from verglas.filters import apply, low_pass
+from verglas.masks import soft_sphere
+from verglas.report.refine import write_refine_page
+from verglas.run import particle_number, refine
+from verglas.run.particle_number import line_through, resolution_by_number
+
+BOX, PIXEL_A = 48, 2.5
+
+
+def test_parts_that_the_pixels_limit_are_left_out():
+    n = (500, 1000, 2000, 4000)
+    inverse = 2 / 120 * np.log(np.array(n) / 50)
+    own = tuple(float(d) for d in 1 / np.sqrt(inverse))
+    made = line_through(n, own, 3.0)
+    assert made.line.b_factor_A2 == pytest.approx(120, rel=1e-6)
+    assert made.as_dict()["line"]["b_factor_error_A2"] < 1e-6
+    cut = line_through(n, (*own[:3], 3.0), 3.0)
+    assert cut.line.b_factor_A2 == pytest.approx(120, rel=1e-6)
+    assert "pixels" in line_through(n, (own[0], 3.0, 3.0, 3.0), 3.0).reason
+    assert "does not get better" in line_through(n, own[::-1], 3.0).reason
+    infinite = line_through(n, (float("inf"), *own[1:]), 3.0)
+    assert infinite.as_dict()["resolutions_A"][0] is None
+    assert infinite.line.b_factor_A2 == pytest.approx(120, rel=1e-6)
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_page_shows_the_line_and_why_there_is_none(tmp_path):
+    folder = make_run_folder(tmp_path / "run", iterations=1, n=60)
+    made = line_through((500, 1000, 2000, 4000), (8.0, 7.2, 6.7, 6.2), 5.0)
+    (folder / "reslog.json").write_text(json.dumps(made.as_dict()))
+    text = write_refine_page(folder).read_text()
+    assert "Resolution by number of particles" in text
+    assert f"B-factor of {made.line.b_factor_A2:.0f} ±" in text
+    assert '"title": "ResLog"' in text
+    none = line_through((500, 1000), (float("inf"), float("inf")), 5.0)
+    (folder / "reslog.json").write_text(json.dumps(none.as_dict()))
+    text = write_refine_page(folder).read_text()
+    assert "No line goes through them: fewer than two parts" in text
+    assert '"title": "ResLog"' not in text
+
+
+@pytest.mark.slow
+def test_a_blur_of_the_images_is_found_as_b_factor():
+    """Envelopes of 150 A^2 more make the line's B larger by as much, within a third: four parts, one draw each."""
+    mask = vg.Map(np.asarray(soft_sphere((BOX,) * 3, 20, 4.0), np.float32), PIXEL_A)
+    model = vg.simulate.phantom(BOX, PIXEL_A, 90.0, seed=3)
+    b_factors = []
+    for envelope in (150.0, 300.0):
+        settings = {"seed": 1, "envelope_b_factor_A2": envelope, "shift_sd_A": 3.0, "listener": None}
+        particles = vg.simulate.particles(model, 4000, BOX, PIXEL_A, 0.05, **settings)
+        particles = particles.with_columns(rlnRandomSubset=np.arange(len(particles)) % 2 + 1)
+        made = resolution_by_number(particles, mask, symmetry="C1", finest_A=2 * PIXEL_A)
+        assert made.particles == (500, 1000, 2000, 4000)
+        assert np.all(np.diff(made.resolutions_A) < 0)
+        b_factors.append(made.line.b_factor_A2)
+    assert b_factors[1] - b_factors[0] == pytest.approx(150, abs=50)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("blank_figures")
+def test_a_refinement_writes_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(refine, "FEWEST", 200)
+    monkeypatch.setattr(particle_number, "PARTS", (2, 1))
+    model = vg.simulate.phantom(24, 8.0, 125.0, seed=2)
+    particles = vg.simulate.particles(model, 200, 24, 8.0, 0.5, seed=2, listener=None)
+    start = apply(vg.simulate.density(model, 24, 8.0), low_pass(40.0))
+    settings = {"diameter_A": 150.0, "initial_resolution_A": 40.0, "iterations": 1, "shift_range_A": 8.0}
+    vg.refine(particles, start, out=tmp_path / "run", listener=None, **settings)
+    made = json.loads((tmp_path / "run" / "reslog.json").read_text())
+    assert made["particles"] == [100, 200]
+    assert "Resolution by number of particles" in (tmp_path / "run" / "report.html").read_text()
+    monkeypatch.setattr(refine, "FEWEST", 201)
+    vg.refine(particles, start, out=tmp_path / "few", listener=None, **settings)
+    assert not (tmp_path / "few" / "reslog.json").exists()
