@@ -5,7 +5,8 @@
 small: 60 kDa without symmetry. belt: an ordered protein in a ring of pseudo-atoms that is another in every of 20 kinds
 of images. dimer: C2 but for one domain. junk: 70 % of the images are noise. views: views crowd about one axis.
 occupancies: a domain that half of the particles lack. Starts are the truth low-passed to 20 A; resolutions are FSC 0.5
-with the truth turned into the map's frame; "ideal" is the map of the true poses of the particles that are any.
+with the truth turned into the map's frame, under a mask made from it, as the claimed one is under the map's own;
+"ideal" is the map of the true poses of the particles that are any. claim_ratio above 1: more was claimed than is true.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import verglas as vg
-from verglas.assessment import pose_errors
+from verglas.assessment import pose_errors, solvent_mask
 from verglas.filters import apply, low_pass
 from verglas.simulate import Model
 
@@ -133,6 +134,9 @@ def trial(name: str, seed: int, count: int, box: int, pixel_A: float, snr_times:
     p, good = imaged(case, count, box, pixel_A, seed)
     start = apply(vg.simulate.density(case.wanted, box, pixel_A), low_pass(_START_A))
 
+    def against(volume: vg.Map, truth: vg.Map) -> float:
+        return float(vg.fsc(volume, truth, solvent_mask(truth, diameter_A=case.diameter_A)).resolution_A(0.5))
+
     def judged(q: vg.Particles, rows: np.ndarray, **options: Any) -> tuple[vg.Particles, dict[str, Any]]:
         settings = {"diameter_A": case.diameter_A, "initial_resolution_A": _START_A, **options}
         found = vg.refine(q, start, threads=1, listener=None, **settings)
@@ -141,19 +145,20 @@ def trial(name: str, seed: int, count: int, box: int, pixel_A: float, snr_times:
         wrong = errors.angle_deg[good[rows]]
         numbers = {
             "claimed_A": float(found.resolution_A),
-            "truth_A": float(vg.fsc(found.map, truth).resolution_A(0.5)),
+            "truth_A": against(found.map, truth),
             "far": float(np.mean(errors.angle_deg[good[rows]] > 30)),
             "median_angle_deg": float(np.median(wrong)),
             "stops": bool(found.verdict.state == "stop"),
             "warnings": " ".join(one.code for one in found.verdict.findings if one.state != "go on"),
             "iterations": len(found.iterations),
         }
+        numbers["claim_ratio"] = numbers["truth_A"] / numbers["claimed_A"]
         return found.particles, numbers
 
     everyone = np.arange(count)
     ideal = vg.reconstruct(p[good], listener=None, threads=1)
     truth = vg.simulate.density(case.wanted, box, pixel_A)
-    row: dict[str, Any] = {"ideal_A": float(vg.fsc(ideal, truth).resolution_A(0.5))}
+    row: dict[str, Any] = {"ideal_A": against(ideal, truth)}
     refined, numbers = judged(p, everyone)
     row |= {f"default_{key}": value for key, value in numbers.items()}
     if case.careful:

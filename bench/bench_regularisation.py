@@ -1,9 +1,9 @@
 """Priors of the maximisation step: what they do to noise, and what they gain where order is uneven.
 
-    python bench/bench_regularisation.py [--only noise,belt,dense,uniform] [--seeds 3] [--minutes 4]
+    python bench/bench_regularisation.py [--only noise,belt,dense,uniform] [--seeds 5] [--minutes 4]
 
 goes on where an earlier call stopped; writes bench/results/regularisation_<experiment>.json. Box 48. Development used
-seeds below 50, and 100 to 109 of the noise; the committed rows begin at seed 200, those of the noise at 300.
+seeds below 50, and 100 to 109 of the noise; the committed rows begin at seed 400, those of the noise at 300.
 
 - noise: half maps of white noise through each prior: largest and mean FSC in standard deviations of noise, also inside
   a mask of half the ball; the latter shows a common envelope.
@@ -12,7 +12,8 @@ seeds below 50, and 100 to 109 of the noise; the committed rows begin at seed 20
   with the core within its mask, spectra flattened; median pose error; seconds of processor an iteration; the resolution
   claimed (FSC 0.143 of the half maps, masked and corrected).
 - dense: a belt of twice the core's weight, which lies inside the mask that is made from the map (SNR 0.07). Candidates
-  as ``local+auto``: a prior, and what of the references is scored. Seeds 10 to 13 were development, rows begin at 210.
+  as ``local+auto``: a prior, and what of the references is scored. Seeds 10 to 13 were development, rows begin at 210
+  (``--first 210``).
 - uniform: the same without a belt.
 """
 
@@ -45,9 +46,10 @@ from verglas.types import Poses
 
 from common import collect, experiment_summary
 
-BOX, PIXEL_A, CORE_A, FIRST_SEED = 48, 3.0, 70.0, 200
+BOX, PIXEL_A, FIRST_SEED = 48, 3.0, 400
+CORE_OF_FIELD = 70 / 144  # diameter of the core on the side of the box
 BELTS = 24
-OFF_DEG, OFF_PX = 6.0, 1.0
+OFF_DEG, OFF_A = 6.0, 3.0
 SHAPES = ("globule", "rod", "arch")
 ITERATIONS = 5
 
@@ -81,10 +83,10 @@ def shell_amplitude(volume: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(power, 1e-12 * power.max()))[shells]
 
 
-def divided(volume: np.ndarray, amplitude: np.ndarray) -> vg.Map:
+def divided(volume: np.ndarray, amplitude: np.ndarray, pixel_A: float = PIXEL_A) -> vg.Map:
     """By a curve: where all shells are as strong, a mask spreads no strong one into weak ones."""
     spectrum = fourier.forward(volume, 3) / amplitude
-    return vg.Map(fourier.inverse(spectrum.astype(np.complex64), volume.shape), PIXEL_A)
+    return vg.Map(fourier.inverse(spectrum.astype(np.complex64), volume.shape), pixel_A)
 
 
 def noise_trial(prior: str, seed: int, radius: int = 21) -> dict[str, Any]:
@@ -124,13 +126,34 @@ class Ring:
 RINGS: dict[str, Ring | None] = {"belt": Ring(0.75, 0.4, 0.75), "dense": Ring(2.0, 0.35, 0.62, True), "uniform": None}
 
 
-def belt_of(seed: int, core: Model, ring: Ring) -> Model:
+@dataclass(frozen=True)
+class Imaging:
+    """How many particles of which size."""
+
+    n: int
+    snr: float
+    box: int = BOX
+    pixel_A: float = PIXEL_A
+
+    @property
+    def core_A(self) -> float:
+        """Diameter of the core."""
+        return CORE_OF_FIELD * self.box * self.pixel_A
+
+    @property
+    def key(self) -> str:
+        """For a key of trials; rows of the box of all the others do not name it."""
+        size = "" if (self.box, self.pixel_A) == (BOX, PIXEL_A) else f" box {self.box} px {self.pixel_A:g} A"
+        return f"n {self.n} snr {self.snr:g}{size}"
+
+
+def belt_of(seed: int, core: Model, ring: Ring, core_A: float) -> Model:
     """Atoms at random in a ring about the core."""
     rng = np.random.default_rng([seed, 7])
     count = int(ring.weight * core.weights.sum())
-    radius = np.sqrt(rng.uniform((ring.inner * CORE_A) ** 2, (ring.outer * CORE_A) ** 2, count))
+    radius = np.sqrt(rng.uniform((ring.inner * core_A) ** 2, (ring.outer * core_A) ** 2, count))
     angle = rng.uniform(0, 2 * np.pi, count)
-    z = rng.uniform(-0.2 * CORE_A, 0.2 * CORE_A, count)
+    z = rng.uniform(-0.2 * core_A, 0.2 * core_A, count)
     return Model(np.column_stack([radius * np.cos(angle), radius * np.sin(angle), z]), "C", name="belt")
 
 
@@ -138,25 +161,26 @@ def perturbed(particles: vg.Particles, seed: int) -> vg.Particles:
     """With poses that are a little off."""
     rng, given = np.random.default_rng([seed, 11]), particles.poses
     off = Rotation.from_rotvec(rng.normal(size=(len(particles), 3)) * np.deg2rad(OFF_DEG) / np.sqrt(3)).as_matrix()
-    shifts = given.shifts_A + rng.normal(size=(len(particles), 2)) * OFF_PX * PIXEL_A
+    shifts = given.shifts_A + rng.normal(size=(len(particles), 2)) * OFF_A
     return particles.with_poses(Poses(matrix_to_euler(off @ euler_to_matrix(given.angles_deg)), shifts))
 
 
-def refinement_trial(candidate: str, seed: int, ring: Ring | None, n: int, snr: float) -> dict[str, Any]:
+def refinement_trial(candidate: str, seed: int, ring: Ring | None, imaging: Imaging) -> dict[str, Any]:
     """A prior, perhaps with what of the references is scored: ``local``, ``local+auto``."""
     prior, _, score_mask = candidate.partition("+")
     shape = SHAPES[seed % len(SHAPES)]
-    core = vg.simulate.phantom(BOX, PIXEL_A, CORE_A, seed=seed, shape=shape)
-    models = [core] if ring is None else [core + belt_of(BELTS * seed + k, core, ring) for k in range(BELTS)]
+    n, snr, box, pixel_A, core_A = imaging.n, imaging.snr, imaging.box, imaging.pixel_A, imaging.core_A
+    core = vg.simulate.phantom(box, pixel_A, core_A, seed=seed, shape=shape)
+    models = [core] if ring is None else [core + belt_of(BELTS * seed + k, core, ring, core_A) for k in range(BELTS)]
     true = vg.simulate.particles(
-        models, n, BOX, PIXEL_A, snr, seed=seed, envelope_b_factor_A2=60.0, shift_sd_A=2.0, listener=None
+        models, n, box, pixel_A, snr, seed=seed, envelope_b_factor_A2=60.0, shift_sd_A=2.0, listener=None
     )
-    truth = vg.simulate.density(core, BOX, PIXEL_A, b_factor_A2=60.0)
+    truth = vg.simulate.density(core, box, pixel_A, b_factor_A2=60.0)
     coarse = apply(truth, low_pass(12.0)).data
     mask = soft_edge(dilate(coarse > 0.15 * coarse.max(), 1), 4.0)
     particles = perturbed(true, seed)
     settings = RefineSettings(
-        diameter_A=1.6 * CORE_A,
+        diameter_A=1.6 * core_A,
         initial_resolution_A=20.0,
         poses="local",
         shift_range_A=8.0,
@@ -174,18 +198,18 @@ def refinement_trial(candidate: str, seed: int, ring: Ring | None, n: int, snr: 
     maps, last = made.maps[0], state.figures[-1]
     expected = truth
     if ring is not None and ring.is_dense:
-        rings = [vg.simulate.density(one, BOX, PIXEL_A, b_factor_A2=60.0).data for one in models]
+        rings = [vg.simulate.density(one, box, pixel_A, b_factor_A2=60.0).data for one in models]
         expected = truth.with_data(np.mean(rings, axis=0).astype(np.float32))
     flat = shell_amplitude(expected.data)
 
-    def core_A(volume: np.ndarray) -> float:
-        return fsc(divided(volume, flat), divided(expected.data, flat), mask).resolution_A(0.5)
+    def core_resolution_A(volume: np.ndarray) -> float:
+        return fsc(*(divided(one, flat, pixel_A) for one in (volume, expected.data)), mask).resolution_A(0.5)
 
-    errors = pose_errors(Poses(state.poses.angles_deg, state.poses.origin_px * PIXEL_A), true.poses, "C1")
+    errors = pose_errors(Poses(state.poses.angles_deg, state.poses.origin_px * pixel_A), true.poses, "C1")
     return {
         "shape": shape,
-        "core_0.5_A": core_A(maps.raw.mean(axis=0)),
-        "map_core_0.5_A": core_A(maps.joint),
+        "core_0.5_A": core_resolution_A(maps.raw.mean(axis=0)),
+        "map_core_0.5_A": core_resolution_A(maps.joint),
         "median_angle_deg": float(np.median(errors.angle_deg)),
         "claimed_A": last.resolution_A,
         "processor_s_per_iteration": seconds / len(state.figures),
@@ -213,8 +237,8 @@ def trials(args: argparse.Namespace, experiment: str) -> dict[str, Callable[[], 
                 if prior in PRIORS:
                     made[key] = partial(noise_trial, prior, seed)
                 continue
-            key += f" n {args.n} snr {args.snr:g}"
-            made[key] = partial(refinement_trial, prior, seed, RINGS[experiment], args.n, args.snr)
+            imaging = Imaging(args.n, args.snr, args.box, args.pixel_size)
+            made[f"{key} {imaging.key}"] = partial(refinement_trial, prior, seed, RINGS[experiment], imaging)
     return made
 
 
@@ -244,15 +268,24 @@ def main() -> None:
     parser.add_argument("--only", default="noise,belt,uniform")
     parser.add_argument("--priors", default="global,local,auto")
     parser.add_argument("--first", type=int, default=FIRST_SEED)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--n", type=int, default=600)
     parser.add_argument("--snr", type=float, default=0.035)
+    parser.add_argument("--box", type=int, default=BOX)
+    parser.add_argument("--pixel-size", type=float, default=PIXEL_A)
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--name", default="regularisation", help="of the file in bench/results")
     args = parser.parse_args()
     for experiment in args.only.split(","):  # a file each: what one call does not want would leave a common one
         wanted = trials(args, experiment)
-        collect(f"{args.name}_{experiment}", wanted, against_global, args.minutes, box=BOX, pixel_size_A=PIXEL_A)
+        collect(
+            f"{args.name}_{experiment}",
+            wanted,
+            against_global,
+            args.minutes,
+            box=args.box,
+            pixel_size_A=args.pixel_size,
+        )
 
 
 if __name__ == "__main__":

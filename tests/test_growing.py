@@ -133,6 +133,17 @@ def test_the_last_pass_after_a_part_searches_all_poses(begun):
     assert whole.phase == "local"
 
 
+def test_a_grid_that_gains_no_more_hands_over_once_all_are_in(begun, course):
+    problem, state = begun[0], course[0]
+    poses, first = state.poses.copy(), state.figures[:1]
+    wide = replace(state, poses=poses, figures=first, resolution_shell=2.0, unimproved=schedule.PATIENCE)
+    wide.poses.effective_poses[:] = 1e3  # as of a set that is mostly junk
+    step = schedule.make_step(problem, "grid", 4, 3, 2.0)
+    assert schedule.next_step(problem, replace(wide, unimproved=schedule.PATIENCE - 1), step).phase == "grid"
+    assert schedule.next_step(problem, wide, step).phase == "global"
+    assert schedule.next_step(problem, wide, replace(step, particles=FIRST)).phase == "grid"
+
+
 def test_workers_are_given_the_particles_of_the_part(begun, tmp_path):
     problem, state = begun
     rows = schedule.rows_of_step(problem, schedule.first_step(problem))

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 import verglas as vg
 from verglas.assessment.directional import directional_fsc
-from verglas.assessment.judge import judge_directions, judge_gain
+from verglas.assessment.judge import judge_directions, judge_gain, judge_unexplained
 from verglas.cli import main
 from verglas.errors import InputError
 from verglas.io import read_json
@@ -118,6 +118,39 @@ def test_gain_of_nothing_is_noise():
     assert (weak.code, weak.state) == ("weak-signal", "warn")
     assert weak.numbers["faint_gain_nats"] == pytest.approx(0.1, abs=0.04)
     assert judge_gain(nothing, faint).code == "noise"
+
+
+def evidence_of(rng, good, d):
+    """Log likelihood ratios of particles and of junk under a map that d / 2 nats tell apart from nothing."""
+    return rng.normal(np.where(good, d / 2, -d / 2), np.sqrt(d))
+
+
+def test_the_share_of_junk_is_found_and_the_least_is_rarely_too_large():
+    rng, found, least = np.random.default_rng(3), [], []
+    for _ in range(20):
+        good = rng.random(200) < 0.3
+        [told] = judge_unexplained(evidence_of(rng, good, 10.0), np.full(200, -1.0))
+        found.append(told.numbers["share_unexplained"] - 0.7)
+        least.append(told.numbers["least_share_unexplained"] > 0.7)
+    assert abs(np.mean(found)) < 0.03
+    assert np.std(found) < 0.06
+    assert np.sum(least) <= 3  # 2.5 % of 20 is expected: four or more in one trial of 700
+
+
+@pytest.mark.parametrize("d", [0.1, 1.0, 10.0])
+def test_particles_that_are_all_good_raise_no_alarm_however_little_tells_them_apart(d):
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        assert not judge_unexplained(evidence_of(rng, np.ones(300, bool), d), np.zeros(300))
+
+
+def test_particles_that_a_blob_explains_are_no_particles_of_the_map():
+    rng = np.random.default_rng(5)
+    good = np.arange(300) < 100
+    blob = np.full(300, 6.0)
+    [told] = judge_unexplained(blob + evidence_of(rng, good, 10.0), blob)
+    assert told.state == "warn"
+    assert told.numbers["share_unexplained"] == pytest.approx(2 / 3, abs=0.06)
 
 
 def test_a_verdict_is_its_worst_finding_and_comes_back_from_a_file():

@@ -23,6 +23,9 @@ _AGAINST = 2.0  # loss of evidence, in its standard errors, that refutes a group
 # Expected share of particles more than 30 degrees off. On development sets (bench/bench_verdict.py, seeds 900 and on)
 # the expected share was up to 0.15 above the true one, and a fifth lying wrong is what the warning is for.
 _FAR_SHARE = 1 / 3
+_UNEXPLAINED = 1 / 3  # of the particles, at least, that the map does not explain: worth a word
+_ROUNDS = 100  # of expectation and maximisation
+_CERTAIN_NATS = 1.92  # below the most likely share: 95 % of a profile likelihood
 
 
 def judge_directions(directions: DirectionalFSC) -> Finding:
@@ -103,6 +106,63 @@ def _mean_and_error(gain: FloatArray) -> tuple[float, float]:
 
 def _is_gain(mean: float, error: float) -> bool:
     return mean > max(_SIGMAS * error, _LEAST_GAIN)
+
+
+def judge_unexplained(evidence: FloatArray, blob: FloatArray) -> list[Finding]:
+    r"""``unexplained-particles``, where a third of the held-out particles or more are surely no such particle.
+
+    Each particle is a view of the map, the round blob, or nothing, in shares :math:`\pi` that make all of them most
+    likely,
+
+    .. math:: \max_\pi \sum_i \log(\pi_1 e^{m_i} + \pi_2 e^{b_i} + \pi_3)
+
+    What is stated as the least share follows from the profile of this likelihood. Particles that evidence cannot tell
+    apart leave the shares open, and nothing is said.
+
+    Parameters
+    ----------
+    evidence, blob : (n,) float64
+        Log evidence of each held-out particle under the map, and under its spherical average, over that of no density;
+        nats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.assessment.judge import judge_unexplained
+    >>> evidence = np.tile([9.0, 9.0, -9.0, -9.0, -9.0], 40)
+    >>> [found] = judge_unexplained(evidence, np.zeros(200))
+    >>> found.numbers["share_unexplained"]
+    0.6
+    >>> judge_unexplained(np.full(200, 9.0), np.zeros(200))
+    []
+    """
+    terms = np.stack([evidence, blob, np.zeros(len(evidence))], axis=1)
+    most = terms.max(axis=1, keepdims=True)
+    likely = np.exp(terms - most)
+    shares = np.full(3, 1 / 3)
+    for _ in range(_ROUNDS):
+        weight = likely * shares
+        shares = (weight / weight.sum(axis=1, keepdims=True)).mean(axis=0)
+    of_map = likely[:, 0]
+    other = likely[:, 1:] @ (shares[1:] / max(float(shares[1:].sum()), 1e-300))
+    tried = np.linspace(0.0, 1.0, 201)  # of the map
+    with np.errstate(divide="ignore"):
+        profile = np.log(np.outer(tried, of_map) + np.outer(1 - tried, other)).sum(axis=1)
+    unexplained = 1 - float(shares[0])
+    least = 1 - float(tried[profile >= profile.max() - _CERTAIN_NATS].max())
+    if least < _UNEXPLAINED:
+        return []
+    numbers = {
+        "share_unexplained": round(unexplained, 3),
+        "least_share_unexplained": round(least, 3),
+        "particles": len(evidence),
+    }
+    sentence = (
+        f"{unexplained:.0%} of the particles ({least:.0%} at least) are explained no better by the map than by noise "
+        "or a round blob: empty or damaged images, or another particle. They are in the map all the same, and make it "
+        "worse: verglas sieve finds them, and leaves them out if held-out particles say that the map gains."
+    )
+    return [Finding("unexplained-particles", "warn", sentence, numbers)]
 
 
 def judge_orientations(radius_deg: FloatArray, far: FloatArray) -> Finding:

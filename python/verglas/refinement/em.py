@@ -38,7 +38,6 @@ from verglas.types.verdict import Finding
 _EMPTY_CLASS = 0.01
 _PERTURBATION = 0.3
 _STILL = 0.02  # particles that may change class
-_PATIENCE = 3  # iterations without a better resolution that end a refinement whatever the poses do
 
 
 @dataclass(frozen=True)
@@ -389,7 +388,7 @@ def _has_converged(state: State, step: Step) -> bool:
     if step.phase == "grid" or state.unimproved == 0 or not figures.class_change <= _STILL:
         return False
     known = np.nan_to_num(figures.accuracy_deg)
-    return bool(figures.angle_change_deg <= known / 2 or state.unimproved >= _PATIENCE)
+    return bool(figures.angle_change_deg <= known / 2 or state.unimproved >= schedule.PATIENCE)
 
 
 def refine_state(

@@ -21,6 +21,8 @@ _BEYOND = 2
 _MOVING = 0.05
 _MOST_HELD = 12
 _STANDING_DEG = 3.0  # median turn below which most poses stand, and fewer alternatives are looked at
+# Iterations without a better resolution that end the search over the grid, and then the refinement, whatever poses do.
+PATIENCE = 3
 _GROWING = 10  # marks the random numbers that draw parts of the half sets
 # Median turn, and share of particles that jump to another peak of the search, below which a search is of no use.
 _STILL_DEG, _STILL_FAR = 1.0, 0.1
@@ -101,7 +103,7 @@ def _next_step(problem: RefineProblem, state: State, last: Step) -> Step:
     if last.phase == "grid" and _classes_move(problem, state):
         held = min(radius, last.radius)
         return make_step(problem, "grid", held, order_for(problem, held), shift_range)
-    if last.phase == "grid" and not _is_sharp_enough(problem, state, radius):
+    if last.phase == "grid" and not _has_stalled(state, last) and not _is_sharp_enough(problem, state, radius):
         return make_step(problem, "grid", radius, order_for(problem, radius), shift_range)
     phase = "local" if last.phase == "local" or _has_settled(state) else "global"
     step = make_step(problem, phase, radius, _FIRST_ORDER, shift_range)
@@ -138,6 +140,14 @@ def _is_sharp_enough(problem: RefineProblem, state: State, radius: int) -> bool:
     """Whether the grid is what limits: the posterior of most particles sits in a few cells of a grid of 7 degrees."""
     serves = coarse_radius(problem, healpix_spacing_deg(_FIRST_ORDER))
     return radius > serves or bool(np.nanmedian(state.poses.effective_poses) < 4)
+
+
+def _has_stalled(state: State, last: Step) -> bool:
+    """Whether the grid gains no more: of a set that is mostly junk most posteriors stay wide for ever.
+
+    Each further sum over the grid would add junk to where junk lies already, in both halves alike.
+    """
+    return not last.particles and state.unimproved >= PATIENCE
 
 
 def _has_settled(state: State) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from verglas.assessment import Postprocessed
 from verglas.assessment.directional import directional_fsc
-from verglas.assessment.judge import judge_directions, judge_gain, judge_orientations
+from verglas.assessment.judge import judge_directions, judge_gain, judge_orientations, judge_unexplained
 from verglas.geometry import parse_symmetry
 from verglas.map_geometry.sphere import spherical_average
 from verglas.refinement.problem import RefineProblem
@@ -54,14 +54,16 @@ def judge_refinement(
     -------
     Verdict
         Findings ``signal``, ``weak-signal`` or ``noise``; for the largest class ``directions`` or
-        ``restricted-views``; of likelihoods ``orientations`` or ``uncertain-orientations``; under a point group
-        ``symmetry-supported``, ``symmetry-undecided`` or ``symmetry-not-supported``, without one perhaps
-        ``looks-symmetric``.
+        ``restricted-views``; perhaps ``unexplained-particles``; of likelihoods ``orientations`` or
+        ``uncertain-orientations``; under a point group ``symmetry-supported``, ``symmetry-undecided`` or
+        ``symmetry-not-supported``, without one perhaps ``looks-symmetric``.
     """
-    gain = held_out_gain(problem, state, maps, progress)
+    evidence = held_out_evidence(problem, state, maps, progress)
+    gain = gain_over_blob(*evidence)
     findings: list[Finding] = [judge_gain(gain)]
     if findings[0].code == "noise":
-        findings = [judge_gain(gain, held_out_gain(problem, state, maps, progress, amplitude=_FAINT))]
+        faint = gain_over_blob(*held_out_evidence(problem, state, maps, progress, amplitude=_FAINT))
+        findings = [judge_gain(gain, faint)]
     largest = int(np.argmax(state.halves[0].class_weight + state.halves[1].class_weight))
     # A map of noise is asked no more: its views and its symmetry mean nothing.
     if findings[0].state != "stop":
@@ -69,6 +71,8 @@ def judge_refinement(
         threads = problem.threads
         directional = directional_fsc(first, second, assessments[largest].mask, threads=threads)
         findings.append(judge_directions(directional))
+        if findings[0].code == "signal":  # a map too weak as it is explains no particle
+            findings += judge_unexplained(*evidence)
         if parse_symmetry(problem.symmetry) != "C1":
             findings += symmetry_findings(problem, state, maps[largest], particles, largest, progress)
         hidden = _hidden_symmetry(problem, state, maps, progress)
@@ -87,19 +91,17 @@ def _hidden_symmetry(
     return hidden_symmetry(problem, state, maps[0], progress)
 
 
-def held_out_gain(
+def held_out_evidence(
     problem: RefineProblem,
     state: State,
     maps: Sequence[ClassMaps],
     progress: Progress | None = None,
     *,
     amplitude: float = 1.0,
-) -> FloatArray:
-    """Log evidence of particles under the map of the half that they are not in, over its spherical average, nats.
+) -> tuple[FloatArray, FloatArray]:
+    """Log evidence of particles under the map of the half that they are not in, and under its spherical average, nats.
 
-    For images of noise the mean is below zero, whatever was aligned to what in making the maps: a likelihood ratio of
-    independent data has mean 1 (:class:`verglas.run.held_out.HeldOut`). Where the spherical average explains the
-    particles worse than no density does, the gain is over none: an overfitted blob must not make a map look good.
+    Both are over that of no density (:class:`verglas.run.held_out.HeldOut`).
 
     Parameters
     ----------
@@ -123,4 +125,14 @@ def held_out_gain(
         blobs = np.stack([spherical_average(v) for v in volumes]).astype(np.float32)
         rounds.append((half.evidence(volumes, tick), half.evidence(blobs, tick)))
     evidence, blob = (np.concatenate(parts) for parts in zip(*rounds, strict=True))
+    return evidence, blob
+
+
+def gain_over_blob(evidence: FloatArray, blob: FloatArray) -> FloatArray:
+    """What the map explains over its spherical average, nats.
+
+    For images of noise the mean is below zero, whatever was aligned to what in making the maps: a likelihood ratio of
+    independent data has mean 1. Where the spherical average explains the particles worse than no density does, the gain
+    is over none: an overfitted blob must not make a map look good.
+    """
     return evidence - blob if blob.mean() > 0 else evidence
