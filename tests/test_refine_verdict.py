@@ -184,8 +184,7 @@ def test_noise_without_any_part_that_stands_out_is_judged_all_the_same(monkeypat
     def nothing(*args, **more):
         raise InputError("solvent_mask: nothing stands out")
 
-    for module in ("verglas.refinement.update", "verglas.run.half_maps"):
-        monkeypatch.setattr(f"{module}.solvent_mask", nothing)
+    monkeypatch.setattr("verglas.assessment.solvent.solvent_mask", nothing)
     particles, reference = small_set("white", 1)
     run = vg.refine(particles[:40], reference, diameter_A=120, initial_resolution_A=40, iterations=2, listener=None)
     assert np.isfinite(run.map.data).all()
