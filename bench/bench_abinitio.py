@@ -128,7 +128,7 @@ def displacement(symmetry: str, seed: int) -> dict[str, Any]:
 
     model = vg.simulate.phantom(64, 3.0, 130.0, symmetry, seed=seed)
     off = np.random.default_rng(seed).normal(size=3)
-    shifted = model.moved(np.eye(3), 12.0 * off / np.linalg.norm(off)) if symmetry == "C1" else model
+    shifted = model.move(np.eye(3), 12.0 * off / np.linalg.norm(off)) if symmetry == "C1" else model
     particles = vg.simulate.particles(shifted, 600, 64, 3.0, snr=0.2, seed=seed)
     cpu = time.process_time()
     found = vg.abinitio(particles, symmetry, 145.0, seed=seed, listener=None)

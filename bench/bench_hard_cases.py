@@ -141,7 +141,7 @@ def trial(name: str, seed: int, count: int, box: int, pixel_A: float, snr_times:
         settings = {"diameter_A": case.diameter_A, "initial_resolution_A": _START_A, **options}
         found = vg.refine(q, start, threads=1, listener=None, **settings)
         errors = pose_errors(found.particles.poses, p.poses[rows])
-        truth = vg.simulate.density(case.wanted.moved(errors.matrix, errors.offset_A), box, pixel_A)
+        truth = vg.simulate.density(case.wanted.move(errors.matrix, errors.offset_A), box, pixel_A)
         wrong = errors.angle_deg[good[rows]]
         numbers = {
             "claimed_A": float(found.resolution_A),

@@ -59,7 +59,7 @@ def tilt_and_defocus(seed: int) -> dict[str, Any]:
     planted = aberrations_of(n, tilt, np.zeros((1, 6)), np.eye(2)[None], np.zeros(n, np.int64))
     images = vg.project(truth, made.poses, made.optics, threads=1)
     sd = noise_sd(images, 0.3)
-    images = planted.applied(images, np.arange(n), pixel_A)
+    images = planted.apply(images, np.arange(n), pixel_A)
     images += rng.normal(0, sd, images.shape).astype(np.float32)
     error = rng.normal(0, 250, n)
     table = made.table.assign(rlnDefocusU=made.table.rlnDefocusU + error, rlnDefocusV=made.table.rlnDefocusV + error)
@@ -150,7 +150,7 @@ def two_groups(seed: int) -> dict[str, Any]:
     )
     images = vg.project(truth, made.poses, even.optics, threads=1)
     sd = noise_sd(images, 1.0)
-    images = planted.applied(images, np.arange(n), pixel_A) + rng.normal(0, sd, images.shape).astype(np.float32)
+    images = planted.apply(images, np.arange(n), pixel_A) + rng.normal(0, sd, images.shape).astype(np.float32)
     state = made.with_source(vg.types.ArraySource(images.astype(np.float32), pixel_A))
     chosen = CtfRefineSettings(defocus=False, even=True, magnification=True, rounds=1)
     for _ in range(4):

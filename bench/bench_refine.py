@@ -132,7 +132,7 @@ def conformations(box: int, pixel_size_A: float) -> list[Model]:
     places = ((60.0, 0.0, 10.0), (-20.0, 55.0, -15.0))
     made = [body]
     for domain, place in zip(domains, places, strict=True):
-        parts = (body, domain.moved(np.eye(3), place))
+        parts = (body, domain.move(np.eye(3), place))
         made.append(
             Model(
                 *(

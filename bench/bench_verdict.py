@@ -127,7 +127,7 @@ def refined(kind: str, object_symmetry: str, seed: int) -> dict[str, Any]:
         listener=None,
     )
     errors = pose_errors(found.particles.poses, particles.poses, symmetry if under == "C1" else under)
-    turned = vg.simulate.density(model.moved(errors.matrix, errors.offset_A), BOX, PIXEL_A)
+    turned = vg.simulate.density(model.move(errors.matrix, errors.offset_A), BOX, PIXEL_A)
     radius = found.particles.table["verglasCredibleRadius"].to_numpy()
     sharp = found.particles.table["rlnMaxValueProbDistribution"].to_numpy() >= 0.99
     near = errors.angle_deg <= 10

@@ -38,7 +38,7 @@ def make_set(folder: Path, n: int, seed: int) -> vg.Particles:
     planted = aberrations_of(n, tilt, np.zeros((1, 6)), np.eye(2)[None], np.zeros(n, np.int64))
     images = vg.project(truth, made.poses, made.optics, threads=1)
     sd = noise_sd(images, 0.3)
-    images = planted.applied(images, np.arange(n), PIXEL_A) + rng.normal(0, sd, images.shape).astype(np.float32)
+    images = planted.apply(images, np.arange(n), PIXEL_A) + rng.normal(0, sd, images.shape).astype(np.float32)
     error = rng.normal(0, 250, n)
     table = made.table.assign(
         rlnDefocusU=made.table.rlnDefocusU + error,

@@ -118,7 +118,7 @@ def errors_of(case: Case, found: vg.Particles, true: vg.Particles) -> PoseErrors
 
 def against_truth(case: Case, volume: vg.Map, errors: PoseErrors, mask: vg.Map | None) -> dict[str, float]:
     """A map against the truth turned into its frame, and errors of its poses."""
-    truth = case.density(case.model().moved(errors.matrix, errors.offset_A))
+    truth = case.density(case.model().move(errors.matrix, errors.offset_A))
     made = {
         "truth_0.5_A": at_half(volume, truth),
         "median_angle_deg": float(np.median(errors.angle_deg)),

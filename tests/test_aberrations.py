@@ -170,9 +170,9 @@ def pair():
     images = vg.project(truth, made.poses, even)
     noise *= images.std()
     rows = np.arange(160)
-    seen = images + aberrations.removed(noise.copy(), rows, PIXEL_A)
+    seen = images + aberrations.remove(noise.copy(), rows, PIXEL_A)
     plain = made.with_source(vg.types.ArraySource(seen, PIXEL_A)).with_optics(even)
-    moved = aberrations.applied(images.copy(), rows, PIXEL_A) + noise
+    moved = aberrations.apply(images.copy(), rows, PIXEL_A) + noise
     return truth, plain, aberrated.with_source(vg.types.ArraySource(moved, PIXEL_A))
 
 

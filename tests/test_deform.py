@@ -57,7 +57,7 @@ def test_planted_amplitude_along_the_seventh_mode_is_recovered(atoms):
     drawn = vg.simulate.particles(vg.simulate.phantom(BOX, PIXEL_A, 80.0), 12, BOX, PIXEL_A, seed=3, listener=None)
     rng = np.random.default_rng(7)
     planted = np.sign(rng.normal(size=12)) * rng.uniform(1.5, 2.5, 12) * np.sqrt(len(xyz))
-    images = gaussian_images(modes.moved(planted[:, None]), drawn.poses, drawn.optics, noise=0.2)
+    images = gaussian_images(modes.displace(planted[:, None]), drawn.poses, drawn.optics, noise=0.2)
     turned = Rotation.from_rotvec(np.deg2rad(rng.normal(0, 0.9, (12, 3)))).as_matrix()
     off = vg.Poses(
         vg.matrix_to_euler(turned @ vg.euler_to_matrix(drawn.poses.angles_deg)),

@@ -45,14 +45,14 @@ def test_ways_are_deformations_without_rigid_motions(points):
     np.testing.assert_allclose(vectors.sum(axis=1), 0, atol=1e-9)
     np.testing.assert_allclose(np.cross(points, vectors).sum(axis=1), 0, atol=1e-7)
     a = np.random.default_rng(0).normal(size=24)
-    np.testing.assert_allclose(ways.deformation(a).displacement_A(points), ways.modes.moved(a) - points, atol=1e-9)
+    np.testing.assert_allclose(ways.deformation(a).displacement_A(points), ways.modes.displace(a) - points, atol=1e-9)
 
 
 def test_planted_deformation_is_recovered_from_images(points):
     """Of 2.5 A, from 24 noisy images at their poses: less than 5 % of it is missed, and 0 is found for none."""
     ways = zernike_ways(points, 2)
     planted = 0.8 * np.sqrt(len(points)) * np.random.default_rng(1).normal(size=24)
-    way = ways.modes.moved(planted) - points
+    way = ways.modes.displace(planted) - points
     truth = drawn(24)
     images = gaussian_images(np.tile(points + way, (24, 1, 1)), truth.poses, truth.optics, noise=1.0)
     given = truth.with_source(vg.ArraySource(images, PIXEL_A))
@@ -168,7 +168,7 @@ def test_motions_of_zernike_amplitudes_are_about_their_mean(points):
     made = _motions_of(found, atoms, DeformSettings(basis="zernike", modes=4))
     middle, motions, along = made.middle_A, made.ways_A, made.coordinates_A
     made = points + middle + np.tensordot(along, motions, 1)
-    np.testing.assert_allclose(made, ways.modes.moved(amplitudes), atol=1e-9)
+    np.testing.assert_allclose(made, ways.modes.displace(amplitudes), atol=1e-9)
     np.testing.assert_allclose(np.square(motions).sum(axis=2).mean(axis=1), 1, rtol=1e-9)
 
 
@@ -182,7 +182,7 @@ def test_bending_from_particle_to_particle(tmp_path, basis):
     rng = np.random.default_rng(2)
     planted = rng.choice([-4.0, 4.0], 40)
     truth = drawn(40)
-    images = gaussian_images(modes.moved(np.sqrt(len(xyz)) * planted[:, None]), truth.poses, truth.optics, noise=0.3)
+    images = gaussian_images(modes.displace(np.sqrt(len(xyz)) * planted[:, None]), truth.poses, truth.optics, noise=0.3)
     still = gaussian_images(np.tile(xyz, (40, 1, 1)), truth.poses, truth.optics, noise=0.0)
     made = vg.reconstruct(truth.with_source(vg.ArraySource(still, PIXEL_A)))
     vg.write_map(tmp_path / "map.mrc", getattr(made, "map", made))

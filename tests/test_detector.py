@@ -37,7 +37,7 @@ def test_the_placement_is_found(recorded, placement, divides):
     _, truth, total = recorded
     data = 1 / truth.gain if divides else truth.gain
     inverse = {"90": "270", "270": "90"}.get(placement, placement)
-    file = Gain(Gain(data).placed(inverse).data, divides)
+    file = Gain(Gain(data).place(inverse).data, divides)
     found = place_gain(total, file)
     assert found.placement == placement
     assert found.share == pytest.approx(1, abs=0.1)

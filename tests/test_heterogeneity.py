@@ -128,7 +128,7 @@ def test_turned_map_is_taken_for_wrong_poses_and_a_hinge_is_not():
         return vg.filters.apply(vg.simulate.density(m, BOX, PIXEL_A), vg.filters.low_pass(20.0)).data
 
     turn = vg.euler_to_matrix([[4.0, 3.0, 0.0]])[0]
-    assert pose_share(posed, density(model), density(model.moved(turn, (1.0, 0.0, 0.0))) - density(model)) > 0.8
+    assert pose_share(posed, density(model), density(model.move(turn, (1.0, 0.0, 0.0))) - density(model)) > 0.8
     assert pose_share(posed, density(model), density(hinge(model, 40)) - density(model)) < 0.5
     assert pose_share(posed, density(model), np.zeros((BOX,) * 3, np.float32)) == 0.0
 

@@ -114,11 +114,11 @@ def test_models_elsewhere_are_refused():
     atoms = chain(60)
     volume = model_density(atoms, frame())
     with pytest.raises(vg.InputError, match="only 0 of 60 atoms"):
-        vg.map_model(volume, atoms.moved(np.eye(3), [200, 0, 0]))
+        vg.map_model(volume, atoms.move(np.eye(3), [200, 0, 0]))
     far = frame(96)
     far.data[:48, :48, :48] = volume.data
     with pytest.raises(vg.InputError, match="has no density"):
-        vg.map_model(far, atoms.moved(np.eye(3), [48, 48, 48]))
+        vg.map_model(far, atoms.move(np.eye(3), [48, 48, 48]))
     with pytest.raises(vg.InputError, match="constant"):
         vg.map_model(frame(), atoms)
 
@@ -175,7 +175,7 @@ def test_fit_tells_how_far_it_is(monkeypatch):
 def test_fit_puts_a_model_back():
     atoms = chain(250, seed=3, box_A=60.0)
     volume = model_density(atoms, frame(40, 1.5))
-    away = atoms.moved(vg.euler_to_matrix([[40, 70, -20.0]])[0], [90, -30, 20])
+    away = atoms.move(vg.euler_to_matrix([[40, 70, -20.0]])[0], [90, -30, 20])
     placed = fit_atoms(volume, away, threads=1)
     assert np.sqrt(((placed.atoms.xyz_A - atoms.xyz_A) ** 2).sum(axis=1).mean()) < 0.5
 

@@ -86,7 +86,7 @@ def test_helices_are_those_of_the_deposited_model(haemoglobin, data_dir):
     assert table.loc[table["kind"] == "strand", "residues"].sum() < 0.04 * len(annotated)  # all helical
     scores = element_z(volume, atoms, table)["z"]
     assert (scores > 2).all()
-    shifted = element_z(volume, atoms.moved(np.eye(3), [4.0, 3.0, 2.0]), table)["z"]
+    shifted = element_z(volume, atoms.move(np.eye(3), [4.0, 3.0, 2.0]), table)["z"]
     assert (shifted < scores).all()
 
 

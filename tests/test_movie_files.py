@@ -247,13 +247,13 @@ def test_damage_inside_a_compressed_frame_is_named(tmp_path, counts):
 
 def test_placements_are_the_eight_and_each_has_an_inverse():
     data = np.arange(6.0).reshape(2, 3) + 1
-    seen = {Gain(data).placed(p).data.tobytes() + str(Gain(data).placed(p).data.shape).encode() for p in PLACEMENTS}
+    seen = {Gain(data).place(p).data.tobytes() + str(Gain(data).place(p).data.shape).encode() for p in PLACEMENTS}
     assert len(seen) == 8
     inverse = {"90": "270", "270": "90"}
     for p in PLACEMENTS:
-        np.testing.assert_array_equal(Gain(data).placed(p).placed(inverse.get(p, p)).data, data)
+        np.testing.assert_array_equal(Gain(data).place(p).place(inverse.get(p, p)).data, data)
     with pytest.raises(InputError, match="expected one of 0, 90"):
-        Gain(data).placed("45")
+        Gain(data).place("45")
 
 
 def test_gain_multiplies_and_epus_divides(tmp_path, counts):
@@ -279,12 +279,12 @@ def test_gain_multiplies_and_epus_divides(tmp_path, counts):
 def test_gain_of_super_resolution_is_binned_and_of_a_coarser_grid_repeated():
     sensitivity = np.random.default_rng(3).uniform(0.7, 1.4, (8, 12))
     binned = sensitivity.reshape(4, 2, 6, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(Gain(1 / sensitivity).fitted((4, 6)).factors, 1 / binned, rtol=1e-6)
-    np.testing.assert_allclose(Gain(sensitivity, divides=True).fitted((4, 6)).factors, 1 / binned, rtol=1e-6)
-    dead = Gain(1 / sensitivity * (np.arange(96).reshape(8, 12) != 0)).fitted((4, 6)).dead
+    np.testing.assert_allclose(Gain(1 / sensitivity).fit_to_frames((4, 6)).factors, 1 / binned, rtol=1e-6)
+    np.testing.assert_allclose(Gain(sensitivity, divides=True).fit_to_frames((4, 6)).factors, 1 / binned, rtol=1e-6)
+    dead = Gain(1 / sensitivity * (np.arange(96).reshape(8, 12) != 0)).fit_to_frames((4, 6)).dead
     assert np.argwhere(dead).tolist() == [[0, 0]]
     np.testing.assert_array_equal(
-        Gain(binned).fitted((12, 18)).data, binned.astype(np.float32).repeat(3, 0).repeat(3, 1)
+        Gain(binned).fit_to_frames((12, 18)).data, binned.astype(np.float32).repeat(3, 0).repeat(3, 1)
     )
 
 

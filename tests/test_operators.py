@@ -50,7 +50,7 @@ def test_the_normal_operator_is_the_product(particles):
 def test_scipys_solver_runs_on_it(particles):
     A = operators.particles(particles)
     images = particles.images(slice(None))
-    np.testing.assert_allclose(A.back_projected(), A.rmatvec(images.ravel()), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(A.back_project_images(), A.rmatvec(images.ravel()), rtol=1e-5, atol=1e-6)
     ours = solve(A, images.ravel(), "cg", iterations=6)
     theirs = sla.lsqr(A, images.ravel(), iter_lim=6, atol=0, btol=0)[0]
     assert np.linalg.norm(ours.x - theirs) < 1e-3 * np.linalg.norm(theirs)

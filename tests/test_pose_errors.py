@@ -66,7 +66,7 @@ def test_the_turned_model_is_the_found_map():
     particles = vg.simulate.particles(model, 30, 32, 4.0, seed=2)
     matrix, offset = Rotation.from_rotvec((5.0, -3, 8), degrees=True).as_matrix(), np.array([2.0, -1, 4])
     errors = pose_errors(in_frame(particles.poses, matrix, offset), particles.poses)
-    turned = model.moved(errors.matrix, errors.offset_A)
+    turned = model.move(errors.matrix, errors.offset_A)
     again = vg.simulate.particles(turned, 30, 32, 4.0, seed=2, poses=in_frame(particles.poses, matrix, offset))
     assert again.images() == pytest.approx(particles.images(), abs=1e-3 * float(np.abs(particles.images()).max()))
 

@@ -127,7 +127,7 @@ def test_C1_phantom_is_clearly_asymmetric():
     m = simulate.phantom(48, 3.0, 100)
     volume = simulate.density(m, 48, 3.0, b_factor_A2=400).data
     for matrix in (*symmetry_matrices("D2")[1:], *symmetry_matrices("C3")[1:], np.diag([1, 1, -1])):
-        turned = simulate.density(m.moved(matrix), 48, 3.0, b_factor_A2=400).data
+        turned = simulate.density(m.move(matrix), 48, 3.0, b_factor_A2=400).data
         assert np.corrcoef(volume.ravel(), turned.ravel())[0, 1] < 0.8
 
 

@@ -61,7 +61,7 @@ def test_projection_of_a_phantom_is_analytic(angles):
     image = phantom.project([angles], 64)[0]
     # The same body turned before it is sampled: the sum of voxels along z is then the projection.
     matrix = euler_to_matrix([angles])[0]
-    scaled, fine = phantom.scaled(0.5), (np.arange(192) - 95.5) / 3
+    scaled, fine = phantom.scale_lengths(0.5), (np.arange(192) - 95.5) / 3
     y, x = np.meshgrid(np.arange(64) - 32.0, np.arange(64) - 32.0, indexing="ij")
     total = np.zeros((64, 64))
     for z in fine:

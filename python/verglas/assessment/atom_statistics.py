@@ -197,7 +197,7 @@ def model_variability_A(models: list[Atoms]) -> FloatArray:
     >>> from verglas.assessment import model_variability_A
     >>> from verglas.types.atoms import Atoms
     >>> one = Atoms([[8, 8, 8]], ["C"], ["C"], ["GLY"], ["A"], [1], [1], [20])
-    >>> model_variability_A([one, one.moved(np.eye(3), [2, 0, 0])]).tolist()
+    >>> model_variability_A([one, one.move(np.eye(3), [2, 0, 0])]).tolist()
     [1.0]
     """
     if len(models) < 2:

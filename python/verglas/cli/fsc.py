@@ -73,7 +73,7 @@ def _both_hands(
     if as_json:
         record = {
             "same_hand": both.same_hand,
-            "decided": both.decided,
+            "decided": both.is_decided,
             "margin": both.margin,
             "correlation": {"as_given": both.correlation_as_given, "mirrored": both.correlation_mirrored},
             "as_given": _as_dict(both.as_given, threshold),
@@ -83,7 +83,7 @@ def _both_hands(
         return
     typer.echo(f"as given: {_sentence(both.as_given, threshold, masked=False)}")
     typer.echo(f"mirrored: {_sentence(both.mirrored, threshold, masked=False)}")
-    if not both.decided:
+    if not both.is_decided:
         typer.echo(f"which hand {second} has cannot be told: it and its mirror image fit alike ({both.margin:+.3f})")
         return
     hand = "the same hand" if both.same_hand else "the other hand: verglas flip-hand mirrors it"

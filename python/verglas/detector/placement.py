@@ -96,7 +96,7 @@ def place_gain(total: npt.ArrayLike, gain: Gain) -> PlacedGain:
     wrong_shape: InputError | None = None
     for placement in PLACEMENTS:
         try:
-            placed = gain.placed(placement).fitted((counts.shape[0], counts.shape[1]))
+            placed = gain.place(placement).fit_to_frames((counts.shape[0], counts.shape[1]))
         except InputError as error:
             wrong_shape = wrong_shape or error
             continue

@@ -51,7 +51,7 @@ class Coordinates:
     contrast: FloatArray
 
 
-def calibrated(posed: PosedImages, model: ComponentModel) -> tuple[ComponentModel, Coordinates]:
+def calibrate(posed: PosedImages, model: ComponentModel) -> tuple[ComponentModel, Coordinates]:
     """Components of the size that the particles speak for, and coordinates with the error of the components.
 
     Parameters

@@ -11,7 +11,7 @@ import pandas as pd
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.heterogeneity.components import ComponentModel, held_out_evidence, learn_components, mean_model
-from verglas.heterogeneity.coordinate_errors import calibrated
+from verglas.heterogeneity.coordinate_errors import calibrate
 from verglas.heterogeneity.gain import mean_gain
 from verglas.heterogeneity.kernel_maps import FEWEST, choose_width, kernel_weights, weighted_halves, worth
 from verglas.heterogeneity.landscape import Landscape, landscape
@@ -312,7 +312,7 @@ def _result(
 ) -> Variability:
     box, pixel_size_A = common_size(given)
     like = Map(np.zeros((box,) * 3, np.float32), pixel_size_A)
-    model, found = calibrated(posed, model)
+    model, found = calibrate(posed, model)
     mean = _full_map(model.volumes[0], like)
     full = [_full_map(v, like) for v in model.volumes[1:]]
     # Of unit norm at the full box: the norm goes into the coordinates.

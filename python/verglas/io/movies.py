@@ -281,7 +281,7 @@ def read_movie(
     defects : path, rows (y, x) or mask, optional
         Bad pixels (:func:`read_defects`).
     placement : str
-        How the gain lies on the frames (:meth:`verglas.types.gain.Gain.placed`).
+        How the gain lies on the frames (:meth:`verglas.types.gain.Gain.place`).
     divides : bool, optional
         Frames are divided by the gain; by its file's name by default.
     **known
@@ -314,5 +314,5 @@ def with_gain_and_defects(
         reference = read_gain(gain, divides=divides)
     else:
         reference = gain if isinstance(gain, Gain) else Gain(np.asarray(gain), bool(divides))
-    reference = reference.placed(placement).fitted(movie.shape)
+    reference = reference.place(placement).fit_to_frames(movie.shape)
     return replace(movie, gain=reference.factors, defects=bad | reference.dead)

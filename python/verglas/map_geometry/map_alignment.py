@@ -61,17 +61,19 @@ class Sections:
         return (shells > 0) & (shells <= self.radius)
 
     @cached_property
-    def own(self) -> npt.NDArray[np.complex64]:
+    def coefficients(self) -> npt.NDArray[np.complex64]:
         """(pixels,) coefficients of the map as it stands."""
         return self.at(np.eye(3)[None])[0]
 
     def correlations(self, other: Sections, rotations: FloatArray) -> FloatArray:
         """Correlation of this map with the other turned by each rotation."""
         out = np.empty(len(rotations))
-        norm = np.linalg.norm(self.own)
+        norm = np.linalg.norm(self.coefficients)
         for begin in range(0, len(rotations), _BLOCK):
             turned = other.at(rotations[begin : begin + _BLOCK])
-            out[begin : begin + _BLOCK] = (turned @ self.own.conj()).real / (np.linalg.norm(turned, axis=1) * norm)
+            out[begin : begin + _BLOCK] = (turned @ self.coefficients.conj()).real / (
+                np.linalg.norm(turned, axis=1) * norm
+            )
         return out
 
 

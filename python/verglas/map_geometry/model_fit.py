@@ -97,7 +97,7 @@ def fit_atoms(volume: Map, atoms: Atoms, *, threads: int | None = None, progress
     best = climbed[0]
     others = [one.density for one in climbed[1:] if one.differs_from(best)]
     shift = best.centre_A - best.matrix @ centre
-    return Placed(atoms.moved(best.matrix, shift), best.matrix, shift, best.density, max(others, default=float("nan")))
+    return Placed(atoms.move(best.matrix, shift), best.matrix, shift, best.density, max(others, default=float("nan")))
 
 
 @dataclass(frozen=True)

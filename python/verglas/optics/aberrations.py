@@ -129,12 +129,12 @@ class Aberrations:
         tilt = -2 * np.pi * self.coma[kind] * (x**2 + y**2) * (x * bx + y * by)
         return np.asarray(tilt + zernike_sum(self.odd[kind], "odd", x, y))
 
-    def removed(self, images: Float32Array, rows: IntArray, pixel_size_A: float) -> Float32Array:
+    def remove(self, images: Float32Array, rows: IntArray, pixel_size_A: float) -> Float32Array:
         """J of images I (m, box, box) of these particles: odd phase and magnification taken away."""
         return self._change(images, rows, pixel_size_A, forward=False)
 
-    def applied(self, images: Float32Array, rows: IntArray, pixel_size_A: float) -> Float32Array:
-        """I of images J: what ``removed`` takes away, put on."""
+    def apply(self, images: Float32Array, rows: IntArray, pixel_size_A: float) -> Float32Array:
+        """I of images J: what ``remove`` takes away, put on."""
         return self._change(images, rows, pixel_size_A, forward=True)
 
     def _change(self, images: Float32Array, rows: IntArray, pixel_size_A: float, *, forward: bool) -> Float32Array:

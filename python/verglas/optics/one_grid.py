@@ -72,7 +72,7 @@ class Grids:
         return cls(kind.reshape(-1).astype(np.int64), first[:, 0].astype(int).tolist(), first[:, 1].tolist(), box, q)
 
     @property
-    def shown(self) -> str:
+    def sizes_text(self) -> str:
         """Every box and pixel size."""
         return ", ".join(f"{n} px of {p:g} A" for n, p in zip(self.boxes, self.pixel_sizes_A, strict=True))
 
@@ -80,8 +80,8 @@ class Grids:
     def sentence(self) -> str:
         """What is done."""
         return (
-            f"images of several sizes ({self.shown}) are brought to {self.box} px of {self.pixel_size_A:g} A; nothing "
-            f"finer than {2 * self.pixel_size_A:.3g} A can come of them together"
+            f"images of several sizes ({self.sizes_text}) are brought to {self.box} px of {self.pixel_size_A:g} A; "
+            f"nothing finer than {2 * self.pixel_size_A:.3g} A can come of them together"
         )
 
     def warn(self, where: str) -> None:
@@ -114,8 +114,8 @@ def refuse_several_sizes(particles: Particles, job: str) -> None:
     grids = Grids.of(particles)
     if grids is not None:
         raise InputError(
-            f"{particles.where}: {job} takes images of one size at a time, and these are of several ({grids.shown}); "
-            "take the optics groups of one size first"
+            f"{particles.where}: {job} takes images of one size at a time, and these are of several "
+            f"({grids.sizes_text}); take the optics groups of one size first"
         )
 
 

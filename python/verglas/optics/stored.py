@@ -226,7 +226,7 @@ class CtfUndo:
         images[changed] = self._times(images[changed], rows[changed], forward=False)
         return images
 
-    def redone(self, images: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def reapply(self, images: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Images (m, box, box) that nothing was done to, as the program would store them."""
         changed = np.flatnonzero(self.flipped[rows] | self.premultiplied[rows])
         images[changed] = self._times(images[changed], rows[changed], forward=True)
@@ -263,13 +263,13 @@ class ToModel:
         """Images (m, box, box) of these rows, as the model has them."""
         if self.ctf is not None:
             images = self.ctf(images, rows)
-        return self.aberrations.removed(images, rows, self.pixel_size_A) if self.aberrations.any else images
+        return self.aberrations.remove(images, rows, self.pixel_size_A) if self.aberrations.any else images
 
     def redo(self, images: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Images (m, box, box) of these rows, as the model has them, in the state of those that are stored."""
         if self.aberrations.any:
-            images = self.aberrations.applied(images, rows, self.pixel_size_A)
-        return images if self.ctf is None else self.ctf.redone(images, rows)
+            images = self.aberrations.apply(images, rows, self.pixel_size_A)
+        return images if self.ctf is None else self.ctf.reapply(images, rows)
 
 
 def for_job(particles: Particles, job: str, *, ctf: bool = True, posed: bool = False) -> Particles:

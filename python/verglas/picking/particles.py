@@ -333,7 +333,7 @@ def _pick_with_one_method(
     peaks = _first_peaks(search, chosen, template_score, bands)
     if chosen.exclude:
         # Of doubtful picks the certain ones: background among them would lower the limit below what particles reach.
-        bad = bad.for_particles(peaks.picked if peaks.cut.clear or not len(peaks.certain) else peaks.certain)
+        bad = bad.for_particles(peaks.positions_px if peaks.cut.clear or not len(peaks.certain) else peaks.certain)
         search = replace(search, allowed=~bad.mask)
         # A filter may have been learned from contaminants; an average or a template stays what it is.
         if bands is not None and bad.mask.any():

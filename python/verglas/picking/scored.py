@@ -70,7 +70,7 @@ class ScoredPeaks:
         return self.xy_px[self.heights >= max(self.cut.certain, self.cut.threshold)]
 
     @property
-    def picked(self) -> FloatArray:
+    def positions_px(self) -> FloatArray:
         """Positions of the peaks that the cut keeps."""
         return self.xy_px[self.heights >= self.cut.threshold]
 
@@ -143,7 +143,7 @@ def filter_peaks(search: Search, bands: Bands) -> ScoredPeaks:
     >>> m = vg.Micrograph(np.random.default_rng(0).normal(size=(300, 300)) - discs, 4.0)
     >>> small = prepare(m, 96.0)
     >>> peaks = filter_peaks(Search(small, np.ones(small.shape_here, bool), 16.0), split_bands(small))
-    >>> len(peaks.picked), bool((np.abs(small.to_micrograph(peaks.picked) % 90 - 60) < 3).all())
+    >>> len(peaks.positions_px), bool((np.abs(small.to_micrograph(peaks.positions_px) % 90 - 60) < 3).all())
     (9, True)
     """
     rest = band_statistics(bands.maps, search.allowed)
@@ -181,7 +181,7 @@ def with_oriented_peaks(search: Search, bands: Bands, round_ones: ScoredPeaks) -
         return round_ones
     # A few strong particles gain little in all, and what is seen with a round filter beyond doubt is not weak: filters
     # that reach to one side of a particle would take its flanks for more of them.
-    if len(round_ones.certain) > _STRONG * len(round_ones.picked):
+    if len(round_ones.certain) > _STRONG * len(round_ones.positions_px):
         return round_ones
     best = most_supported(_oriented_peaks(search, bands, round_ones))
     return best if best.cut.gain > _FACTOR * round_ones.cut.gain else round_ones
@@ -190,7 +190,7 @@ def with_oriented_peaks(search: Search, bands: Bands, round_ones: ScoredPeaks) -
 def _oriented_peaks(search: Search, bands: Bands, round_ones: ScoredPeaks) -> tuple[ScoredPeaks, ScoredPeaks]:
     rest = band_statistics(bands.maps, search.allowed)
     small, threads = search.small, search.threads
-    certain = round_ones.picked if round_ones.cut.clear else np.zeros((0, 2))
+    certain = round_ones.positions_px if round_ones.cut.clear else np.zeros((0, 2))
     away = away_from_peaks(search.allowed, certain, small.radius_px)
     background = small.data if away is None else np.where(away, small.data, np.float32(0))
 
@@ -219,7 +219,7 @@ def average_peaks(search: Search, seeds: ScoredPeaks) -> ScoredPeaks:
     searched = search_disc(small, threads=search.threads)
     result, null = seeds, None
     for _ in range(_AVERAGE_ROUNDS):
-        template = rotational_template(small.data, result.picked, reach)
+        template = rotational_template(small.data, result.positions_px, reach)
         if template is None:
             break
         score, _ = correlate(searched, template_bank(template[None], small.pixel_size_A, reach), threads=search.threads)

@@ -68,9 +68,9 @@ class Outcome:
             "report": str(self.root / "report.html"),
             "stopped": self.stopped,
             "micrographs": len(self.micrographs),
-            "micrographs_used": sum(one.used for one in self.micrographs),
-            "set_aside": {one.shot.name: one.reason for one in self.micrographs if not one.used},
-            "flagged": {one.shot.name: list(one.flags) for one in self.micrographs if one.used and one.flags},
+            "micrographs_used": sum(one.is_used for one in self.micrographs),
+            "set_aside": {one.shot.name: one.reason for one in self.micrographs if not one.is_used},
+            "flagged": {one.shot.name: list(one.flags) for one in self.micrographs if one.is_used and one.flags},
             "particles": numbers.get("centre", numbers.get("extract", {})).get("particles", 0),
             "resolution_A": final.get("resolution_A"),
             "stages": [

@@ -26,8 +26,8 @@ def _float(value: Any) -> float:
 def set_row(project: Project, one: Standing, waiting: Mapping[str, str] | None = None) -> SetRow:
     """One line of the table of micrographs."""
     shot = one.shot
-    state = "set aside" if not one.used else "flagged" if one.flags else "used"
-    if one.used and project.results("ctf").get(shot.key) is None:
+    state = "set aside" if not one.is_used else "flagged" if one.flags else "used"
+    if one.is_used and project.results("ctf").get(shot.key) is None:
         state = (waiting or {}).get(shot.key, "waiting")
     facts: dict[str, Any] = {}
     if has_passed(project, "ctf", shot):

@@ -50,7 +50,7 @@ class Standing:
     flags: tuple[str, ...] = ()
 
     @property
-    def used(self) -> bool:
+    def is_used(self) -> bool:
         """Whether it goes on."""
         return not self.reason
 
@@ -168,7 +168,7 @@ def quality(project: Project, shot: Shot) -> MicrographQuality | None:
 
 def usable_shots(project: Project) -> list[Shot]:
     """The micrographs that particles are taken from."""
-    return [one.shot for one in standings(project) if one.used and has_passed(project, "pick", one.shot)]
+    return [one.shot for one in standings(project) if one.is_used and has_passed(project, "pick", one.shot)]
 
 
 # ---- CTF
@@ -285,9 +285,9 @@ def pick_verdict(project: Project) -> Verdict:
     """Whether particles and background separate, in most micrographs."""
     every = [one for one in standings(project) if has_passed(project, "ctf", one.shot)]
     bad = [(one.shot.name, one.reason) for one in every if one.stage == "pick"]
-    counts = [result_of(project, "pick", one.shot)["picks"] for one in every if one.used]
-    flags = {one.shot.key: one.flags for one in every if one.used}
-    opinions = {str(result_of(project, "pick", one.shot).get("screening", "")) for one in every if one.used}
+    counts = [result_of(project, "pick", one.shot)["picks"] for one in every if one.is_used]
+    flags = {one.shot.key: one.flags for one in every if one.is_used}
+    opinions = {str(result_of(project, "pick", one.shot).get("screening", "")) for one in every if one.is_used}
     judgement = judge_set(flags, len(bad), advisory=opinions)
     numbers = {
         "micrographs": len(counts),

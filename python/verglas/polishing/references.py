@@ -47,7 +47,7 @@ class OtherHalf:
             spectra = spectra * ops.ctf(params[rows], box, window.pixel_size_A, threads=self.threads)
             if aberrations.any:
                 images = np.asarray(fourier.inverse(spectra, (box, box), threads=self.threads), np.float32)
-                changed = aberrations.applied(images, rows, window.pixel_size_A)
+                changed = aberrations.apply(images, rows, window.pixel_size_A)
                 spectra = fourier.forward(changed, 2, threads=self.threads)
             models[rows] = window.take(spectra)
         return References(models, np.tile(self.certain, (len(particles), 1)))

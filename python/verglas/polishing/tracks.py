@@ -94,17 +94,17 @@ def fit_offsets(surfaces: Surfaces) -> FloatArray:
     particles, frames = surfaces.shape
     precision = surfaces.information.sum(axis=1)[:, None] + OFFSET_A**-2
 
-    def judged(offset: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def evaluate(offset: FloatArray) -> tuple[FloatArray, FloatArray]:
         value, slope = surfaces.at(np.repeat(offset[:, None], frames, axis=1))
         penalty = 0.5 * (offset**2).sum(axis=1) / OFFSET_A**2
         return value.sum(axis=1) - penalty, slope.sum(axis=1) - offset / OFFSET_A**2
 
     here = np.zeros((particles, 2))
-    best, slope = judged(here)
+    best, slope = evaluate(here)
     share = np.ones(particles)
     for _ in range(_ROUNDS):
         there = here + share[:, None] * slope / precision
-        reached, slope_there = judged(there)
+        reached, slope_there = evaluate(there)
         better = reached > best
         gained = float(np.where(better, reached - best, 0).sum())
         here, best = np.where(better[:, None], there, here), np.where(better, reached, best)

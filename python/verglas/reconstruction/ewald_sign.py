@@ -140,7 +140,7 @@ def find_sign(insertion: Insertion, *, say: Callable[[str], None] | None = None)
         rows = [r[~np.isin(r, list(excluded))] for r in rows]
         parts = []
         for half, others in ((1, sets[1]), (2, sets[0])):
-            products = _foretold(insertion, rows[half - 1], others, curved.curvature_sign)
+            products = _predict(insertion, rows[half - 1], others, curved.curvature_sign)
             if model == "flat":
                 noise[half] = products.noise(_coefficients(insertion))
             parts.append(products.log_likelihood(noise[half]))
@@ -181,7 +181,7 @@ def _coefficients(insertion: Insertion) -> FloatArray:
     return np.asarray(counts[: insertion.max_radius + 1] / 2)
 
 
-def _foretold(insertion: Insertion, rows: IntArray, sums: Accumulator, sign: Sign | None) -> _Products:
+def _predict(insertion: Insertion, rows: IntArray, sums: Accumulator, sign: Sign | None) -> _Products:
     """Products of images with what a map of the other half says of them, under one model."""
     particles, radius, threads = insertion.particles, insertion.max_radius, insertion.threads
     poses, params = particles.poses, particles.optics.as_params()

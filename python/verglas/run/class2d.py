@@ -151,7 +151,7 @@ def _run_under(job: Class2DJob, hold: Tenure) -> Class2DSummary:
     hold.write(state="running", n_particles=len(particles), settings=record)
     images = on_one_grid(particles)
     plan = plan_memory(images, job.settings, job.memory_GB, job.threads)
-    course.planned(plan, hold)
+    course.tell_plan(plan, hold)
     if job.device == "cpu" and job.settings.start == "seeds":  # others are not foreseen
         forecast = class2d_forecast(
             len(images), images.box, images.pixel_size_A, job.settings, job.threads, repeats=job.repeats
@@ -199,7 +199,7 @@ class _Course(Silence):
         self.last: Standing | None = None
         self.part = ""  # of the forecast: of repeats their number
 
-    def planned(self, plan: MemoryPlan, hold: Tenure) -> None:
+    def tell_plan(self, plan: MemoryPlan, hold: Tenure) -> None:
         """Memory is told of before anything is read; pages are drawn beside the job where some is left for that."""
         self.listener.say(str(plan))
         hold.write(memory_plan={name: round(size, 3) for name, size in plan.phases_GB.items()})

@@ -218,7 +218,7 @@ def _demonstrate(settings: DemoSettings, folder: Path, listener: Listener, threa
         errors = pose_errors(refinement.particles.poses, particles.poses[usable], settings.symmetry)
         truth = density(
             # The model goes to the map: the map, turned, would be blurred by interpolation.
-            model.moved(errors.matrix, errors.offset_A),
+            model.move(errors.matrix, errors.offset_A),
             settings.box,
             settings.pixel_size_A,
             b_factor_A2=settings.envelope_b_factor_A2,

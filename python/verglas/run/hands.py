@@ -45,7 +45,7 @@ class TwoHands:
         return float(np.mean(self.as_given.curve[1:]) - np.mean(self.mirrored.curve[1:]))
 
     @property
-    def decided(self) -> bool:
+    def is_decided(self) -> bool:
         r"""Whether the margin exceeds chance: twice :math:`\sqrt{\sum_k 2 / n_k} / K` of K shells of n_k voxels."""
         counts = self.as_given.counts[1:]
         return abs(self.margin) > 2 * float(np.sqrt((2 / counts).sum())) / len(counts)

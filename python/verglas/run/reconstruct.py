@@ -270,7 +270,7 @@ def _projections(job: ProjectJob, threads: int | None) -> Particles:
         curved: dict[str, Any] = {} if job.ewald_sign is None else {"ewald": True, "ewald_sign": job.ewald_sign}
         images = project(volume, poses_of_file, optics, threads=threads, **curved)
         if aberrations is not None:
-            images = aberrations.applied(images, np.arange(len(images)), volume.pixel_size_A)
+            images = aberrations.apply(images, np.arange(len(images)), volume.pixel_size_A)
         projections = Particles.from_images(images, volume.pixel_size_A, poses=poses_of_file, optics=optics)
         if aberrations is not None:
             projections = with_aberrations(projections, aberrations)

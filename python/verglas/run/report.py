@@ -42,17 +42,17 @@ def rewrite_page(folder: Path) -> Path:
         )
     for holds, write in _WRITERS.items():
         if command == holds or (not command and (folder / holds).is_file()):
-            return _written(write, folder)
+            return _write_page(write, folder)
     # Beside a run.json of another job, too: postprocess writes into the folder of a refinement's like.
     if (folder / _POSTPROCESS).is_file():
-        return _written(_WRITERS[_POSTPROCESS], folder)
+        return _write_page(_WRITERS[_POSTPROCESS], folder)
     raise InputError(
         f"{folder}: no run whose page can be written again; expected the folder of refine, class2d, abinitio, "
         "postprocess, motion, ctf, pick, extract or process"
     )
 
 
-def _written(write: Callable[[Path], Path], folder: Path) -> Path:
+def _write_page(write: Callable[[Path], Path], folder: Path) -> Path:
     """Jobs left these files, and anybody may have changed them: what does not fit the page is told, not passed on."""
     try:
         return write(folder)

@@ -102,7 +102,7 @@ class Model:
         """The same atoms with their weighted mean position at the origin."""
         return replace(self, xyz_A=self.xyz_A - self.centre_A)
 
-    def moved(self, matrix: npt.ArrayLike, shift_A: npt.ArrayLike = (0.0, 0.0, 0.0)) -> Model:
+    def move(self, matrix: npt.ArrayLike, shift_A: npt.ArrayLike = (0.0, 0.0, 0.0)) -> Model:
         """Atoms at ``matrix @ r + shift_A``; the matrix is a rotation (3, 3)."""
         return replace(self, xyz_A=self.xyz_A @ np.asarray(matrix, np.float64).T + np.asarray(shift_A, np.float64))
 

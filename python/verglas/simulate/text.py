@@ -208,7 +208,7 @@ class TextPhantom:
         reach = [float(np.linalg.norm(f.centre)) + f.farthest for f in self.features]
         return max(reach, default=0.0) * box / max(self.shape) * pixel_size_A
 
-    def scaled(self, factor: float) -> TextPhantom:
+    def scale_lengths(self, factor: float) -> TextPhantom:
         """The same phantom with every length multiplied (``blo``'s alpha and order, and angles, are no lengths)."""
         x, y, z = (round(n * factor) for n in self.shape)
         return replace(
@@ -243,7 +243,7 @@ class TextPhantom:
         >>> bool(abs(m.data.sum() / (4 / 3 * 3.14159 * 16**3) - 1) < 0.005)
         True
         """
-        phantom = self.scaled(box / max(self.shape))
+        phantom = self.scale_lengths(box / max(self.shape))
         data = np.full((box, box, box), self.background)
         offsets = (np.arange(samples) + 0.5) / samples - 0.5
         for feature in phantom.features:
@@ -284,7 +284,7 @@ class TextPhantom:
         (n, box, box) float64
             In units of density times pixel: comparable with the sum of voxels along the ray.
         """
-        phantom = self.scaled(box / max(self.shape))
+        phantom = self.scale_lengths(box / max(self.shape))
         axis = np.arange(box) - box // 2
         y, x = (c.ravel() for c in np.meshgrid(axis, axis, indexing="ij"))
         images = []
@@ -355,7 +355,7 @@ def parse_phantom(content: str, name: str = "phantom") -> TextPhantom:
         raise FormatError(f"{name}, line {number}: expected a positive scale, got {scale:g}")
     features = [f for i, words in lines[1:] for f in _feature(words, name, i)]
     background = header[3] if len(header) > 3 else 0.0
-    phantom = TextPhantom((1, 1, 1), background, tuple(features), os.path.basename(name)).scaled(scale)
+    phantom = TextPhantom((1, 1, 1), background, tuple(features), os.path.basename(name)).scale_lengths(scale)
     return replace(phantom, shape=(int(header[0]), int(header[1]), int(header[2])))
 
 

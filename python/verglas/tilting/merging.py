@@ -257,7 +257,7 @@ class _Compared(Sections):
     def correlations(self, other: Sections, rotations: FloatArray) -> FloatArray:
         """Correlation with the other turned by each rotation, where both hold data."""
         assert isinstance(other, _Compared)
-        mine, out = self.own, np.empty(len(rotations))
+        mine, out = self.coefficients, np.empty(len(rotations))
         here = self.seen.covers(self.directions)
         for begin in range(0, len(rotations), _BLOCK):
             some = rotations[begin : begin + _BLOCK]

@@ -92,7 +92,7 @@ class Atoms:
         rows = np.asarray(rows)
         return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
 
-    def moved(self, matrix: npt.ArrayLike, shift_A: npt.ArrayLike) -> Atoms:
+    def move(self, matrix: npt.ArrayLike, shift_A: npt.ArrayLike) -> Atoms:
         """Atoms at ``matrix @ r + shift_A``."""
         xyz = self.xyz_A @ np.asarray(matrix, np.float64).T + np.asarray(shift_A, np.float64)
         return replace(self, xyz_A=xyz)

@@ -39,7 +39,7 @@ class Gain:
     >>> gain = Gain(np.array([[1.0, 2.0], [0.0, 4.0]]), divides=True)
     >>> gain.factors.tolist(), gain.dead.tolist()
     ([[1.0, 0.5], [1.0, 0.25]], [[False, False], [True, False]])
-    >>> gain.placed("90-flip").data.tolist()
+    >>> gain.place("90-flip").data.tolist()
     [[4.0, 2.0], [0.0, 1.0]]
     """
 
@@ -73,7 +73,7 @@ class Gain:
         alive = np.where(self.dead, np.float32(1), self.data)
         return np.asarray(1 / alive if self.divides else alive, np.float32)
 
-    def placed(self, placement: str) -> Gain:
+    def place(self, placement: str) -> Gain:
         """Turned and flipped.
 
         Parameters
@@ -87,7 +87,7 @@ class Gain:
         turned = np.rot90(self.data, int(placement.split("-")[0]) // 90)
         return replace(self, data=turned[:, ::-1] if placement.endswith("flip") else turned)
 
-    def fitted(self, shape: tuple[int, int]) -> Gain:
+    def fit_to_frames(self, shape: tuple[int, int]) -> Gain:
         """Brought to the pixels of frames.
 
         A gain of super-resolution is binned: counts of the small pixels add up, so sensitivities are averaged (of

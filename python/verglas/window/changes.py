@@ -66,7 +66,7 @@ class Changes:
             ("/jobs/{key}/draft/{name}", self._keep_draft),
             ("/jobs/{key}/clean", lambda job, record, _: {"said": cleaning.clean(job, record.get("names") or [])}),
         )
-        routes = [Route(path, self.window.shared(endpoint), methods=["GET"]) for path, endpoint in get]
+        routes = [Route(path, self.window.share(endpoint), methods=["GET"]) for path, endpoint in get]
         return routes + [Route(path, self._changing(how), methods=["POST"]) for path, how in post]
 
     def _changing(self, how: Callable[[Job, Any, Request], dict[str, str]]) -> Callable[..., Any]:

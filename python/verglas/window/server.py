@@ -93,7 +93,7 @@ class Window:
         self.particle_tables, self.picked = ParticleTables(), PickedMicrographs()
         self._work: SharedWork[Response] = SharedWork()
 
-    def shared(self, answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    def share(self, answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
         """An answer that readers who ask at the same time get from one making: nothing in it is one reader's own."""
 
         def endpoint(request: Request) -> Response:
@@ -307,12 +307,12 @@ def window_app(window: Window, guard: Guard) -> Guarded:
     guard : Guard
     """
     get: tuple[tuple[str, Callable[..., Any]], ...] = (
-        ("/", window.shared(window.project)),
+        ("/", window.share(window.project)),
         ("/sizes", window.sizes),
-        ("/compare", window.shared(window.compare)),
+        ("/compare", window.share(window.compare)),
         ("/events", window.events),
         ("/static/{name}", window.static),
-        ("/jobs/{key}", window.shared(window.show_job)),
+        ("/jobs/{key}", window.share(window.show_job)),
         ("/jobs/{key}/volumes/{name}", window.volume),
         ("/jobs/{key}/models/{name}", window.model),
         ("/jobs/{key}/angles.json", window.angles),

@@ -274,7 +274,7 @@ class ImageFit:
 
     def evaluate(self, at: ImageBatch) -> ModelDerivatives:
         """The models of images, and how they change with every parameter."""
-        waves, turned = self.waves, self.modes.moved(at.amplitudes) @ np.swapaxes(at.matrices, 1, 2)
+        waves, turned = self.waves, self.modes.displace(at.amplitudes) @ np.swapaxes(at.matrices, 1, 2)
         x, y = turned[..., 0] + at.displacement_A[:, :1], turned[..., 1] + at.displacement_A[:, 1:]
         ways = self._ways(at, turned)  # (m, parameters, n, 2)
         plain = np.broadcast_to(self.weight, (len(x), 1, len(self.weight)))

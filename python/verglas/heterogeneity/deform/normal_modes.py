@@ -45,7 +45,7 @@ class NormalModes:
     vectors: FloatArray
     eigenvalues: FloatArray
 
-    def moved(self, amplitudes_A: npt.ArrayLike) -> FloatArray:
+    def displace(self, amplitudes_A: npt.ArrayLike) -> FloatArray:
         """(..., n, 3) atoms at these coordinates (..., up to Q), angstrom."""
         a = np.asarray(amplitudes_A, np.float64)
         return np.asarray(self.xyz_A + np.tensordot(a, self.vectors[: a.shape[-1]], 1))

@@ -103,7 +103,7 @@ class ParticleOperator(sla.LinearOperator):
         images = y.reshape(-1, self.box, self.box)
         return self._back(lambda part: np.ascontiguousarray(images[part], np.float32))
 
-    def back_projected(self) -> Array:
+    def back_project_images(self) -> Array:
         """A^T applied to the particles' own images, which are read in batches."""
         return self._back(self.particles.images)
 
