@@ -13,12 +13,13 @@ from pages_again import check_page_again
 
 import verglas as vg
 from verglas.cli import main
-from verglas.errors import SettingError
+from verglas.errors import SettingError, VerglasWarning
 from verglas.extraction import ExtractSettings, cut_particles
-from verglas.io import write_micrograph, write_picks
+from verglas.io import write_micrograph, write_motion_star, write_picks
 from verglas.optics import plain_images
 from verglas.run.extract import ExtractOptions, extract_files
 from verglas.types import Picks
+from verglas.types.trajectory import Trajectory
 
 
 def blobs(shape, centres, sigma=3.0, seed=0, noise=0.02):
@@ -342,3 +343,22 @@ def test_command_line_usage(tmp_path, capsys):
         main(["extract", "nowhere/*.tif", "--picks", "p.star", "--box", "32", "--out", str(tmp_path / "o")])
     assert status.value.code == 1
     assert "no micrographs found" in capsys.readouterr().err
+
+
+def test_particles_on_bad_pixels_are_set_aside(tmp_path):
+    """The list that the correction of the movie wrote is asked, by its binning; single hot pixels cost nothing."""
+    rng = np.random.default_rng(0)
+    block = np.argwhere(np.ones((40, 30), bool)) + np.array([100, 60])  # rows and columns of the frames, binned by 2
+    hot = rng.integers(0, 200, (50, 2))
+    motion = Trajectory(np.zeros((3, 2)), shape=(256, 256), hot_pixels=np.vstack([block, hot]), binning=2.0)
+    write_motion_star(tmp_path / "m.star", motion)
+    vg.io.write_stack(tmp_path / "m.mrc", rng.normal(size=(1, 128, 128)).astype(np.float32), 2.0)
+    table = "data_micrographs\nloop_\n_rlnMicrographName #1\n_rlnMicrographMetadata #2\nm.mrc m.star\n"
+    (tmp_path / "micrographs.star").write_text(table)
+    picks = vg.types.Picks([[37.0, 60.0], [90.0, 90.0]], "m.mrc")
+    with pytest.warns(VerglasWarning, match=r"bad pixels of the detector under \d+ % of the particle"):
+        particles = vg.extract(tmp_path / "micrographs.star", picks, 32, diameter_A=40.0)
+    assert particles.table["rlnCoordinateX"].tolist() == [90]
+    (tmp_path / "m.star").unlink()
+    with pytest.warns(VerglasWarning, match=r"m.star, which lists the bad pixels of its movie, is not there"):
+        assert len(vg.extract(tmp_path / "micrographs.star", picks, 32, diameter_A=40.0)) == 2

@@ -15,7 +15,7 @@ from verglas.extraction.centre import (
     surrogate_landscape,
 )
 from verglas.extraction.centring import CentringTrial, try_centring
-from verglas.extraction.cut import Cut, ExtractSettings, background_excess, cut_particles
+from verglas.extraction.cut import Cut, ExtractSettings, background_excess, bad_share_of, cut_particles
 from verglas.extraction.features import outlier_z, particle_features
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Cut",
     "ExtractSettings",
     "background_excess",
+    "bad_share_of",
     "centre_of_mass",
     "cut_particles",
     "find_centres",

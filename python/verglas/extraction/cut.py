@@ -18,6 +18,7 @@ from verglas.types.settings import check_settings, setting
 
 # A circle this much wider than the particle keeps its blurred edge out of the background.
 _MARGIN = 1.1
+_MOST_BAD = 0.1  # share of a particle that bad pixels may take
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,9 @@ class Cut:
     excluded: dict[int, str]
 
 
-def cut_particles(micrograph: Micrograph, picks: Picks, settings: ExtractSettings) -> Cut:
+def cut_particles(
+    micrograph: Micrograph, picks: Picks, settings: ExtractSettings, *, bad_share: FloatArray | None = None
+) -> Cut:
     """Cut the particles of one micrograph.
 
     Coordinates are rounded to the nearest pixel (halves up), so that no image is interpolated. A box must lie in the
@@ -146,6 +149,9 @@ def cut_particles(micrograph: Micrograph, picks: Picks, settings: ExtractSetting
     picks : Picks
         Centres in pixels of this array.
     settings : ExtractSettings
+    bad_share : (y, x) float, optional
+        Share of each pixel that bad pixels of the detector are (:func:`bad_share_of`): where they are more than a tenth
+        of a particle, its image shows what was put in their place, and it is set aside.
 
     Returns
     -------
@@ -164,6 +170,11 @@ def cut_particles(micrograph: Micrograph, picks: Picks, settings: ExtractSetting
     # Not np.round: it takes halves to the even number, so that neighbouring picks would round to different sides.
     centres = np.floor(picks.xy_px + 0.5).astype(np.int64)
     raw, places, excluded = _crop(micrograph.data, centres, settings)
+    if bad_share is not None:
+        spoilt = _on_bad_pixels(bad_share, centres[places], settings)
+        excluded.update({int(places[i]): reason for i, reason in spoilt.items()})
+        whole = np.setdiff1d(np.arange(len(places)), list(spoilt))
+        raw, places = raw[whole], places[whole]
     bad = image.find_unusable_images(raw)
     excluded.update({int(places[i]): reason for i, reason in bad.items()})
     good = np.setdiff1d(np.arange(len(places)), list(bad))
@@ -175,6 +186,48 @@ def cut_particles(micrograph: Micrograph, picks: Picks, settings: ExtractSetting
         good = np.setdiff1d(good, flat)
         images = _normalise(raw[good], settings)
     return Cut(images, places[good], centres[places[good]], dict(sorted(excluded.items())))
+
+
+def bad_share_of(pixels: npt.ArrayLike, shape: tuple[int, int], binning: float = 1.0) -> FloatArray:
+    """Share of each pixel of a micrograph that bad pixels of the frames are.
+
+    Parameters
+    ----------
+    pixels : (n, 2) array_like
+        Rows (y, x) of the frames.
+    shape : (int, int)
+        Of the micrograph.
+    binning : float
+        Pixels of a frame per pixel of the micrograph.
+
+    Examples
+    --------
+    >>> from verglas.extraction import bad_share_of
+    >>> bad_share_of([[0, 0], [0, 1], [3, 2]], (2, 2), 2.0).tolist()
+    [[0.5, 0.0], [0.0, 0.25]]
+    """
+    share = np.zeros(shape)
+    at = np.floor(np.asarray(pixels, np.float64).reshape(-1, 2) / binning).astype(np.int64)
+    at = at[((at >= 0) & (at < shape)).all(axis=1)]
+    np.add.at(share, tuple(at.T), 1 / binning**2)
+    return np.minimum(share, 1.0)
+
+
+def _on_bad_pixels(share: FloatArray, centres: npt.NDArray[np.int64], settings: ExtractSettings) -> dict[int, str]:
+    """Places of the particles that too many bad pixels lie on, and the reason."""
+    radius = settings.radius_px or 0.375 * settings.box
+    reach = int(radius)
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    inside = np.hypot(y, x) <= radius
+    if share.sum() <= _MOST_BAD * inside.sum():  # as nearly always
+        return {}
+    dy, dx = y[inside], x[inside]
+    excluded = {}
+    for i, (cx, cy) in enumerate(centres):
+        there = share[np.clip(cy + dy, 0, share.shape[0] - 1), np.clip(cx + dx, 0, share.shape[1] - 1)].mean()
+        if there > _MOST_BAD:
+            excluded[i] = f"bad pixels of the detector under {100 * there:.0f} % of the particle"
+    return excluded
 
 
 def _is_flat(raw: npt.NDArray[np.float32], settings: ExtractSettings) -> bool:

@@ -30,6 +30,7 @@ _ORIGINAL = "rlnMicrographOriginalPixelSize"  # of the movie's frames, where the
 SHARED = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
 SPECTRUM = "rlnCtfPowerSpectrum"
+METADATA = "rlnMicrographMetadata"  # the file of the movie's motion, with the detector's bad pixels
 GRADIENT = ("vgDefocusGradientX", "vgDefocusGradientY")
 _SUFFIXES = (".tif", ".tiff", ".mrc", ".map", *PICTURES)
 _PACKED = ("", ".gz", ".bz2")
@@ -161,8 +162,9 @@ def read_micrographs(path: PathLike) -> pd.DataFrame:
     for label in table.columns.astype(str):
         if label not in out and label != "rlnOpticsGroup":
             out[label] = table[label].to_numpy()
-    if SPECTRUM in out:
-        out[SPECTRUM] = [_find_from(folders, str(name)) for name in out[SPECTRUM]]
+    for label in (SPECTRUM, METADATA):
+        if label in out:
+            out[label] = [_find_from(folders, str(name)) for name in out[label]]
     micrographs = pd.DataFrame(out)
     check_ctf_columns(micrographs, str(path))
     return micrographs

@@ -15,7 +15,7 @@ from verglas.assessment.micrographs import MicrographQuality, judge_ctfs, judge_
 from verglas.errors import InputError
 from verglas.io import atomic_path, read_micrographs, write_micrographs, write_picks
 from verglas.io.coordinates import MICROGRAPH, match_names
-from verglas.io.micrographs import PATH, PIXEL
+from verglas.io.micrographs import METADATA, PATH, PIXEL
 from verglas.io.rules import written_name
 from verglas.pipeline.edited import edited_picks
 from verglas.pipeline.micrographs import CtfStage, ctf_row, has_passed, picks_of, result_of, set_aside_sentence
@@ -179,6 +179,7 @@ def micrograph_table(project: Project, shots: Sequence[Shot], folder: Path) -> p
     rows: list[dict[str, Any]] = []
     for shot in shots:
         result = result_of(project, "ctf", shot)
+        motion = project.micrograph_of(shot).with_suffix(".star")  # of a movie: its motion and its bad pixels
         rows.append(
             {
                 MICROGRAPH: written_name(project.micrograph_of(shot), folder),
@@ -188,6 +189,7 @@ def micrograph_table(project: Project, shots: Sequence[Shot], folder: Path) -> p
                 "rlnCtfAstigmatism": result["astigmatism_A"],
                 "rlnCtfFigureOfMerit": result["merit"],
                 "rlnCtfMaxResolution": result["resolution_A"] or 999.0,
+                **({METADATA: written_name(motion, folder)} if project.settings.movies and motion.is_file() else {}),
             }
         )
     return pd.DataFrame(rows)

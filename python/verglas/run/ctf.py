@@ -25,7 +25,7 @@ from verglas.io import (
     write_text,
 )
 from verglas.io.coordinates import MICROGRAPH
-from verglas.io.micrographs import CTF, GRADIENT, PATH, PIXEL, SHARED, SPECTRUM
+from verglas.io.micrographs import CTF, GRADIENT, METADATA, PATH, PIXEL, SHARED, SPECTRUM
 from verglas.io.power_spectra import read_power_spectrum
 from verglas.io.rules import written_name
 from verglas.optics.fit import CtfFit, CtfSettings, estimate_ctf
@@ -234,6 +234,9 @@ def _table_with_ctfs(table: pd.DataFrame, good: list[_RowFit], settings: CtfSett
     optics = [fit.optics for fit in fits]
     result = table.iloc[[one.row for one in good]].reset_index(drop=True)
     result[MICROGRAPH] = [written_name(path, folder) for path in result[PATH]]
+    for label in (SPECTRUM, METADATA):  # files beside the micrographs, which the list leads to from its new folder
+        if label in result:
+            result[label] = [written_name(name, folder) if Path(name).is_file() else name for name in result[label]]
     columns: dict[str, Any] = {PIXEL: [fit.spectra.band.pixel_size_A for fit in fits]}
     for label, name in zip(
         (*SHARED, *CTF),

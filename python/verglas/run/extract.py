@@ -34,6 +34,7 @@ from verglas.run.extract_inputs import (
     Microscope,
     all_picks,
     assign_picks,
+    bad_share,
     micrograph_table,
     stack_names,
 )
@@ -301,6 +302,7 @@ def cut_one(
         listed = options.pixel_size_A is None  # else asked for
         table_A = header_A if header_A is not None and np.isfinite(header_A) else None
         micrograph = loaded[row] if row in loaded else read_micrograph(table[PATH][row], table_A, listed=listed)
+        share = bad_share(table, row, micrograph.shape)
     except (VerglasError, OSError, ValueError, MemoryError) as error:
         piece.problem = str(error)
         return piece
@@ -331,7 +333,7 @@ def cut_one(
         shifts = np.column_stack([picks.columns[label] for label in col.SHIFTS_A]).astype(np.float64)
         # the particle sits at minus the shift (docs/conventions.md, Shifts)
         exact = Picks(picks.xy_px - shifts / pixel_A, picks.micrograph, picks.columns)
-    result = cut_particles(micrograph, exact, settings)
+    result = cut_particles(micrograph, exact, settings, bad_share=share)
     piece.picks, piece.cut, piece.settings = exact, result, settings
     if exact is not picks:
         piece.shifts_A = (result.centres_px - exact.xy_px[result.kept]) * pixel_A

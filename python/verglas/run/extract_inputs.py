@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from verglas.errors import InputError, SettingError
+from verglas.errors import InputError, SettingError, VerglasWarning
+from verglas.extraction import bad_share_of
 from verglas.io import (
     cs,
     find_micrographs,
@@ -21,11 +23,13 @@ from verglas.io import (
     read_star,
 )
 from verglas.io.coordinates import MICROGRAPH, X, match_names, picks_of_table, unique_stems
-from verglas.io.micrographs import PATH, PIXEL, SHARED, check_micrograph_names, join_ctf
+from verglas.io.micrographs import METADATA, PATH, PIXEL, SHARED, check_micrograph_names, join_ctf
+from verglas.io.motion import read_motion_star
 from verglas.optics.stored import stored_images
 from verglas.run.extract_optics import aberration_columns
 from verglas.types import Micrograph, Particles, Picks
 from verglas.types import _columns as col
+from verglas.types.arrays import FloatArray
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
 from verglas.types.settings import setting
 
@@ -164,6 +168,32 @@ def assign_picks(table: pd.DataFrame, picks: Mapping[str, Picks]) -> tuple[dict[
         )
     without = [table[MICROGRAPH][row] for row in range(len(table)) if row not in by_row]
     return dict(sorted(by_row.items())), unknown, without
+
+
+def bad_share(table: pd.DataFrame, row: int, shape: tuple[int, int]) -> FloatArray | None:
+    """Share of each pixel that bad pixels of the movie's frames are, as its correction wrote them down.
+
+    None where the list names no motion, or motion of a program that keeps no bad pixels.
+
+    Raises
+    ------
+    FormatError
+        A file that is no motion.
+    """
+    name = str(table[METADATA][row]) if METADATA in table else ""
+    if not name.lower().endswith(".star"):
+        return None
+    path = Path(name) if Path(name).is_file() else Path(str(table[PATH][row])).with_name(Path(name).name)
+    if not path.is_file():
+        warnings.warn(
+            f"extract: {table[MICROGRAPH][row]}: {name}, which lists the bad pixels of its movie, is not there: "
+            "particles on them are not set aside",
+            VerglasWarning,
+            stacklevel=2,
+        )
+        return None
+    motion = read_motion_star(path)
+    return bad_share_of(motion.hot_pixels, shape, motion.binning) if len(motion.hot_pixels) else None
 
 
 def stack_names(table: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ from verglas import image
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io import read_json, read_micrographs
 from verglas.io.coordinates import MICROGRAPH, X, Y, match_names
-from verglas.io.micrographs import PIXEL
+from verglas.io.micrographs import METADATA, PIXEL
 from verglas.io.motion import read_motion_star, read_motioncor
 from verglas.io.movies import summed_keywords
 from verglas.io.mrc import PathLike
@@ -27,7 +27,7 @@ from verglas.types import _columns as col
 from verglas.types.arrays import FloatArray, IntArray
 from verglas.types.trajectory import Trajectory
 
-METADATA, MOVIE = "rlnMicrographMetadata", "rlnMicrographMovieName"
+MOVIE = "rlnMicrographMovieName"
 _SAME = 2e-3  # relative: pixel sizes of files are rounded
 
 
