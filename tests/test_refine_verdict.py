@@ -14,6 +14,12 @@ from verglas.assessment.judge import judge_directions, judge_gain, judge_unexpla
 from verglas.cli import main
 from verglas.errors import InputError
 from verglas.io import read_json
+from verglas.map_geometry.sphere import spherical_average
+from verglas.refinement.em import initial_state
+from verglas.refinement.settings import RefineSettings
+from verglas.refinement.start import make_problem
+from verglas.run.held_out import HeldOut
+from verglas.search.problem import survey
 from verglas.types.verdict import Finding, Verdict
 
 pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
@@ -176,6 +182,22 @@ def small_set(kind, seed, n=160):
         images = ndimage.gaussian_filter(images, (0, 1.0, 1.0))
     images = (images / images.std()).astype(np.float32)
     return vg.Particles.from_images(images, SMALL_PIXEL_A, poses=made.poses, optics=made.optics), reference
+
+
+def test_a_sixtieth_of_the_directions_stands_for_all_of_a_round_map():
+    particles, reference = small_set("signal", 5, 24)
+    settings = RefineSettings(diameter_A=120.0, initial_resolution_A=25.0, join_resolution_A=80.0)
+    found = survey(particles)
+    problem = make_problem(particles, found.excluded, settings)
+    ball = spherical_average(reference.data * problem.sphere)[None]
+    state, _ = initial_state(problem, found.power, [reference])
+    state.resolution_shell = 8.0
+    held_out = HeldOut.of(problem, state, half=1)
+    everywhere, part = held_out.evidence(ball), held_out.evidence(ball, round_maps=True)
+    assert np.ptp(everywhere) > 1.0  # nats: something is told
+    np.testing.assert_allclose(part, everywhere, atol=0.05)
+    other = held_out.evidence(reference.data[None]) - held_out.evidence(reference.data[None], round_maps=True)
+    assert np.abs(other).max() > 0.5  # of a map that is not round it would be wrong
 
 
 def test_noise_without_any_part_that_stands_out_is_judged_all_the_same(monkeypatch):

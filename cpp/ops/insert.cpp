@@ -1,12 +1,35 @@
 #include "ops/insert.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "ops/insert_taps.h"
 
 namespace verglas::cpu {
 namespace {
+
+/// A pixel on its way into the sums: where its taps begin, its place between them, and the factors of what it adds.
+struct Entry {
+  std::int16_t first[3];  // z, y, x
+  float t[3];
+  Complex value;  // shifted back, and conjugate where Friedel's mate was taken
+  float ctf, weight;
+
+  TapPlace place() const { return {{first[0], t[0]}, {first[1], t[1]}, {first[2], t[2]}}; }
+  Sample sample() const {
+    const double c = ctf, w = weight;
+    return {std::complex<double>(value) * (c * w), c * c * w};
+  }
+};
+
+/// A pixel's taps, and whether Friedel's mate was taken.
+struct PixelPlace {
+  TapPlace taps;
+  bool mate;
+};
 
 /// The half of the image's disc that is inserted: kx >= 0, and on the column kx = 0 only ky >= 0, because the
 /// pixels (0, ky) and (0, -ky) are Friedel mates of each other; the origin counts half, being its own mate.
@@ -27,14 +50,19 @@ class ImageReader {
     }
   }
 
-  Sample read(int kx, int ky, int row) const {
+  Entry read(int kx, int ky, int row, const PixelPlace& at_grid) const {
+    const TapPlace& place = at_grid.taps;
     const std::size_t at = static_cast<std::size_t>(row) * half_ + kx;
     Complex x = image_ ? image_[at] : Complex(0);
     if (image_ && !phases_.identity()) x = ShiftPhases::multiply(x, phases_.at(kx, row));
-    double weight = kx == 0 && ky == 0 ? 0.5 : 1.0;
+    float weight = kx == 0 && ky == 0 ? 0.5f : 1.0f;
     if (shell_) weight *= shell_[math::shell_of(kx, ky)];
-    const double c = ctf_ ? ctf_[at] : 1.0;
-    return {std::complex<double>(x) * (c * weight), c * c * weight};
+    const auto narrow = [](int first) { return static_cast<std::int16_t>(first); };
+    return {{narrow(place.z.first), narrow(place.y.first), narrow(place.x.first)},
+            {place.z.t, place.y.t, place.x.t},
+            at_grid.mate ? std::conj(x) : x,
+            ctf_ ? ctf_[at] : 1.0f,
+            weight};
   }
 
  private:
@@ -47,73 +75,163 @@ class ImageReader {
   const float* shell_ = nullptr;
 };
 
-/// Range of kx on one row of pixels in which a linear coordinate `start + slope kx` lies in (low, high); conservative.
-struct Range {
-  int begin, end;
-};
-Range clip(Range range, double start, double slope, double low, double high) {
-  if (slope == 0.0) return start > low && start < high ? range : Range{0, 0};
-  double a = (low - start) / slope, b = (high - start) / slope;
-  if (a > b) std::swap(a, b);
-  // Clamp before the conversion to int: the quotient may be huge where the slope is tiny.
-  const double most = range.end, least = range.begin;
-  const int begin = static_cast<int>(std::floor(std::clamp(a, least, most)));
-  const int end = static_cast<int>(std::ceil(std::clamp(b, least - 1, most - 1))) + 1;
-  return {std::max(range.begin, begin), std::min(range.end, end)};
+/// Places of pixels begin .. last of one row. One body for all callers: pixels are counted first and put second, and a
+/// product that is fused with a sum in one of two copies may round across the border of a cell.
+template <int W>
+__attribute__((noinline, noclone)) void place_row(const math::GridShape& grid, const math::SliceAxes& axes,
+                                                  double curvature, int ky, int begin, int last,
+                                                  PixelPlace* out) {
+  for (int kx = begin; kx <= last; ++kx) {
+    const auto point = math::curved_point(axes, grid, kx, ky, curvature);
+    out[kx] = {TapPlace::of<W>(point), point.mate};
+  }
 }
 
-/// Inserts the pixels of one image whose taps touch the slab [z_begin, z_end). Along a row of pixels z is
-/// linear in kx, with a change of sign where Friedel's mate takes over (x = 0), so the pixels of a slab are two ranges.
-/// A curved slice adds to z what lies between two bounds on the row; the ranges are as much wider.
+/// Calls f(kx, ky, row, place) for the pixels of an image that are inserted, in the order of the image.
+template <int W, class F>
+void for_each_pixel(const math::GridShape& grid, const InsertInput& input, std::size_t i, F f) {
+  const auto axes = math::slice_axes(input.matrices + 9 * i, grid);
+  const double curvature = input.curvature ? input.curvature[i] : 0.0;
+  std::vector<PixelPlace> places(grid.box / 2 + 1);
+  for (int row = 0; row < grid.box; ++row) {
+    const int ky = math::frequency(row, grid.box);
+    const int begin = ky < 0 ? 1 : 0, last = last_column(ky, input.max_radius, grid.box);
+    place_row<W>(grid, axes, curvature, ky, begin, last, places.data());
+    for (int kx = begin; kx <= last; ++kx) f(kx, ky, row, places[kx]);
+  }
+}
+
+/// Of the sums of a tile: what stays in a core's own cache while it is filled.
+constexpr std::size_t kTileBytes = 900 << 10;
+/// Of entries at a time, or a share of a large grid: the more images are sorted at once, the seldomer a tile is fetched.
+constexpr std::size_t kEntryBytes = 96 << 20, kGridShare = 8;
+
+/// The grid cut into tiles: whole rows of x, `side` of them in y and in z.
+struct Tiling {
+  int side, per_axis;
+
+  explicit Tiling(const math::GridShape& grid) : side(16) {
+    const std::size_t row = grid.columns * (sizeof(std::complex<double>) + sizeof(double));
+    // No tile is thinner than the widest window: taps then lie in two tiles of an axis at most.
+    while (side > 8 && side * side * row > kTileBytes) side /= 2;
+    per_axis = (grid.rows() + side - 1) / side;
+  }
+  int count() const { return per_axis * per_axis; }
+  GridRows rows(int tile) const {
+    const int z = tile / per_axis * side, y = tile % per_axis * side;
+    return {z, z + side, y, y + side};
+  }
+  /// Calls f(tile) for the tiles that W taps from each of these places touch: one, two or four.
+  template <int W, class F>
+  void for_each_touched(int z_first, int y_first, F f) const {
+    for (int z = z_first / side; z <= (z_first + W - 1) / side; ++z)
+      for (int y = y_first / side; y <= (y_first + W - 1) / side; ++y) f(z * per_axis + y);
+  }
+};
+
+/// Room for entries, kept from one piece to the next: fresh pages are cleared by the system, which is as dear as filling.
+class EntryRoom {
+ public:
+  Entry* of(std::size_t count) {
+    if (count > size_) {
+      entries_.reset();
+      entries_.reset(new Entry[count]);
+      size_ = count;
+    }
+    return entries_.get();
+  }
+
+ private:
+  std::unique_ptr<Entry[]> entries_;
+  std::size_t size_ = 0;
+};
+
+/// Images [begin, end), tile by tile. Entries lie in the order of the images within each tile, and a tile is filled by
+/// one thread, so that a grid point sees the additions it would see without tiles.
 template <int W>
-void insert_image(const Window<W>& window, const math::GridShape& grid, const double* matrix,
-                  const ImageReader& reader, double curvature, int max_radius, const InsertSums& sums,
-                  int z_begin, int z_end) {
-  const auto axes = math::slice_axes(matrix, grid);
-  const double low = z_begin - grid.extent - W / 2 - 1, high = z_end - grid.extent + W / 2 + 1;
-  const int box = grid.box;
-  for (int row = 0; row < box; ++row) {
-    const int ky = math::frequency(row, box);
-    const int last = last_column(ky, max_radius, box);
-    const Range all{ky < 0 ? 1 : 0, last + 1};
-    if (all.begin >= all.end) continue;
-    const double z0 = axes.y[2] * ky, slope = axes.x[2];
-    const double y2 = static_cast<double>(ky) * ky, lift = axes.z[2] * curvature;
-    const double one = lift * y2, other = lift * (y2 + static_cast<double>(last) * last);
-    const double least = std::min(one, other), most = std::max(one, other);
-    const Range direct = clip(all, z0, slope, low - most, high - least),
-                mates = clip(all, -z0, -slope, low + least, high + most);
-    // The union of both ranges, walked in ascending kx: the order of additions is then the same for every slab.
-    const bool direct_empty = direct.begin >= direct.end, mates_empty = mates.begin >= mates.end;
-    if (direct_empty && mates_empty) continue;
-    const int begin = direct_empty  ? mates.begin
-                      : mates_empty ? direct.begin
-                                    : std::min(direct.begin, mates.begin);
-    const int end = direct_empty ? mates.end : mates_empty ? direct.end : std::max(direct.end, mates.end);
-    for (int kx = begin; kx < end; ++kx) {
-      const auto point = math::curved_point(axes, grid, kx, ky, curvature);
-      const int first = math::footprint<W>(point.z).first;
-      if (first >= z_end || first + W <= z_begin) continue;
-      add_taps<W>(window, grid, point, reader.read(kx, ky, row), sums, z_begin, z_end);
+class TiledImages {
+ public:
+  TiledImages(const math::GridShape& grid, const Tiling& tiling, const InsertInput& input, std::size_t begin,
+              std::size_t end, EntryRoom& room, int num_threads)
+      : grid_(grid), tiling_(tiling), input_(input), begin_(begin), end_(end), num_threads_(num_threads) {
+    const int tiles = tiling.count();
+    std::vector<std::vector<std::size_t>> next(num_threads, std::vector<std::size_t>(tiles, 0));
+    for_each_share([&](int share, std::size_t i) { count(i, next[share].data()); });
+    starts_.assign(tiles + 1, 0);
+    std::size_t total = 0;
+    for (int tile = 0; tile < tiles; ++tile) {
+      for (auto& share : next) total += std::exchange(share[tile], total);
+      starts_[tile + 1] = total;
+    }
+    entries_ = room.of(total + total / 16);
+    for_each_share([&](int share, std::size_t i) { put(i, next[share].data()); });
+  }
+
+  void add_to(const Window<W>& window, const InsertSums& sums) const {
+#pragma omp parallel for num_threads(num_threads_) schedule(dynamic, 1)
+    for (int tile = 0; tile < tiling_.count(); ++tile) {
+      const GridRows rows = tiling_.rows(tile);
+      for (std::size_t e = starts_[tile]; e < starts_[tile + 1]; ++e)
+        add_taps<W>(window, grid_, entries_[e].place(), entries_[e].sample(), sums, rows);
     }
   }
+
+ private:
+  /// f(share, image): as many shares as threads, each of images that follow one another.
+  template <class F>
+  void for_each_share(F f) const {
+    const std::size_t n = end_ - begin_;
+#pragma omp parallel for num_threads(num_threads_) schedule(static, 1)
+    for (int share = 0; share < num_threads_; ++share)
+      for (std::size_t i = begin_ + n * share / num_threads_; i < begin_ + n * (share + 1) / num_threads_;
+           ++i)
+        f(share, i);
+  }
+
+  void count(std::size_t i, std::size_t* counts) const {
+    for_each_pixel<W>(grid_, input_, i, [&](int, int, int, const PixelPlace& place) {
+      tiling_.for_each_touched<W>(place.taps.z.first, place.taps.y.first, [&](int tile) { ++counts[tile]; });
+    });
+  }
+
+  void put(std::size_t i, std::size_t* next) {
+    ImageReader reader(grid_, input_);
+    reader.open(i);
+    for_each_pixel<W>(grid_, input_, i, [&](int kx, int ky, int row, const PixelPlace& place) {
+      const Entry entry = reader.read(kx, ky, row, place);
+      tiling_.for_each_touched<W>(place.taps.z.first, place.taps.y.first,
+                                  [&](int tile) { entries_[next[tile]++] = entry; });
+    });
+  }
+
+  const math::GridShape& grid_;
+  const Tiling& tiling_;
+  const InsertInput& input_;
+  std::size_t begin_, end_;
+  int num_threads_;
+  std::vector<std::size_t> starts_;
+  Entry* entries_ = nullptr;
+};
+
+/// Images whose entries fill the room: half as many again as pixels, because taps on a border go to two tiles.
+std::size_t images_at_a_time(const math::GridShape& grid, int max_radius) {
+  const std::size_t pixels = std::max<std::size_t>(1, math::kPi / 2 * max_radius * max_radius);
+  const std::size_t plane = static_cast<std::size_t>(grid.rows()) * grid.columns;
+  const std::size_t share =
+      plane * grid.rows() * (sizeof(std::complex<double>) + sizeof(double)) / kGridShare;
+  return std::max<std::size_t>(1, std::max(kEntryBytes, share) / (pixels * sizeof(Entry) * 3 / 2));
 }
 
 template <int W>
 void insert_all(const math::GridShape& grid, const WindowTable& table, const InsertInput& input,
                 const InsertSums& sums, int num_threads) {
   const Window<W> window(table);
-  const int slabs = num_threads == 1 ? 1 : 2 * num_threads;
-  const auto bounds = slab_bounds(grid, slabs);
-#pragma omp parallel for num_threads(num_threads) schedule(dynamic, 1)
-  for (int s = 0; s < slabs; ++s) {
-    ImageReader reader(grid, input);
-    for (std::size_t i = 0; i < input.n; ++i) {
-      reader.open(i);
-      insert_image<W>(window, grid, input.matrices + 9 * i, reader,
-                      input.curvature ? input.curvature[i] : 0.0, input.max_radius, sums, bounds[s],
-                      bounds[s + 1]);
-    }
+  const Tiling tiling(grid);
+  const std::size_t piece = images_at_a_time(grid, input.max_radius);
+  EntryRoom room;
+  for (std::size_t begin = 0; begin < input.n; begin += piece) {
+    const std::size_t end = std::min(input.n, begin + piece);
+    TiledImages<W>(grid, tiling, input, begin, end, room, num_threads).add_to(window, sums);
   }
 }
 

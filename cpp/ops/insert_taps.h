@@ -1,6 +1,6 @@
-// What insert and polar_insert share: one sample's taps added to the sums, and slabs of z that threads own.
-// A thread adds every sample that touches its slab, in the order of the input, so each grid point sees one
-// order of additions however many threads and slabs there are: the sums are bitwise repeatable.
+// What insert and polar_insert share: one sample's taps added to the sums, within the rows that a thread owns.
+// A thread adds every sample that touches its rows, in the order of the input, so each grid point sees one order of
+// additions however many threads and parts there are: the sums are bitwise repeatable.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -18,43 +18,74 @@ struct Sample {
   double weight;
 };
 
-/// Adds one sample's taps on the planes z in [z_begin, z_end).
-template <int W>
-void add_taps(const Window<W>& window, const math::GridShape& grid, const math::SlicePoint& point,
-              const Sample& sample, const InsertSums& sums, int z_begin, int z_end) {
-  using L = Lanes<W>;
-  const auto fz = math::footprint<W>(point.z);
-  const int first = std::max(z_begin - fz.first, 0), last = std::min(z_end - fz.first, W);
-  if (first >= last) return;
-  const auto fy = math::footprint<W>(point.y), fx = math::footprint<W>(point.x);
-  const auto wz = window(fz.t), wy = window(fy.t), wx = window(fx.t);
-  const double re = sample.value.real(), im = point.mate ? -sample.value.imag() : sample.value.imag();
-  typename L::WidePairs value_row = {};
-  typename L::Wide weight_row = {};
-  for (int x = 0; x < W; ++x) {
-    value_row[2 * x] = re * wx[x];
-    value_row[2 * x + 1] = im * wx[x];
-    weight_row[x] = sample.weight * wx[x];
+/// Where the taps of a sample begin on each axis, and its place between them.
+struct TapPlace {
+  math::Footprint z, y, x;
+
+  template <int W>
+  static TapPlace of(const math::SlicePoint& point) {
+    return {math::footprint<W>(point.z), math::footprint<W>(point.y), math::footprint<W>(point.x)};
   }
-  const std::size_t row = grid.columns, plane = row * grid.rows();
-  const std::size_t corner = fz.first * plane + fy.first * row + fx.first;
-  for (int z = first; z < last; ++z) {
-    for (int y = 0; y < W; ++y) {
-      const double w = static_cast<double>(wz[z]) * wy[y];
-      const std::size_t at = corner + z * plane + y * row;
-      if (sums.values) {
-        typename L::WidePairs values;
-        std::memcpy(&values, sums.values + at, sizeof(values));
-        values += w * value_row;
-        std::memcpy(static_cast<void*>(sums.values + at), &values, sizeof(values));
-      }
-      if (sums.weights) {
-        typename L::Wide weights;
-        std::memcpy(&weights, sums.weights + at, sizeof(weights));
-        weights += w * weight_row;
-        std::memcpy(sums.weights + at, &weights, sizeof(weights));
-      }
+};
+
+/// Rows of the grid that one thread owns: z in [z_begin, z_end), y in [y_begin, y_end).
+struct GridRows {
+  int z_begin, z_end, y_begin, y_end;
+};
+
+/// The x axis of one sample's taps: its values and weights on a row of the grid, before z and y weigh the row.
+template <int W>
+struct TapRow {
+  using L = Lanes<W>;
+  typename L::WidePairs values = {};
+  typename L::Wide weights = {};
+
+  TapRow(const typename L::Vec& wx, const Sample& sample) {
+    for (int x = 0; x < W; ++x) {
+      values[2 * x] = sample.value.real() * wx[x];
+      values[2 * x + 1] = sample.value.imag() * wx[x];
+      weights[x] = sample.weight * wx[x];
     }
+  }
+
+  void add_to(const InsertSums& sums, std::size_t at, double w) const {
+    if (sums.values) {
+      typename L::WidePairs total;
+      std::memcpy(&total, sums.values + at, sizeof(total));
+      total += w * values;
+      std::memcpy(static_cast<void*>(sums.values + at), &total, sizeof(total));
+    }
+    if (sums.weights) {
+      typename L::Wide total;
+      std::memcpy(&total, sums.weights + at, sizeof(total));
+      total += w * weights;
+      std::memcpy(sums.weights + at, &total, sizeof(total));
+    }
+  }
+};
+
+/// Adds one sample's taps on these rows.
+template <int W>
+void add_taps(const Window<W>& window, const math::GridShape& grid, const TapPlace& place,
+              const Sample& sample, const InsertSums& sums, const GridRows& rows) {
+  const int z_first = std::max(rows.z_begin - place.z.first, 0),
+            z_last = std::min(rows.z_end - place.z.first, W);
+  const int y_first = std::max(rows.y_begin - place.y.first, 0),
+            y_last = std::min(rows.y_end - place.y.first, W);
+  if (z_first >= z_last || y_first >= y_last) return;
+  const auto wz = window(place.z.t), wy = window(place.y.t);
+  const TapRow<W> taps(window(place.x.t), sample);
+  const std::size_t row = grid.columns, plane = row * grid.rows();
+  const std::size_t corner = place.z.first * plane + place.y.first * row + place.x.first;
+  const auto add = [&](int z, int y) {
+    taps.add_to(sums, corner + z * plane + y * row, static_cast<double>(wz[z]) * wy[y]);
+  };
+  if (z_last - z_first == W && y_last - y_first == W) {  // counts that the compiler knows: most samples
+    for (int z = 0; z < W; ++z)
+      for (int y = 0; y < W; ++y) add(z, y);
+  } else {
+    for (int z = z_first; z < z_last; ++z)
+      for (int y = y_first; y < y_last; ++y) add(z, y);
   }
 }
 

@@ -20,11 +20,12 @@ void insert_slice(const Window<W>& window, const math::GridShape& volume, const 
     if (reach < low || -reach > high) continue;
     for (int t = 0; t < half; ++t) {
       const auto point = math::slice_point(axes, volume, r * grid.cos_theta[t], r * grid.sin_theta[t]);
-      const int first = math::footprint<W>(point.z).first;
-      if (first >= z_end || first + W <= z_begin) continue;
+      const auto place = TapPlace::of<W>(point);
+      if (place.z.first >= z_end || place.z.first + W <= z_begin) continue;
       const std::size_t at = static_cast<std::size_t>(j) * half + t;
-      const Sample sample = {values ? std::complex<double>(values[at]) : 0.0, weights ? weights[at] : 0.0};
-      add_taps<W>(window, volume, point, sample, sums, z_begin, z_end);
+      const std::complex<double> value = values ? std::complex<double>(values[at]) : 0.0;
+      const Sample sample = {point.mate ? std::conj(value) : value, weights ? weights[at] : 0.0};
+      add_taps<W>(window, volume, place, sample, sums, {z_begin, z_end, 0, volume.rows()});
     }
   }
 }

@@ -21,7 +21,7 @@ from verglas import filters
 from verglas.geometry import healpix_spacing_deg
 from verglas.heterogeneity.proposals import propose_map
 from verglas.image import in_memory, plan_resample, resample_particles
-from verglas.initial_model.batch_step import BatchStep
+from verglas.initial_model.batch_step import EVIDENCE_ALONE, BatchStep
 from verglas.initial_model.course import resample_to_box, working_box
 from verglas.initial_model.starts import update_model
 from verglas.refinement.schedule import angles_in_plane
@@ -147,13 +147,13 @@ class SeedSearch:
     def evidence(self, volume: Float32Array, sigma2: FloatArray) -> FloatArray:
         """(m,) log evidence of every particle under one map."""
         model = HalfModel(volume[None], sigma2, np.ones(self.problem.n_micrographs), np.ones(1))
-        step = BatchStep(self.problem, model, self.step, self.grid_radius)
+        step = BatchStep(self.problem, model, self.step, self.grid_radius, EVIDENCE_ALONE)
         return step.evaluate(self.rows, PoseTable.unknown(len(self.problem)))
 
     def origins_px(self, seeds: Seeds) -> FloatArray:
         """(n, 2) shifts of all particles under their best class, in pixels of this box."""
         poses = PoseTable.unknown(len(self.problem))
-        step = BatchStep(self.problem, seeds.model, self.step, self.grid_radius)
+        step = BatchStep(self.problem, seeds.model, self.step, self.grid_radius, EVIDENCE_ALONE)
         step.evaluate(np.arange(len(self.problem)), poses)
         return poses.origin_px
 

@@ -23,6 +23,8 @@ from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
 # Broad posteriors have long tails that teach nothing.
 LIMITS = GridLimits(n_power=3, max_candidates=1 << 12, epsilon=0.01)
+# Where only the evidence and the best pose are asked for, both of which come without a list: the same numbers.
+EVIDENCE_ALONE = replace(LIMITS, max_candidates=1)
 _MOST_SUMMED = 256  # of an image's candidates; more are drawn from, in proportion to their probability
 _FSC_MOST = 0.99
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples spread evenly
@@ -175,11 +177,15 @@ class BatchStep(GridStep):
         Resolution and sampling.
     grid_radius : int
         Last shell of the sums' grid, at least ``step.insert_radius``; sums of different steps can then be added.
+    limits : GridLimits
+        ``EVIDENCE_ALONE`` for a step that is only evaluated: no candidates are listed and sorted.
     """
 
-    def __init__(self, problem: Problem, model: HalfModel, step: Step, grid_radius: int) -> None:
+    def __init__(
+        self, problem: Problem, model: HalfModel, step: Step, grid_radius: int, limits: GridLimits = LIMITS
+    ) -> None:
         with work_on(problem.device):
-            super().__init__(problem, model, problem.sphere, step, LIMITS)
+            super().__init__(problem, model, problem.sphere, step, limits)
         self.grid_radius, self.classes = grid_radius, len(model.volumes)
         self._start = PoseTable.unknown(len(problem))
         if problem.first_origin_px is not None:

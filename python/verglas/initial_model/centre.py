@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from verglas.initial_model.batch_step import BatchStep
+from verglas.initial_model.batch_step import EVIDENCE_ALONE, BatchStep
 from verglas.initial_model.course import Course
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.initial_model.starts import random_map, update_model
@@ -57,5 +57,5 @@ def centre_particles(
             problem, model, BatchStep(problem, model, step, course.grid_radius).sums(rows, poses, tick)
         )
         model = replace(new_model, volumes=spherical_average(new_model.volumes[0] * problem.sphere)[None])
-    BatchStep(problem, model, step, course.grid_radius).evaluate(np.arange(len(problem)), poses, tick)
+    BatchStep(problem, model, step, course.grid_radius, EVIDENCE_ALONE).evaluate(np.arange(len(problem)), poses, tick)
     return replace(problem, first_origin_px=poses.origin_px)

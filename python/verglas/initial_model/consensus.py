@@ -193,7 +193,8 @@ def blob_evidence(
 ) -> FloatArray:
     """Log evidence of the held-out particles where every map is replaced by its spherical average."""
     round_ = np.stack([spherical_average(v * problem.sphere) for v in best.model.volumes])
-    return evaluate_held_out(problem, settings, replace(best.model, volumes=round_), held_out, sigma2)
+    # Round maps look the same from everywhere: the smallest asymmetric unit stands for all directions.
+    return evaluate_held_out(problem.under("I"), settings, replace(best.model, volumes=round_), held_out, sigma2)
 
 
 def agreeing_starts(comparisons: Sequence[Comparison], final_resolution_A: float) -> list[Comparison]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from verglas.initial_model.batch_step import BatchStep
+from verglas.initial_model.batch_step import EVIDENCE_ALONE, BatchStep
 from verglas.initial_model.course import Course, resample_to_box
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.initial_model.starts import Start, Tell, update_model
@@ -129,7 +129,7 @@ def contest(
     noise = np.exp(np.mean([np.log(m.sigma2) for m in learned.values()], axis=0))
     evidence = {
         group: BatchStep(
-            folded[group], replace(model, sigma2=noise), fine_step(course, last), course.grid_radius
+            folded[group], replace(model, sigma2=noise), fine_step(course, last), course.grid_radius, EVIDENCE_ALONE
         ).evaluate(held_out, PoseTable.unknown(len(problem)))
         for group, model in learned.items()
     }

@@ -17,7 +17,7 @@ import numpy as np
 from verglas import filters, fourier, ops
 from verglas.geometry import euler_to_matrix, random_orientations
 from verglas.initial_model import snapshots as kept
-from verglas.initial_model.batch_step import BatchStep, BatchSums
+from verglas.initial_model.batch_step import EVIDENCE_ALONE, BatchStep, BatchSums
 from verglas.initial_model.course import Course
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.reconstruction.accumulate import direct_grid
@@ -126,7 +126,7 @@ def run_start(
             keeper.save(kept.take_snapshot(now, total))
         if tell is not None:
             tell(now.iteration, total)
-    step = BatchStep(problem, now.model, course.step(course.last_radius), course.grid_radius)
+    step = BatchStep(problem, now.model, course.step(course.last_radius), course.grid_radius, EVIDENCE_ALONE)
     evidence = step.evaluate(task.held_out, now.poses)
     if keeper is not None:
         keeper.save(kept.take_final_snapshot(now.model, now.poses, evidence, now.curves), needed=True)
@@ -228,7 +228,7 @@ def full_passes(
         model, curves = update_model(
             problem, model, BatchStep(problem, model, step, course.grid_radius).sums(train, poses)
         )
-    evidence = BatchStep(problem, model, step, course.grid_radius).evaluate(held_out, poses)
+    evidence = BatchStep(problem, model, step, course.grid_radius, EVIDENCE_ALONE).evaluate(held_out, poses)
     return Start(start.number, model, poses, evidence, curves)
 
 
@@ -241,8 +241,9 @@ def evaluate_held_out(
     several models be compared, and a model that fits its own particles too closely takes the noise for too small.
     """
     course = Course(problem, settings, len(problem) - len(held_out))
-    step = BatchStep(problem, replace(model, sigma2=sigma2), course.step(course.last_radius), course.grid_radius)
-    return step.evaluate(held_out, PoseTable.unknown(len(problem)))
+    same_noise, step = replace(model, sigma2=sigma2), course.step(course.last_radius)
+    scored = BatchStep(problem, same_noise, step, course.grid_radius, EVIDENCE_ALONE)
+    return scored.evaluate(held_out, PoseTable.unknown(len(problem)))
 
 
 def update_model(problem: Problem, model: HalfModel, sums: BatchSums) -> tuple[HalfModel, FloatArray]:
@@ -294,7 +295,7 @@ def place_particles(
     """
     total = len(problem)
     course = Course(problem, settings, total)
-    step = BatchStep(problem, model, course.step(course.last_radius), course.grid_radius)
+    step = BatchStep(problem, model, course.step(course.last_radius), course.grid_radius, EVIDENCE_ALONE)
     snapshot = None if keeper is None else keeper.load()
     poses = PoseTable.unknown(total) if snapshot is None else from_arrays(PoseTable, "poses.", snapshot.arrays)
     count = 0 if snapshot is None else int(snapshot.record["done"])

@@ -8,7 +8,7 @@ import numpy as np
 
 from verglas import fourier
 from verglas.geometry import healpix_spacing_deg
-from verglas.initial_model.batch_step import BatchStep
+from verglas.initial_model.batch_step import EVIDENCE_ALONE, BatchStep
 from verglas.refinement import schedule
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.state import State
@@ -21,6 +21,7 @@ from verglas.types.arrays import Float32Array, FloatArray, IntArray
 MOST = 300  # held-out particles of each half
 _BEYOND = 4  # shells beyond the joined ones that are scored whatever the resolution
 _ORDER = 3  # 7.3 degrees: what a grid of this spacing resolves tells structure from noise
+_ROUND = "I"  # what a round map has, too: the group with the smallest asymmetric unit
 _SILENT = 1e12  # times the noise: shells that do not count
 
 
@@ -64,10 +65,14 @@ class HeldOut:
         sigma2[:, : first_shell + 1] *= _SILENT
         return cls(alone, replace(state.halves[half - 1], sigma2=sigma2), step, rows)
 
-    def evidence(self, volumes: Float32Array, tick: Tick = ignore_count) -> FloatArray:
-        """(n,) log evidence of each particle under maps, (classes, N, N, N), over that of no density; nats."""
+    def evidence(self, volumes: Float32Array, tick: Tick = ignore_count, *, round_maps: bool = False) -> FloatArray:
+        """(n,) log evidence of each particle under maps, (classes, N, N, N), over that of no density; nats.
+
+        ``round_maps`` says that the maps look the same from everywhere: a sixtieth of the directions stands for all.
+        """
         grid_radius = min((self.problem.box - 1) // 2, self.step.insert_radius)
-        step = BatchStep(self.problem, replace(self.model, volumes=volumes), self.step, grid_radius)
+        problem = self.problem.under(_ROUND) if round_maps else self.problem
+        step = BatchStep(problem, replace(self.model, volumes=volumes), self.step, grid_radius, EVIDENCE_ALONE)
         return step.evaluate(self.rows, PoseTable.unknown(len(self.problem)), tick)
 
 

@@ -123,7 +123,7 @@ def held_out_evidence(
         volumes = amplitude * np.stack([weighted_half_map(problem, one, number, half.step.radius) for one in maps])
         volumes = volumes.astype(np.float32)
         blobs = np.stack([spherical_average(v) for v in volumes]).astype(np.float32)
-        rounds.append((half.evidence(volumes, tick), half.evidence(blobs, tick)))
+        rounds.append((half.evidence(volumes, tick), half.evidence(blobs, tick, round_maps=True)))
     evidence, blob = (np.concatenate(parts) for parts in zip(*rounds, strict=True))
     return evidence, blob
 
