@@ -165,12 +165,12 @@ def test_sums_are_bitwise_equal_for_any_threads_and_batches(device):
 def test_more_images_than_are_taken_at_a_time_are_inserted_one_after_the_other():
     # The CPU's entries have room for 5,000 images of this box; the pieces of one call are none of the halves' pieces.
     grid, images, matrices, _ = weighted_images(32, 16, 2)
-    few = np.arange(6000) % 16
+    few = np.arange(5200) % 16
     whole, halves = (make_sums(grid, images[few], matrices[few], batches) for batches in (1, 2))
     assert np.array_equal(whole.values, halves.values)
     assert np.array_equal(whole.weights, halves.weights)
     once = make_sums(grid, images, matrices)
-    assert relative(whole.values, 375 * once.values) < 1e-12
+    assert relative(whole.values, 325 * once.values) < 1e-12
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
