@@ -14,7 +14,7 @@ from browser import lay_out
 import verglas as vg
 from verglas.report.refine import write_refine_page
 from verglas.run.demo import DemoSettings, demo
-from verglas.run.refine import iteration_sentence
+from verglas.run.refine_summary import iteration_sentence
 from verglas.types.listener import Silence
 
 from blank_figures import blank

@@ -22,7 +22,7 @@ from verglas.pipeline.finish import (
 from verglas.pipeline.maps import last_refined
 from verglas.pipeline.stages import stages_of
 from verglas.run.checkpoint import checkpoint_path
-from verglas.run.refine import summary
+from verglas.run.refine_summary import summary
 from verglas.types.listener import Silence
 
 

@@ -18,7 +18,7 @@ from verglas.refinement.score_mask import HeldOutShells
 from verglas.refinement.settings import RefineSettings
 from verglas.regularisation.score_weight import local_weight
 from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from verglas.run.refine import _score_mask_summary
+from verglas.run.refine_summary import _score_mask_summary
 from verglas.search.half_pass import run_here
 from verglas.search.problem import survey
 

@@ -7,16 +7,15 @@ from verglas.classification.bias import BiasReport, check_bias
 from verglas.classification.class2d import classify2d
 from verglas.classification.classes import Classes2D, Iteration, held_out_evidence
 from verglas.classification.cores import class_cores, with_levels
+from verglas.classification.members import core_members, stable_core
 from verglas.classification.multivariate import (
     Correspondence,
     Eigenimages,
     SteerableEigenimages,
     cluster,
-    core_members,
     correspondence_analysis,
     covariance,
     eigenimages,
-    stable_core,
     steerable_eigenimages,
 )
 from verglas.classification.neighbours import ViewNeighbours, view_neighbours

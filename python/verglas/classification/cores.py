@@ -7,7 +7,7 @@ import numpy as np
 from verglas import fourier, ops
 from verglas.classification.align2d import in_reference_frame
 from verglas.classification.classes import Classes2D
-from verglas.classification.multivariate import core_members, stable_core
+from verglas.classification.members import core_members, stable_core
 from verglas.image import fourier_resample
 from verglas.masks import soft_circle
 from verglas.optics.transfer import phase_flip

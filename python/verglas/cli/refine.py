@@ -12,7 +12,8 @@ import typer
 from verglas.cli.options import with_settings
 from verglas.cli.usage import refuse_unless_positive
 from verglas.run.cluster import cluster_request, image_cache
-from verglas.run.refine import RefineSettings, refine_files, summary
+from verglas.run.refine import RefineSettings, refine_files
+from verglas.run.refine_summary import summary
 
 
 def register(app: typer.Typer) -> None:

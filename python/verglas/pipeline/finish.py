@@ -15,7 +15,8 @@ from verglas.run.checkpoint import checkpoint_path
 from verglas.run.ctf_refine import CtfRefineJob, CtfRefineSettings, ctf_refine_files
 from verglas.run.polish import PolishSettings, polish_files
 from verglas.run.polish_inputs import MovieReading
-from verglas.run.refine import refine, summary
+from verglas.run.refine import refine
+from verglas.run.refine_summary import summary
 from verglas.types.verdict import Finding, Verdict
 
 _WORSE = 1.01  # times the resolution before: within this the later map is taken, as its CTFs are the better ones

@@ -25,7 +25,8 @@ from verglas.run.checkpoint import checkpoint_path
 from verglas.run.class2d import Class2DJob, class2d_files
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.postprocess import PostprocessJob, postprocess_files
-from verglas.run.refine import refine, summary
+from verglas.run.refine import refine
+from verglas.run.refine_summary import summary
 from verglas.run.select import SelectJob, select_automatically, select_files
 from verglas.types.listener import Listener, Silence
 from verglas.types.settings import former_names

@@ -22,7 +22,8 @@ from verglas.assessment import FSC, PoseErrors, fsc, full_map_fsc, pose_errors
 from verglas.errors import InputError
 from verglas.report import html
 from verglas.report.demo import THRESHOLD_HALVES, THRESHOLD_TRUTH, DemoFindings, overview, page
-from verglas.run.refine import Refinement, iteration_sentence, refine
+from verglas.run.refine import Refinement, refine
+from verglas.run.refine_summary import iteration_sentence
 from verglas.run.simulate import particles as simulate_particles
 from verglas.simulate import Model, density, phantom
 from verglas.types import Map, Particles
