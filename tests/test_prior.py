@@ -20,6 +20,7 @@ from verglas.refinement.prior_choice import Choice, HeldOutPoses
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.update import MapUpdate, _limit_band, class_maps, join_halves, solve
 from verglas.regularisation import LocalWiener, MapSource, Wiener
+from verglas.run.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from verglas.search.problem import survey
 
 # -- noise stays noise -------------------------------------------------------------------------------------------------
@@ -150,6 +151,23 @@ def test_the_local_prior_runs_in_an_iteration(posed):
     assert new.figures[-1].regularisation == "local"
     assert np.isfinite(made.maps[0].halves).all()
     assert made.maps[0].halves.std() > 0
+
+
+@pytest.mark.parametrize(
+    "prior",
+    ["auto", *(pytest.param(n, marks=pytest.mark.slow) for n in ("local", "sidesplitter", "wavelet", "denoise"))],
+)
+def test_a_run_that_goes_on_makes_the_same_bits_under_every_prior(posed, tmp_path, prior):
+    problem, state, _ = posed
+    settings = replace(problem.settings, regularisation=prior, score_mask="local")
+    problem, step = replace(problem, settings=settings), schedule.first_step(problem)
+    first, _ = iterate(problem, state, step)
+    write_checkpoint(tmp_path, Checkpoint(first, step, problem.half, {}, {}))
+    read = read_checkpoint(tmp_path)
+    (one, made), (other, again) = iterate(problem, first, step), iterate(problem, read.state, read.step)
+    np.testing.assert_array_equal(other.poses.angles_deg, one.poses.angles_deg)
+    np.testing.assert_array_equal(again.maps[0].halves, made.maps[0].halves)
+    assert again.maps[0].choice == made.maps[0].choice
 
 
 def test_settings_say_what_regularisation_means_now():
