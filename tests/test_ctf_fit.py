@@ -13,11 +13,12 @@ from pages_again import check_page_again
 import verglas as vg
 from verglas.assessment.micrographs import judge_ctfs
 from verglas.cli import main
-from verglas.io import read_ctf_table, read_micrographs
+from verglas.io import read_ctf_table, read_json, read_micrographs
 from verglas.optics import wavelength_A
 from verglas.optics.fit import CtfSettings
 from verglas.optics.fit.curves import chi_turns, equiphase_radius, ring_contrast
 from verglas.optics.fit.spectrum import _tiling, make_band, tile_spectra
+from verglas.report.ctf import ShownCtf
 
 
 def scenes(n, seed, **more):
@@ -308,7 +309,10 @@ def test_command_line_to_local_defocus_of_particles(tmp_path, capsys):
     assert "constant" in next(iter(said["set_aside"]))
     assert (out / "png" / "00001_a.png").read_bytes()[:4] == b"\x89PNG"
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png") == 1  # the one that could be fitted; distributions are charts
+    assert page.count("data:image/") == 1  # the spectrum of the one that could be fitted; curves are charts
+    shown = ShownCtf.from_record(read_json(out / "curves" / "00001_a.json"))
+    assert [line.text.split(" ")[0] for line in shown.chart().marks] == ["Nyquist", "rings"]
+    assert shown.as_bytes() == (out / "curves" / "00001_a.json").read_bytes()
     assert "constant in every part" in page
     check_page_again(out, capsys)
     table = read_micrographs(out / "micrographs_ctf.star")

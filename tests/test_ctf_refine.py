@@ -25,6 +25,7 @@ from verglas.optics.refine import (
 )
 from verglas.optics.refine.phases import _solve_scaled
 from verglas.optics.refine.pixels import Reference, image_spectra, pixel_terms
+from verglas.report.ctf_refine import _phase_field
 from verglas.run.ctf_refine import CtfRefineSettings
 from verglas.run.ctf_refine_inputs import places, prepare, with_group_fits
 from verglas.run.ctf_refine_terms import indices_of
@@ -229,10 +230,27 @@ def test_the_command_writes_what_relion_reads(tmp_path, capsys):
     assert told["rounds"][0]["fits"][0]["kept"]
     written = vg.read_particles(tmp_path / "o" / "particles.star")
     assert abs(written.optics_table.rlnBeamTiltX[0] - 4) < 0.5
-    assert "phase difference" in (tmp_path / "o" / "report.html").read_text()
+    page = (tmp_path / "o" / "report.html").read_text()
+    assert "Phase differences" in page
+    assert '"signed": true' in page  # the planes are charts that a reader can ask
+    assert "data:image" not in page
     status, _, error = main([*job, "--out", str(tmp_path / "p.star")], capsys)
     assert status == 1
     assert "expected the name of a folder" in error
+
+
+def test_a_plane_of_phases_is_made_coarser_as_phases_wrap():
+    plane = np.full((121, 121), np.pi - 0.1)
+    plane[::2] = -np.pi + 0.1  # their mean is pi, not 0
+    plane[:, :60] = np.nan
+    field = _phase_field(plane, 0.001)
+    assert field.values.shape == (41, 41)
+    assert np.isnan(field.values[:, :19]).all()
+    assert np.cos(field.values[:, 21:]).max() < -0.99
+    assert field.x[1] - field.x[0] == pytest.approx(0.123)
+    assert field.x[0] == pytest.approx(-0.0615)  # cells of zero frequency stay in the middle
+    small = np.zeros((5, 5))
+    assert _phase_field(small, 0.1).x == pytest.approx((-0.25, 0.25))
 
 
 def test_what_cannot_be_refined_is_named():

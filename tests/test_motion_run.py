@@ -17,6 +17,7 @@ from verglas.cli import app as application
 from verglas.errors import InputError
 from verglas.io import read_micrographs, read_motion_star, read_star
 from verglas.io.frames import TiffFrames
+from verglas.run.micrograph_pages import motion_page_of
 from verglas.run.motion import MovieSettings, _optics_groups, correct_movies
 from verglas.run.polish_inputs import MovieReading, recorded_movies
 from verglas.types.motion import Motion, spline_basis
@@ -276,3 +277,18 @@ def test_polishing_makes_the_frames_of_a_movie_as_its_correction_did(tmp_path):
         assert movie.dose_per_frame_e_A2 == 1.0
         labels = read_star(out / "micrographs" / f"{name[0]}.star")["general"]
         assert ("rlnEERGrouping" in labels) == ("vgFramesPerFraction" not in labels) == (name == "e.eer")
+
+
+def test_the_page_is_asked_for_beside_the_job_and_the_last_one_is_its_own(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("verglas.run.live_page.EVERY_S", 0.0)
+    monkeypatch.setattr("verglas.run.page_process.PageProcess.ask", lambda self, *given: asked.append(given))
+    movie = movie_of(Motion((64, 64), settling(4, (1.0, 0.0))), 1)
+    frames = np.array([movie.frame(k) for k in range(len(movie))], np.float32)
+    for k in (1, 2):
+        tifffile.imwrite(tmp_path / f"m{k}.tif", frames, photometric="minisblack")
+    settings = MovieSettings(model="global", pixel_size_A=1.8)
+    correct_movies([str(tmp_path / "m?.tif")], tmp_path / "o", settings=settings, threads=1, listener=None)
+    assert [given[1:] for given in asked] == [(tmp_path / "o" / "report.html", motion_page_of, tmp_path / "o")] * 2
+    assert "2 of 2 movies corrected" in (tmp_path / "o" / "report.html").read_text()
+    assert {path.name for path in (tmp_path / "o" / "curves").iterdir()} == {"m1.json", "m2.json"}

@@ -19,6 +19,7 @@ from verglas.report.html import Fragment, page_frame
 
 _MOST_POINTS = 1500
 _STEPS = 250  # of colours of a field
+_TRAITS = ("log", "equal", "down", "cosine", "whole", "signed")
 _SAME = 1e-6  # of the values: a range that is rounding
 
 
@@ -130,6 +131,12 @@ class Chart:
         In the place of round numbers.
     cosine : bool
         y is the cosine of an angle and is labelled with degrees: the sphere with its areas kept.
+    whole : bool
+        y is counted: ticks at whole numbers only.
+    signed : bool
+        Colours are blue below zero and red above, and reach as far on both sides.
+    limits : (x from, x to, y from, y to), optional
+        Of the axes, in the place of those of the data.
     """
 
     title: str
@@ -149,6 +156,9 @@ class Chart:
     scale_label: str = ""
     x_ticks: Sequence[Line] = ()
     cosine: bool = False
+    whole: bool = False
+    signed: bool = False
+    limits: tuple[float, float, float, float] | None = None
 
     def as_json(self) -> str:
         """For ``chart.js``; safe inside a page."""
@@ -163,7 +173,9 @@ class Chart:
             "series": [s.as_record() for s in self.series],
             "width": float(f"{self.bar_width:.6g}"),
         }
-        record |= {name: True for name in ("log", "equal", "down", "cosine") if getattr(self, name)}
+        record |= {name: True for name in _TRAITS if getattr(self, name)}
+        if self.limits is not None:
+            record["range"] = [float(f"{one:.6g}") for one in self.limits]
         if self.x_ticks:
             record["x_ticks"] = _marks_record(self.x_ticks)
         if self.bands:
@@ -190,6 +202,8 @@ class Chart:
         if not len(values):
             return None
         low, high = float(values.min()), float(values.max())
+        if self.signed:
+            low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
         # Values that are one but for rounding have the scale's first colour.
         return (low, high) if high - low > _SAME * max(abs(low), abs(high)) else (low, low + max(1.0, 0.01 * abs(low)))
 
@@ -297,7 +311,7 @@ def histogram_chart(
         if len(some)
     ]
     width = (high - low) / bins
-    return Chart(title or x_label, x_label, counted, series, marks=marks, zero=True, bar_width=width)
+    return Chart(title or x_label, x_label, counted, series, marks=marks, zero=True, bar_width=width, whole=True)
 
 
 def fsc_curves_chart(title: str, curves: Mapping[str, FSC], thresholds: Sequence[float | str] = (0.5, 0.143)) -> Chart:

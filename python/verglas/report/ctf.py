@@ -1,8 +1,13 @@
-"""Pictures to judge the CTF of a micrograph by."""
+"""Pictures and curves to judge the CTF of a micrograph by."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import base64
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.ndimage import map_coordinates, uniform_filter1d
@@ -10,6 +15,8 @@ from scipy.ndimage import map_coordinates, uniform_filter1d
 from verglas import ops
 from verglas.optics.fit import CtfFit
 from verglas.optics.fit.curves import chi_turns
+from verglas.report.chart import Chart, Line, Series, round_or_none
+from verglas.report.grey import bin_to
 from verglas.report.style import COLOURS, FAINT, INK, new_figure, png, style_context
 from verglas.types.arrays import FloatArray
 
@@ -18,6 +25,8 @@ if TYPE_CHECKING:
 
 
 _DPI = 90  # one picture per micrograph: 100 kB each rather than 400
+_SPECTRUM_PX = 260  # longest side of the spectrum in a page
+_SHOWN = (-0.6, 1.6)  # where the equiphase average is cut: noise beyond the last ring would set the scale
 _ANGLE_DEG, _MEAN_OF = 1.5, 16  # step of the polar grid, and how many steps are averaged
 
 
@@ -92,10 +101,9 @@ def ctf_figure(fit: CtfFit) -> bytes:
 
 
 def _curves(axes: Axes, fit: CtfFit) -> None:
-    k, rings = fit.rings.k, fit.rings
-    axes.plot(k, np.sin(2 * np.pi * chi_turns(fit.optics, k)) ** 2, color=FAINT, lw=1.2, label="CTF²")
-    shown = np.clip((rings.power - fit.envelopes.background(k)) / _height(fit, k), -0.6, 1.6)
-    axes.plot(k, shown, color=COLOURS[0], lw=1.2, label="equiphase average")
+    k = fit.rings.k
+    axes.plot(k, _squared_ctf(fit), color=FAINT, lw=1.2, label="CTF²")
+    axes.plot(k, _flat_average(fit), color=COLOURS[0], lw=1.2, label="equiphase average")
     axes.plot(k, fit.local_correlation, color=COLOURS[2], lw=1.2, label="local correlation")
     axes.axhline(0.5, color=FAINT, lw=0.7, ls=(0, (4, 3)))
     if np.isfinite(fit.resolution_A):
@@ -108,14 +116,120 @@ def _curves(axes: Axes, fit: CtfFit) -> None:
     axes.legend(loc="upper center", ncols=3, fontsize=8)
 
 
+def _squared_ctf(fit: CtfFit) -> FloatArray:
+    return np.asarray(np.sin(2 * np.pi * chi_turns(fit.optics, fit.rings.k)) ** 2)
+
+
+def _flat_average(fit: CtfFit) -> FloatArray:
+    k = fit.rings.k
+    return np.clip((fit.rings.power - fit.envelopes.background(k)) / _height(fit, k), *_SHOWN)
+
+
 def _title(fit: CtfFit) -> str:
+    return f"{fit.name}   {_facts(fit)}" + (f"\n{fit.reason}" if fit.reason else "")
+
+
+def _facts(fit: CtfFit) -> str:
     o = fit.optics
     text = (
-        f"{fit.name}   defocus {o.defocus_u_A[0]:.0f}, {o.defocus_v_A[0]:.0f} Å at {o.defocus_angle_deg[0]:.0f}°   "
+        f"defocus {o.defocus_u_A[0]:.0f}, {o.defocus_v_A[0]:.0f} Å at {o.defocus_angle_deg[0]:.0f}°   "
         f"merit {fit.merit:.2f}   rings to {fit.resolution_A:.1f} Å"
     )
     if o.phase_shift_deg[0]:
         text += f"   phase shift {o.phase_shift_deg[0]:.0f}°"
     if fit.gradient.any():
         text += f"   tilt {fit.tilt_deg:.1f}°"
-    return text + (f"\n{fit.reason}" if fit.reason else "")
+    return text
+
+
+@dataclass(frozen=True)
+class ShownCtf:
+    """What a page shows of the CTF of one micrograph, small enough to be kept of all.
+
+    Attributes
+    ----------
+    name, facts : str
+        Of the micrograph; defocus, merit and where the rings end.
+    curves : mapping of str -> (n,) float64
+        Equiphase average, squared CTF and their local correlation at ``frequency_per_A``.
+    frequency_per_A : (n,) float64
+    resolution_A, nyquist_A : float
+        Where the rings end, NaN where there are none; the finest that the pixels hold.
+    spectrum : bytes
+        JPEG: measured on the left, model on the right (:func:`halves`).
+    """
+
+    name: str
+    facts: str
+    curves: Mapping[str, FloatArray]
+    frequency_per_A: FloatArray
+    resolution_A: float
+    nyquist_A: float
+    spectrum: bytes
+
+    @classmethod
+    def of_fit(cls, fit: CtfFit) -> ShownCtf:
+        """Of a fit with its spectra."""
+        from PIL import Image
+
+        small, _ = bin_to(halves(fit), _SPECTRUM_PX)
+        grey = np.rint(np.clip((small + 0.4) / 1.8, 0, 1) * 255).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(grey).save(buffer, "JPEG", quality=80)
+        return cls(
+            fit.name,
+            _facts(fit),
+            {
+                "equiphase average": _flat_average(fit),
+                "CTF²": _squared_ctf(fit),
+                "local correlation": np.asarray(fit.local_correlation, np.float64),
+            },
+            np.asarray(fit.rings.k, np.float64),
+            float(fit.resolution_A),
+            2 * fit.spectra.band.pixel_size_A,
+            buffer.getvalue(),
+        )
+
+    def as_bytes(self) -> bytes:
+        """JSON."""
+        record = {
+            "name": self.name,
+            "facts": self.facts,
+            "frequency_per_A": round_or_none(self.frequency_per_A),
+            "curves": {name: round_or_none(values, 4) for name, values in self.curves.items()},
+            "resolution_A": self.resolution_A if np.isfinite(self.resolution_A) else None,
+            "nyquist_A": self.nyquist_A,
+            "spectrum": base64.b64encode(self.spectrum).decode("ascii"),
+        }
+        return json.dumps(record, ensure_ascii=True).encode()
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> ShownCtf:
+        """Of what :meth:`as_bytes` wrote, read again."""
+        return cls(
+            str(record["name"]),
+            str(record["facts"]),
+            {str(name): np.array(values, np.float64) for name, values in record["curves"].items()},
+            np.array(record["frequency_per_A"], np.float64),
+            float("nan") if record["resolution_A"] is None else float(record["resolution_A"]),
+            float(record["nyquist_A"]),
+            base64.b64decode(record["spectrum"]),
+        )
+
+    def chart(self) -> Chart:
+        """The curves over resolution, with the end of the rings and the Nyquist frequency."""
+        k = self.frequency_per_A
+        series = [Series(name, k, values) for name, values in self.curves.items()]
+        marks = [Line(1 / self.nyquist_A, f"Nyquist {self.nyquist_A:.2f} Å")]
+        if np.isfinite(self.resolution_A):
+            marks.append(Line(1 / self.resolution_A, f"rings to {self.resolution_A:.1f} Å"))
+        return Chart(
+            self.name,
+            "resolution (Å)",
+            "power, background taken off",
+            series,
+            [Line(0.5, "0.5")],
+            marks,
+            inverse=True,
+            limits=(float(k[0]), float(k[-1]), _SHOWN[0] - 0.05, _SHOWN[1] + 0.05),
+        )

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 
-from verglas.report.chart import Chart, charts_block, column_numbers, histogram_chart
-from verglas.report.html import Block, Cell, Gallery, Page, Picture, Section, Table
+from verglas.report.chart import Chart, chart_html, charts_block, column_numbers, histogram_chart
+from verglas.report.ctf import ShownCtf
+from verglas.report.html import Block, Cell, Fragment, Gallery, Page, Picture, Section, Table
 
 # Column of ctf.csv -> heading, digits shown.
 _COLUMNS = {
@@ -39,12 +42,13 @@ _CARD_REM = 44.0  # narrower, the words in a panel would be 6 pixels high
 
 @dataclass(frozen=True)
 class CtfPicture:
-    """The picture of one micrograph.
+    """What is shown of one micrograph.
 
     Attributes
     ----------
     name : str
     png : bytes
+        Its picture, where its curves were not kept; empty otherwise.
     reason : str
         Why it was set aside or is doubtful; empty for a good one.
     link : str
@@ -55,6 +59,7 @@ class CtfPicture:
     png: bytes
     reason: str
     link: str = ""
+    shown: ShownCtf | None = None
 
 
 def doubts(table: pd.DataFrame) -> pd.Series[str]:
@@ -138,14 +143,31 @@ def ctf_sections(table: pd.DataFrame, pictures: Sequence[CtfPicture]) -> list[Se
     sections.append(Section("CTF of each micrograph", text, [ctf_table(table)]))
     if pictures:
         text = (
-            "Left: measured spectrum and model. Right: equiphase average (blue), squared CTF (grey), their local "
-            "correlation (green) and where the rings end (orange). "
+            "Left half of a spectrum: measured; right half: the model. Curves: the average along the rings, the "
+            "squared CTF and how they correlate around each frequency; rings end where that falls below 0.5. "
         )
         if len(pictures) < len(table):
             text += f"{len(pictures)} of {len(table)}, the doubtful first; all lie in the folder png."
-        cards = [Picture(p.png, f"Spectrum and fit of {p.name}", _caption(p), p.link) for p in pictures]
-        sections.append(Section("Spectra", text.strip(), [Gallery(cards, _CARD_REM)]))
+        cards = [Picture(p.png, f"Spectrum and fit of {p.name}", _caption(p), p.link) for p in pictures if p.png]
+        fits: list[Block] = [_fit_block(p, p.shown) for p in pictures if p.shown is not None]
+        sections.append(Section("Spectra", text.strip(), [*fits, *([Gallery(cards, _CARD_REM)] if cards else [])]))
     return sections
+
+
+def _fit_block(picture: CtfPicture, shown: ShownCtf) -> Fragment:
+    """The spectrum beside the curves, and the numbers under them."""
+    still = Picture(shown.spectrum, f"Spectrum of {shown.name}, measured on the left, model on the right")
+    width, height = still.size
+    words = html.escape(shown.facts.replace("   ", ", "))
+    if picture.reason:
+        words += f'. <span class="warned">{html.escape(picture.reason)}</span>'
+    if picture.link:
+        words += f'. <a href="{html.escape(quote(picture.link))}">As a picture: {html.escape(picture.name)}</a>'
+    return Fragment(
+        f'<div class="fit"><figure><img src="{still.source}" width="{width}" height="{height}" '
+        f'alt="{html.escape(still.alt)}"></figure>{chart_html(shown.chart())}<p class="caption">{words}</p></div>',
+        scripts=("chart.js",),
+    )
 
 
 def _caption(picture: CtfPicture) -> str:

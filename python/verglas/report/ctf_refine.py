@@ -14,13 +14,13 @@ from verglas._version import __version__
 from verglas.optics.refine import DefocusFit, GroupFit, GroupSums
 from verglas.optics.refine.phases import basis
 from verglas.optics.refine.pixels import Pixels
-from verglas.report.chart import Chart, Series, chart_block, charts_block, column_numbers, histogram_chart
-from verglas.report.html import Block, Page, Picture, Section, Table, render
-from verglas.report.style import new_figure, png, style_context
+from verglas.report.chart import Chart, Field, Series, chart_block, charts_block, column_numbers, histogram_chart
+from verglas.report.html import Block, Page, Section, Table, render
 from verglas.types import Particles
 from verglas.types.arrays import FloatArray
 
 _SMOOTHING_PX = 1.5
+_MOST_CELLS = 56  # of a side of a plane in a page
 
 
 def full_plane(values: FloatArray, pixels: Pixels, sign: float) -> FloatArray:
@@ -57,24 +57,44 @@ def measured_phase(sums: GroupSums, group: int, parity: str) -> FloatArray:
     return np.asarray(phase)
 
 
-def phase_picture(sums: GroupSums, group: int, parity: str, fit: GroupFit) -> bytes:
-    """Measured phase difference beside the fitted one."""
+def phase_charts(sums: GroupSums, group: int, parity: str, fit: GroupFit, title: str) -> list[Chart]:
+    """Measured phase difference beside the fitted one, over the plane of frequencies."""
     pixels = sums.pixels
-    model = fit.change @ basis(pixels, parity)
-    wrapped = np.angle(np.exp(1j * model))
-    shown = (
-        measured_phase(sums, group, parity),
-        full_plane(wrapped, pixels, -1.0 if parity == "odd" else 1.0),
-    )
-    reach = (pixels.last + 1) / (pixels.box * pixels.pixel_size_A)
-    with style_context():
-        figure = new_figure(7.2, 3.6)
-        for i, (values, title) in enumerate(zip(shown, ("measured", "fitted"), strict=True)):
-            axes = figure.add_subplot(1, 2, i + 1)
-            image = axes.imshow(values, cmap="RdBu_r", vmin=-np.pi, vmax=np.pi, extent=(-reach, reach, reach, -reach))
-            axes.set(title=title, xlabel="kx, 1/Å", ylabel="ky, 1/Å" if i == 0 else "")
-        figure.colorbar(image, ax=figure.axes, label="phase, rad", shrink=0.8)
-        return png(figure)
+    wrapped = np.angle(np.exp(1j * (fit.change @ basis(pixels, parity))))
+    shown = {
+        "measured": measured_phase(sums, group, parity),
+        "fitted": full_plane(wrapped, pixels, -1.0 if parity == "odd" else 1.0),
+    }
+    step_per_A = 1 / (pixels.box * pixels.pixel_size_A)
+    return [
+        Chart(
+            f"{title}: {what}",
+            "kx (1/Å)",
+            "ky (1/Å)",
+            [],
+            field=_phase_field(values, step_per_A),
+            scale_label="phase (rad)",
+            equal=True,
+            down=True,
+            signed=True,
+        )
+        for what, values in shown.items()
+    ]
+
+
+def _phase_field(plane: FloatArray, step_per_A: float) -> Field:
+    """A plane of phases, made coarser until a page draws its cells quickly; the mean of directions, as phases wrap."""
+    n = len(plane)
+    step = -(-n // _MOST_CELLS)
+    before = (-n % step) // 2
+    padded = np.pad(plane, ((before, -n % step - before),) * 2, constant_values=np.nan)
+    cells = len(padded) // step
+    blocks = padded.reshape(cells, step, cells, step)
+    known = np.isfinite(blocks)
+    sums = np.where(known, np.exp(1j * np.nan_to_num(blocks)), 0).sum(axis=(1, 3))
+    low = -(n / 2 + before) * step_per_A
+    edges = (low, low + len(padded) * step_per_A)
+    return Field(np.where(known.any(axis=(1, 3)), np.angle(sums), np.nan), edges, edges)
 
 
 def defocus_chart(table: pd.DataFrame) -> Chart:
@@ -158,16 +178,12 @@ def refinement_page(
             "Held-out data", text, [Table(("round", "fit", "gain, nats", "standard error", ""), rows)] if rows else []
         )
     ]
-    pictures = [
-        Picture(
-            phase_picture(one.sums, one.group, one.parity, one.fit),
-            f"phase difference, {one.title}",
-            f"{one.title}: first round.",
-        )
+    planes = [
+        charts_block(phase_charts(one.sums, one.group, one.parity, one.fit, one.title), f"{one.title}: first round.")
         for one in phases
     ]
-    if pictures:
-        sections.append(Section("Phase differences between images and reference", "", pictures))
+    if planes:
+        sections.append(Section("Phase differences between images and reference", "", planes))
     if defocus is not None:
         sections.append(_defoci(particles.table, defocus))
     figures = {"particles": str(told["particles"]), "rounds": str(len(told["rounds"])), "seconds": str(told["seconds"])}

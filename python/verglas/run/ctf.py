@@ -29,9 +29,9 @@ from verglas.io.micrographs import CTF, GRADIENT, METADATA, PATH, PIXEL, SHARED,
 from verglas.io.power_spectra import read_power_spectrum
 from verglas.io.rules import written_name
 from verglas.optics.fit import CtfFit, CtfSettings, estimate_ctf
-from verglas.report.ctf import ctf_figure
+from verglas.report.ctf import ShownCtf, ctf_figure
 from verglas.run.assumed import assumed_sentence
-from verglas.run.micrograph_pages import PICTURES, ctf_picture_name, write_ctf_page
+from verglas.run.micrograph_pages import PICTURES, ctf_picture_name, curves_name, write_ctf_page
 from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
@@ -56,7 +56,7 @@ class CtfJob:
     pixel_size_A : float, optional
         In place of the headers'.
     pictures : bool
-        A PNG per micrograph under ``png/``.
+        A PNG per micrograph under ``png/``, and the numbers that the page draws under ``curves/``.
     threads : int, optional
         Micrographs worked on at a time; results do not depend on it.
     given : tuple of str
@@ -115,7 +115,7 @@ def ctf_files(job: CtfJob, *, listener: ListenerChoice = "screen") -> CtfSummary
 
     Writes ``micrographs_ctf.star`` (good ones, with CTF columns; with a tilt also the gradient of defocus, which
     extraction turns into a defocus per particle), ``ctf.csv`` (all, with merit, resolution, reason and flags),
-    ``verdict.json``, and, unless pictures are not wanted, ``png/`` and ``report.html``.
+    ``verdict.json``, and, unless pictures are not wanted, ``png/``, ``curves/`` and ``report.html``.
 
     Parameters
     ----------
@@ -139,7 +139,8 @@ def _fit_all(job: CtfJob, listener: Listener) -> CtfSummary:
     assumption = assumed_sentence(job.given, [{k: 0.0 for k in SHARED if k in table}] * len(table))
     if assumption:
         listener.note("assumed", assumption)
-    make_folder(job.out / "png" if job.pictures else job.out)
+    for folder in ("png", "curves") if job.pictures else (".",):
+        make_folder(job.out / folder)
     rows: list[dict[str, Any]] = []
     good: list[_RowFit] = []
     for number, outcome in enumerate(in_order(lambda row: _fit_one(table, row, job), range(len(table)), job.threads)):
@@ -148,7 +149,9 @@ def _fit_all(job: CtfJob, listener: Listener) -> CtfSummary:
             rows.append({"micrograph": name, "reason": outcome})
         else:
             if job.pictures:  # in the main thread: matplotlib's settings are shared by all
-                write_bytes(job.out / ctf_picture_name(number, name), ctf_figure(outcome))
+                picture = ctf_picture_name(number, name)
+                write_bytes(job.out / picture, ctf_figure(outcome))
+                write_bytes(job.out / curves_name(picture), ShownCtf.of_fit(outcome).as_bytes())
             rows.append({**outcome.as_dict(), "micrograph": name})
             if not outcome.reason:
                 # what the STAR file needs, without the spectra: memory stays bounded for any number of micrographs

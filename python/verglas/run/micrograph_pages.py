@@ -12,9 +12,10 @@ from verglas._version import __version__
 from verglas.assessment.micrographs import MicrographQuality
 from verglas.errors import InputError
 from verglas.io import read_csv, read_json, read_particles, write_text
+from verglas.report.ctf import ShownCtf
 from verglas.report.ctf_page import CtfPicture, ctf_page, doubts, rows_to_show
 from verglas.report.extract import ExtractShown, extract_page
-from verglas.report.html import render
+from verglas.report.html import Page, render
 from verglas.report.motion import motion_page
 from verglas.report.picks import PageRow, picks_page
 from verglas.types.verdict import Verdict
@@ -38,14 +39,15 @@ def _write(folder: Path, page: str) -> Path:
     return folder / PAGE
 
 
-def write_motion_page(folder: Path) -> Path:
-    """``report.html`` of corrected movies, of motion.csv, motion.json, run.json and the pictures under png/."""
+def motion_page_of(folder: Path) -> Page:
+    """The page of corrected movies, of motion.csv, motion.json, run.json and the tracks under curves/ or png/."""
     table = read_csv(folder / "motion.csv", ("movie", "reason"), ("movie", "model", "reason", "flags"))
     if not table["reason"].isna().any():
         raise InputError(f"{folder / 'motion.csv'}: not one movie was corrected; there is nothing to show")
     texts = {name: table[name].fillna("") for name in ("reason", "flags", "model") if name in table}
     numbers = {name: pd.to_numeric(table[name], errors="coerce").astype(float) for name in MOTION_NUMBERS}
     pictures = [f"png/{Path(movie).stem}.png" for movie in table["movie"]]
+    curves = [curves_name(picture) for picture in pictures]
     method = read_json(folder / "run.json").get("settings", {}).get("method", "")
     account = read_json(folder / "motion.json")
     pattern = account.get("fixed_pattern") or {}
@@ -53,8 +55,12 @@ def write_motion_page(folder: Path) -> Path:
     doubts = Verdict.from_dict(account["verdict"]).reasons if "verdict" in account else ()
     footer = f"verglas {__version__}, motion {method}".rstrip()
     doubt = "; ".join(filter(None, [pattern.get("sentence", ""), *doubts]))
-    page = motion_page(table.assign(**texts, **numbers, picture=pictures), folder, footer, doubt)
-    return _write(folder, render(page))
+    return motion_page(table.assign(**texts, **numbers, picture=pictures, curves=curves), folder, footer, doubt)
+
+
+def write_motion_page(folder: Path) -> Path:
+    """``report.html`` of corrected movies."""
+    return _write(folder, render(motion_page_of(folder)))
 
 
 def ctf_picture_name(row: int, name: str) -> str:
@@ -62,17 +68,29 @@ def ctf_picture_name(row: int, name: str) -> str:
     return f"png/{row + 1:05d}_{Path(name).stem}.png"
 
 
+def curves_name(picture: str) -> str:
+    """Path of the numbers that a page draws in place of a picture, from the folder."""
+    return f"curves/{Path(picture).stem}.json"
+
+
+def _shown_ctf(folder: Path, picture: str) -> ShownCtf | None:
+    """The curves of a micrograph; None where an earlier version kept its picture only."""
+    path = folder / curves_name(picture)
+    return ShownCtf.from_record(read_json(path)) if path.is_file() else None
+
+
 def write_ctf_page(folder: Path) -> Path:
-    """``report.html`` of CTF fits, of ctf.csv, verdict.json and the pictures under png/."""
+    """``report.html`` of CTF fits, of ctf.csv, verdict.json, the curves under curves/ and the pictures under png/."""
     table = read_csv(folder / "ctf.csv", ("micrograph", "reason"), ("micrograph", "reason", "flags"))
     table = table.assign(**{name: table[name].fillna("") for name in ("reason", "flags") if name in table})
     against, account = doubts(table), _account(folder, "seconds")
     names = {row: ctf_picture_name(row, str(table["micrograph"][row])) for row in rows_to_show(table)}
-    pictures = [
-        CtfPicture(Path(str(table["micrograph"][row])).name, (folder / name).read_bytes(), against[row], name)
-        for row, name in names.items()
-        if account.get(PICTURES, True) and (folder / name).is_file()
-    ]
+    pictures = []
+    for row, name in names.items():
+        if account.get(PICTURES, True) and (folder / name).is_file():
+            shown = _shown_ctf(folder, name)
+            png = b"" if shown is not None else (folder / name).read_bytes()
+            pictures.append(CtfPicture(Path(str(table["micrograph"][row])).name, png, against[row], name, shown))
     footer = f"verglas {__version__}, {account['seconds']:.0f} s"
     return _write(folder, render(ctf_page(table, pictures, footer)))
 

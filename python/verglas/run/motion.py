@@ -21,8 +21,9 @@ from verglas.io.mrc import PathLike
 from verglas.io.rules import written_name
 from verglas.motion import MotionSettings, correct_motion
 from verglas.optics import beam_shift_groups
-from verglas.run.micrograph_pages import write_motion_page
-from verglas.run.motion_files import PARTS, MovieFiles
+from verglas.run.live_page import LivePage
+from verglas.run.micrograph_pages import PAGE, motion_page_of, write_motion_page
+from verglas.run.motion_files import FOLDERS, PARTS, MovieFiles
 from verglas.run.movie_pattern import CODE, PatternFile
 from verglas.run.movies import as_gain, read_movie
 from verglas.run.tenure import Tenure, tenure
@@ -33,7 +34,6 @@ from verglas.types.verdict import Verdict
 __all__ = ["MotionSummary", "MovieSettings", "correct_movies"]
 
 _PLACING_FRAMES = 20
-_PAGE_EVERY_S = 60.0
 _KNOWN = ("pixel_size_A", "dose_per_frame_e_A2", "voltage_kV", "pre_exposure_e_A2")  # of a movie, when it is read
 
 
@@ -214,10 +214,16 @@ def correct_movies(
             session = replace(session, settings=replace(session.settings, placement=placement))
         session = with_placed_gain(paths, session, hold)
         hold.write(state="running", placement=session.settings.placement)
-        for name in ("micrographs", "png"):
+        for name in FOLDERS:
             (folder / name).mkdir(exist_ok=True)
-        rows, reasons, n_kept = _correct_each(paths, folder, session, hold)
+        page = LivePage(folder / PAGE, hold.say)
+        try:
+            rows, reasons, n_kept = _correct_each(paths, folder, session, hold, page)
+        finally:
+            page.stop()
         summary = _write_account(rows, reasons, folder, session)
+        if rows:
+            write_motion_page(folder)
         if not rows:
             raise InputError(f"none of {len(paths)} movies can be corrected; the first: {next(iter(reasons.values()))}")
         if summary.fixed_pattern is not None and summary.fixed_pattern["is_there"]:
@@ -255,11 +261,10 @@ def _former_placement(folder: Path, record: Mapping[str, Any]) -> str | None:
 
 
 def _correct_each(
-    paths: list[Path], folder: Path, session: MovieSession, hold: Tenure
+    paths: list[Path], folder: Path, session: MovieSession, hold: Tenure, page: LivePage
 ) -> tuple[list[dict[str, Any]], dict[str, str], int]:
     """Rows of the movies that were corrected, why the others were not, and how many had been corrected before."""
     rows, reasons, n_kept = list[dict[str, Any]](), dict[str, str](), 0
-    page_time = time.monotonic()
     for number, path in enumerate(paths):
         hold.progress("movies", number, len(paths))
         files = MovieFiles(folder, path, path.stem)
@@ -275,9 +280,9 @@ def _correct_each(
             reasons[str(path)] = str(error)
             hold.note("excluded", str(error))
             continue
-        if time.monotonic() - page_time > _PAGE_EVERY_S:
+        if time.monotonic() >= page.next:
             _write_account(rows, reasons, folder, session)
-            page_time = time.monotonic()
+            page.show(motion_page_of, folder)
     hold.progress("movies", len(paths), len(paths))
     if n_kept:
         hold.say(f"{n_kept} of {len(paths)} movies had been corrected before and were kept")
@@ -287,7 +292,7 @@ def _correct_each(
 def _write_account(
     rows: list[dict[str, Any]], excluded: dict[str, str], folder: Path, session: MovieSession
 ) -> MotionSummary:
-    """Lists, table and page of what has been done so far."""
+    """Lists and table of what has been done so far."""
     write_csv(folder / "excluded.csv", {"movie": [*excluded], "reason": [*excluded.values()]})
     good = [{**{k: v for k, v in row.items() if k not in ("parts", "beam_shift")}, "reason": ""} for row in rows]
     bad = [{"movie": movie, "reason": reason, "flags": ""} for movie, reason in excluded.items()]
@@ -303,8 +308,6 @@ def _write_account(
     placement = session.settings.placement
     summary = MotionSummary(table, excluded, folder, placement, fixed_pattern=pattern, verdict=verdict)
     write_json(folder / "motion.json", {k: v for k, v in summary.as_dict().items() if k != "movies"})
-    if rows:
-        write_motion_page(folder)
     return summary
 
 
@@ -377,7 +380,7 @@ def _correct(files: MovieFiles, session: MovieSession, heard: Listener) -> dict[
 
 
 def correct_movie(path: Path, folder: Path, stem: str, session: MovieSession, listener: Listener) -> dict[str, Any]:
-    """Correct one movie and write what belongs to it into ``micrographs/`` and ``png/`` of a folder; its row.
+    """Correct one movie and write what belongs to it into the :data:`FOLDERS` of a folder; its row.
 
     Parameters
     ----------
@@ -394,7 +397,7 @@ def correct_movie(path: Path, folder: Path, stem: str, session: MovieSession, li
     InputError, OSError
         The movie cannot be read or corrected.
     """
-    for name in ("micrographs", "png"):
+    for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
     row = _correct(MovieFiles(folder, path, stem), session, listener)
     return {name: value for name, value in row.items() if not isinstance(value, list)} | _star_values(row)

@@ -15,10 +15,11 @@ from verglas.io.movies import summed_labels
 from verglas.io.power_spectra import write_power_spectrum
 from verglas.io.star import writable
 from verglas.motion import CorrectedMovie, MotionSettings
-from verglas.report.motion import motion_figure
+from verglas.report.motion import ShownMotion, motion_figure
 from verglas.types import Movie
 from verglas.types.trajectory import Trajectory
 
+FOLDERS = ("micrographs", "png", "curves")
 EARLY_E_A2 = 4.0  # RELION's limit between early and late motion
 # Label in the STAR file -> what follows the movie's name: RELION's endings
 PARTS = {
@@ -56,6 +57,11 @@ class MovieFiles:
     def picture(self) -> Path:
         """Its tracks."""
         return self.folder / "png" / f"{self.stem}.png"
+
+    @property
+    def curves(self) -> Path:
+        """The numbers of its tracks that the page draws."""
+        return self.folder / "curves" / f"{self.stem}.json"
 
     def check_names(self) -> None:
         """Refuse names that no STAR file can hold, before any work is done.
@@ -119,6 +125,7 @@ class MovieFiles:
         )
         write_motion_star(self.part(PARTS["rlnMicrographMetadata"]), trajectory)
         write_bytes(self.picture, motion_figure(corrected.motion, self.movie.name))
+        write_bytes(self.curves, ShownMotion.of_motion(corrected.motion).as_bytes())
         row = self._row(movie, corrected, described, trajectory)
         row |= {
             "parts": [*names, "rlnMicrographMetadata"],

@@ -34,6 +34,7 @@ _NO_JOBS = frozenset(
         "candidates",
         "picks_edited",
         "png",
+        "curves",
         "picks",
         "stacks",
         "history",

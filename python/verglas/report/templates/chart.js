@@ -3,7 +3,7 @@
   'use strict';
   const sample = document.createElement('div');
   sample.innerHTML = '<svg></svg>'; // a page without any address in it is seen to fetch nothing
-  const NS = sample.firstChild.namespaceURI, L = 62, R = 14, T = 12, B = 40;
+  const NS = sample.firstChild.namespaceURI, R = 14, T = 12, B = 40;
   const DASHES = ['', '6 3', '2 3', '8 3 2 3'];
   function node(parent, name, attributes, text) {
     const one = document.createElementNS(NS, name);
@@ -26,14 +26,16 @@
   const yText = (data, y) => data.cosine ? angle(y).toFixed(0) + '°' : short(y, data.digits);
   // Viridis: even in lightness, told apart with every common colour vision and in grey.
   const SCALE = [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37]];
-  function colour(share) {
-    const at = Math.min(Math.max(share, 0), 1) * (SCALE.length - 1), low = Math.min(Math.floor(at), SCALE.length - 2), part = at - low;
-    return `rgb(${SCALE[low].map((v, i) => Math.round(v + part * (SCALE[low + 1][i] - v))).join(',')})`;
+  // Blue below zero, red above, as bright at both ends: for values with a sign.
+  const SIGNED = [[5, 48, 97], [67, 147, 195], [247, 247, 247], [214, 96, 77], [103, 0, 31]];
+  function colour(share, scale = SCALE) {
+    const at = Math.min(Math.max(share, 0), 1) * (scale.length - 1), low = Math.min(Math.floor(at), scale.length - 2), part = at - low;
+    return `rgb(${scale[low].map((v, i) => Math.round(v + part * (scale[low + 1][i] - v))).join(',')})`;
   }
   // Curves go from light to dark, or from dark to light on a dark page: thin lines must be seen on their ground.
   const ofCurves = data => data.series.some(s => s.shades && s.draw === 'line');
   const onDark = () => matchMedia('(prefers-color-scheme: dark)').matches;
-  const tone = (data, share) => colour(!ofCurves(data) ? share : onDark() ? 0.4 + 0.6 * share : 0.7 * (1 - share));
+  const tone = (data, share) => data.signed ? colour(share, SIGNED) : colour(!ofCurves(data) ? (!data.field && onDark() ? 0.25 + 0.75 * share : share) : onDark() ? 0.4 + 0.6 * share : 0.7 * (1 - share));
   const shade = (data, v) => tone(data, (v - data.scale[0]) / (data.scale[1] - data.scale[0]));
   const cells = field => field.bytes || (field.bytes = Uint8Array.from(atob(field.values), c => c.charCodeAt(0)));
   function span(data, hidden) {
@@ -44,6 +46,7 @@
       x0 = Math.min(x0, x); x1 = Math.max(x1, x);
       if (!hidden.has(k)) { y0 = Math.min(y0, y); y1 = Math.max(y1, y); }
     }));
+    if (data.range) { return data.range; }
     if (data.field) { return [...data.field.x, ...data.field.y]; }
     if (!(x1 >= x0)) { return [0, 1, data.log ? 0.1 : 0, 1]; }
     if (!(y1 >= y0)) { y0 = data.log ? 0.1 : 0; y1 = 1; } // all curves are hidden; a logarithm has no 0
@@ -70,7 +73,7 @@
   }
   function ticks(data, y0, y1) {
     if (data.cosine) { return [0, 30, 60, 90, 120, 150, 180].map(t => Math.cos(t * Math.PI / 180)); }
-    const even = steps(y0, y1, 5), powers = data.log ? decades(y0, y1) : [];
+    const even = steps(y0, y1, 5).filter(v => !data.whole || Number.isInteger(v)), powers = data.log ? decades(y0, y1) : [];
     return powers.length > 1 ? powers : even; // within one decade there may be none
   }
   function drawField(svg, data, px, py) {
@@ -80,7 +83,7 @@
         let end = c + 1;
         while (end < columns && bytes[r * columns + end] === bytes[r * columns + c]) { end += 1; }
         const v = bytes[r * columns + c], [a, b] = [py(y[0] + r * h), py(y[0] + (r + 1) * h)];
-        if (v < 255) { node(svg, 'rect', {x: px(x[0] + c * w), width: px(x[0] + end * w) - px(x[0] + c * w), y: Math.min(a, b), height: Math.abs(a - b), class: 'cell', fill: colour(v / 250)}); }
+        if (v < 255) { node(svg, 'rect', {x: px(x[0] + c * w), width: px(x[0] + end * w) - px(x[0] + c * w), y: Math.min(a, b), height: Math.abs(a - b), class: 'cell', fill: tone(data, v / 250)}); }
         c = end;
       }
     }
@@ -96,7 +99,11 @@
   // In pixels of the page: words have one size whatever the width.
   function frame(data, hidden, W) {
     let [x0, x1, y0, y1] = span(data, hidden), H = Math.min(Math.max(0.47 * W, 210), 320);
-    const right = W - (data.scale ? 92 : R);
+    // Room for the longest number of either side.
+    const wide = texts => Math.max(0, ...texts.map(t => t.length)) * 7, [low, high] = data.scale || [0, 0];
+    data.digits = digitsOf(y0, y1);
+    const L = Math.max(62, 32 + wide(ticks(data, y0, y1).map(y => yText(data, y))));
+    const right = W - (data.scale ? Math.max(92, 50 + wide([low, (low + high) / 2, high].map(v => short(v, digitsOf(low, high))))) : R);
     if (data.equal) {
       const want = (right - L) / (x1 - x0) * (y1 - y0);
       H = Math.min(Math.max(want, 220), 520) + T + B;
@@ -104,14 +111,13 @@
       if (more > 1) { const d = (y1 - y0) * (more - 1) / 2; y0 -= d; y1 += d; }
       if (more < 1) { const d = (x1 - x0) * (1 / more - 1) / 2; x0 -= d; x1 += d; }
     }
-    data.digits = digitsOf(y0, y1);
     const part = data.log ? y => Math.log(y / y0) / Math.log(y1 / y0) : y => (y - y0) / (y1 - y0);
     const px = x => L + (x - x0) / (x1 - x0) * (right - L);
     const py = data.down ? y => T + part(y) * (H - T - B) : y => H - B - part(y) * (H - T - B);
-    return {x0, x1, y0, y1, px, py, right, W, H};
+    return {x0, x1, y0, y1, px, py, right, W, H, L};
   }
   function draw(figure, data, hidden) {
-    const plot = frame(data, hidden, Math.min(Math.max(figure.clientWidth || 640, 250), 736)), {x0, x1, y0, y1, px, py, right, W, H} = plot;
+    const plot = frame(data, hidden, Math.min(Math.max(figure.clientWidth || 640, 250), 736)), {x0, x1, y0, y1, px, py, right, W, H, L} = plot;
     const svg = node(figure, 'svg', {viewBox: `0 0 ${W} ${H}`, width: W, height: H, tabindex: 0, role: 'img', 'aria-label': data.title});
     (data.bands || []).forEach(([from, to, text], k) => {
       const a = px(Math.max(from, x0)), b = px(Math.min(to, x1));
@@ -119,7 +125,7 @@
       if (b - a > 7 * text.length) { node(svg, 'text', {x: (a + b) / 2, y: T - 3, class: 'tick', 'text-anchor': 'middle'}, text); }
     });
     if (data.field) { drawField(svg, data, px, py); }
-    const beyond = y => data.log ? y <= 0 : data.inverse && y > 1.04;
+    const beyond = y => data.log ? y <= 0 : data.inverse && y > (data.range ? y1 : 1.04);
     for (const y of ticks(data, y0, y1)) {
       node(svg, 'line', {x1: L, x2: right, y1: py(y), y2: py(y), class: 'grid'});
       node(svg, 'text', {x: L - 6, y: py(y) + 4, class: 'tick', 'text-anchor': 'end'}, yText(data, y));
@@ -127,7 +133,7 @@
     const whole = !data.inverse && data.x === 'iteration';
     const across = data.x_ticks || steps(x0, x1, Math.max(3, Math.round(W / 90))).filter(v => !whole || Number.isInteger(v)).map(x => [x, data.inverse ? (x > 0 ? (1 / x).toFixed(1) : '∞') : short(x)]);
     for (const [x, text] of across) {
-      if (x >= x0 && x <= x1) { node(svg, 'text', {x: px(x), y: H - B + 16, class: 'tick', 'text-anchor': 'middle'}, text); }
+      if (x >= x0 && x <= x1) { const end = px(x) + 3.6 * text.length > W; node(svg, 'text', {x: end ? W : px(x), y: H - B + 16, class: 'tick', 'text-anchor': end ? 'end' : 'middle'}, text); }
     }
     if (data.scale) { drawScale(svg, data, plot); }
     node(svg, 'line', {x1: L, x2: right, y1: H - B, y2: H - B, class: 'axis'});
@@ -225,7 +231,7 @@
     });
   }
   function reader(figure, data, hidden, plot) {
-    const {svg, px, x0, x1, right, W, H} = plot, said = figure.querySelector('.values'), curves = data.series.filter(s => s.draw !== 'points');
+    const {svg, px, x0, x1, right, W, H, L} = plot, said = figure.querySelector('.values'), curves = data.series.filter(s => s.draw !== 'points');
     if (data.field) { fieldReader(svg, said, data, plot); return; }
     if (!curves.length || data.equal) { points(svg, said, data, hidden, plot); return; }
     const cursor = node(svg, 'line', {y1: T, y2: H - B, class: 'cursor', visibility: 'hidden'});
