@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
+from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates, spline_filter
 
 import verglas as vg
 from verglas import geometry, report
@@ -24,7 +24,7 @@ from verglas.report import curves, figures, html, style, surface
 from verglas.report.chart import Band, Chart, Line, Series, histogram_chart
 from verglas.report.course import iteration_charts
 from verglas.report.model import pack_model
-from verglas.report.volume import pack_volume
+from verglas.report.volume import display_level, pack_volume
 from verglas.types.atoms import Atoms
 
 pytestmark = pytest.mark.drawn
@@ -387,3 +387,17 @@ def test_phases_of_a_run_without_iterations_or_names():
     (chart,) = iteration_charts(table)
     assert [(one.start, one.end, one.text) for one in chart.bands] == [(0.5, 1.5, ""), (1.5, 3.5, "global")]
     assert iteration_charts(table[:0]) == []
+
+
+@pytest.mark.parametrize(("noise", "least_seen"), [(0.02, 0.9), (0.2, 0.5), (0.4, 0.35)])
+def test_a_noisy_map_is_shown_at_a_level_at_which_its_molecule_is_seen(noise, least_seen):
+    """Clean, as refined, and sharpened beyond what it holds: enough of the molecule, and little else, lies above."""
+    model = vg.simulate.phantom(48, 4.0, 110.0, seed=5)
+    density = vg.simulate.density(model, 48, 4.0)
+    wanted = density.data > np.quantile(density.data, 0.96)
+    near = binary_dilation(wanted, iterations=3)
+    grain = np.random.default_rng(6).normal(size=density.data.shape) * noise * density.data[wanted].mean()
+    noisy = density.with_data((density.data + grain).astype(np.float32))
+    above = noisy.data > display_level(noisy)
+    assert above.sum() > least_seen * wanted.sum()
+    assert (above & near).sum() > 0.9 * above.sum()

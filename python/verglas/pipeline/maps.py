@@ -50,10 +50,6 @@ class Class2DStage(Stage):
     needs = ("centre",)
     product = "classes"
     page = "classes.html"
-    pictures = (
-        ("classes.png", "2D classes, best first: particles and resolution of each."),
-        ("selected.png", "The classes that go on."),
-    )
     former_names = former_names(Class2DSettings)
 
     def resolve_settings(self, project: Project) -> tuple[Class2DSettings, SelectionRules]:
@@ -307,7 +303,7 @@ class RefineStage(Stage):
     product = "map"
     page = "report.html"
     former_names = former_names(RefineSettings)
-    pictures = (("map.png", "The refined map, sharpened."), ("fsc.png", "Fourier shell correlation of the half maps."))
+    pictures = (("map.png", "The refined map, sharpened."),)
 
     def resolve_settings(self, project: Project) -> RefineSettings:
         """Resolved."""
@@ -427,6 +423,7 @@ class PostprocessStage(Stage):
     needs = ("refine",)
     product = "map"
     page = "report.html"
+    pictures = (("map.png", "The sharpened map."),)
 
     def inputs(self, project: Project) -> dict[str, str]:
         """Half maps of the first refinement, and of later ones where there are any."""

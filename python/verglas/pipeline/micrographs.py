@@ -230,6 +230,7 @@ class CtfStage(MicrographStage):
     """CTF of every micrograph; those without rings and files that cannot be read are set aside."""
 
     name = "ctf"
+    page = "report.html"
 
     def todo(self, project: Project) -> list[Shot]:
         """All micrographs; of movies those that could be corrected."""
@@ -272,12 +273,16 @@ class CtfStage(MicrographStage):
             "header_pixel_size_A": header,
             "ice_ring": _number(ice_ring(fit.spectra.mean, micrograph.pixel_size_A), 4),
         }
-        from verglas.report.ctf import ctf_figure
+        from verglas.report.ctf import ShownCtf, ctf_figure
 
-        return result, [(project.folder("ctf") / "png" / f"{shot.key}.png", lambda: ctf_figure(fit))]
+        folder = project.folder("ctf")
+        return result, [
+            (folder / "png" / f"{shot.key}.png", lambda: ctf_figure(fit)),
+            (folder / "curves" / f"{shot.key}.json", lambda: ShownCtf.of_fit(fit).as_bytes()),
+        ]
 
     def finish(self, project: Project) -> dict[str, str]:
-        """micrographs_ctf.star, ctf.csv, overview.png."""
+        """micrographs_ctf.star, ctf.csv, report.html."""
         from verglas.pipeline import tables
 
         return tables.write_ctf(project)

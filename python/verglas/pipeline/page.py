@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,9 @@ import numpy as np
 from verglas._version import __version__
 from verglas.io import write_text
 from verglas.pipeline.micrographs import has_passed, result_of
-from verglas.pipeline.project import Project
-from verglas.pipeline.stage import StageRecord
-from verglas.pipeline.stages import STAGES
+from verglas.pipeline.project import Project, Shot
+from verglas.pipeline.stage_sections import TITLES, own_page, stage_sections
 from verglas.pipeline.tables import Standing, standings
-from verglas.report.html import Fragment, Picture, Section, Table, value_text
 from verglas.report.process import ProcessShown, SetRow, StageRow, process_page
 from verglas.run.tenure import now_text
 
@@ -52,45 +51,23 @@ def set_row(project: Project, one: Standing, waiting: Mapping[str, str] | None =
         ),
         "",
     )
-    return SetRow(shot.name, state, one.reason or "; ".join(one.flags), picture=picture, **facts)
+    reason = _without_path(one.reason, shot) or "; ".join(one.flags)
+    return SetRow(shot.name, state, reason, picture=picture, **facts)
 
 
-def _sections(project: Project) -> list[Section]:
-    sections = []
-    for name, record in reversed(project.records.items()):  # the result first, then what led to it
-        blocks: list[Picture | Table | Fragment] = []
-        for file, words in STAGES[name].pictures if name in STAGES else ():
-            path = project.folder(name) / file
-            if path.is_file():
-                blocks.append(Picture(path.read_bytes(), words, words))
-        numbers = [(_label(k), _format_value(v)) for k, v in record.verdict.numbers.items()]
-        if blocks:
-            text = ". ".join(reason[:1].upper() + reason[1:] for reason in record.verdict.reasons)
-            sections.append(Section(name, text, [*blocks, Table(("", ""), numbers)]))
-    return sections
+def _without_path(text: str, shot: Shot) -> str:
+    """A reason without the path that it begins with: the row has the name already."""
+    for name in (str(shot.path), shot.name, shot.path.name):
+        text = text.removeprefix(f"{name}: ")
+    return text
 
 
-def _own_page(project: Project, record: StageRecord) -> str:
-    """The page that a stage has left in its folder, from the project's; empty without."""
-    page = STAGES[record.name].page if record.name in STAGES else ""
-    return f"{record.folder}/{page}" if page and (project.root / record.folder / page).is_file() else ""
-
-
-def _label(name: str) -> str:
-    """A field's name in words: rms_shift_A is "rms shift (Å)"."""
-    words, _, unit = name.rpartition("_")
-    shown = {"A": "Å", "A2": "Å²", "px": "px", "deg": "°"}.get(unit)
-    return name.replace("_", " ") if shown is None or not words else f"{words.replace('_', ' ')} ({shown})"
-
-
-def _format_value(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return value_text(value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return "; ".join(f"{k}: {_format_value(v)}" for k, v in value.items()) or "none"
-    return str(value)
+def _short_paths(text: str, rows: Sequence[Standing]) -> str:
+    """A sentence with the names of micrographs set aside in place of their paths."""
+    for one in rows:
+        if not one.used and str(one.shot.path) in text:
+            text = text.replace(str(one.shot.path), one.shot.path.name)
+    return text
 
 
 def write_page(project: Project, *, running: bool = False, waiting: Mapping[str, str] | None = None) -> None:
@@ -104,16 +81,18 @@ def write_page(project: Project, *, running: bool = False, waiting: Mapping[str,
     waiting : mapping of key -> state, optional
         What watched files wait for.
     """
-    rows = [set_row(project, one, waiting) for one in standings(project)]
+    every = standings(project)
+    rows = [set_row(project, one, waiting) for one in every]
     usable = [row for row in rows if row.state in ("used", "flagged")]
     stages = [
         StageRow(
             r.name,
             r.verdict.state,
-            r.verdict.reasons,
+            [_short_paths(reason, every) for reason in r.verdict.reasons],
             r.seconds,
             r.settings,
-            _own_page(project, r),
+            own_page(project.root, r),
+            TITLES.get(r.name, r.name),
         )
         for r in project.records.values()
     ]
@@ -130,7 +109,9 @@ def write_page(project: Project, *, running: bool = False, waiting: Mapping[str,
             numbers["resolution"] = f"{record.verdict.numbers['resolution_A']:.2f} Å"
             break
     worst = next((s for word in ("stop", "warn") for s in stages if s.state == word), None)
-    summary = "All stages say: go on." if worst is None else f"{worst.name}: {worst.state}: {'; '.join(worst.reasons)}."
+    summary = (
+        "All stages say: go on." if worst is None else f"{worst.title}: {worst.state}: {'; '.join(worst.reasons)}."
+    )
     if project.assumptions:
         summary += f" {project.assumptions[:1].upper()}{project.assumptions[1:]}."
     if running:
@@ -141,8 +122,9 @@ def write_page(project: Project, *, running: bool = False, waiting: Mapping[str,
         numbers,
         rows,
         stages,
-        _sections(project),
+        stage_sections(project.root, project.records),
         f"verglas {__version__}, {now_text()}",
         running,
+        f"verglas process --out {shlex.quote(project.root.name)} --keep micrographs_kept.star",
     )
     write_text(project.root / "report.html", process_page(figures))

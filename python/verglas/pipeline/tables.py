@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from verglas._version import __version__
 from verglas.assessment.micrographs import MicrographQuality, judge_ctfs, judge_micrographs, judge_set
 from verglas.errors import InputError
-from verglas.io import atomic_path, read_micrographs, write_micrographs, write_picks
+from verglas.io import atomic_path, read_json, read_micrographs, write_micrographs, write_picks, write_text
 from verglas.io.coordinates import MICROGRAPH, match_names
 from verglas.io.micrographs import METADATA, PATH, PIXEL
 from verglas.io.rules import written_name
@@ -211,12 +212,36 @@ def write_ctf(project: Project) -> dict[str, str]:
             values = {k: v for k, v in record["result"].items() if not isinstance(v, list) and k != "micrograph"}
             rows.append({"micrograph": shot.name, **values, "reason": record["reason"]})
     _write_table(folder / "ctf.csv", rows)
+    _write_ctf_page(project, rows)
     path = folder / "micrographs_ctf.star"
     if shots:
         write_micrographs(path, micrograph_table(project, shots, folder))
     else:
         path.unlink(missing_ok=True)
     return {f"{folder.name}/{path.name}": file_digest(path)}
+
+
+def _write_ctf_page(project: Project, rows: Sequence[Mapping[str, Any]]) -> None:
+    """report.html of the stage: the set, the table, and the curves of those to look at first."""
+    if not rows:
+        return
+    from verglas.report.ctf import ShownCtf
+    from verglas.report.ctf_page import CtfPicture, ctf_page, doubts, rows_to_show
+    from verglas.report.html import render
+
+    folder = project.folder("ctf")
+    flags = ["" if row["reason"] else "; ".join(one) for row, one in zip(rows, judge_ctfs(rows), strict=True)]
+    table = pd.DataFrame([*rows]).assign(flags=flags)
+    against = doubts(table)
+    keys = {shot.name: shot.key for shot in project.shots}
+    pictures = []
+    for row in rows_to_show(table):
+        name = str(table["micrograph"][row])
+        curves = folder / "curves" / f"{keys[name]}.json"
+        if curves.is_file():  # a project of an earlier version has pictures only
+            shown = ShownCtf.from_record(read_json(curves))
+            pictures.append(CtfPicture(Path(name).name, b"", against[row], f"png/{keys[name]}.png", shown))
+    write_text(folder / "report.html", render(ctf_page(table, pictures, f"verglas {__version__}")))
 
 
 def _set_aside_notes(bad: Sequence[tuple[str, str]], total: int, state: str) -> list[Finding]:

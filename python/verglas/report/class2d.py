@@ -99,7 +99,8 @@ def _cards(classes: Classes2D) -> list[_Card]:
 
 
 def _classes(cards: Sequence[_Card], *, choose: bool) -> Fragment:
-    return Fragment(templates().get_template("classes.html").render(cards=cards, choose=choose))
+    shown = templates().get_template("classes.html").render(cards=cards, choose=choose)
+    return Fragment(shown, scripts=("copy.js",) if choose else ())
 
 
 def _frame(record: Sequence[Iteration]) -> pd.DataFrame:
@@ -171,7 +172,7 @@ def page(classes: Classes2D, settings: Mapping[str, object], events: Sequence[st
         "download the selection, a small STAR file; then: verglas select particles.star --table "
         "selection.star --out selected.star. Best resolution first: where the Fourier ring correlation of the "
         "averages of two half sets falls to 0.143. Down to the finest data used it is optimistic, since both half sets "
-        "were aligned to one average."
+        f"were aligned to one average. Each picture is {classes.averages.shape[-1] * classes.pixel_size_A:.0f} Å wide."
     )
     title = "2D classes"
     return render(

@@ -100,6 +100,28 @@ class Fragment:
     scripts: tuple[str, ...] = ()  # of the templates, which draw what it holds
 
 
+def command_block(command: str) -> Fragment:
+    """A command as it is typed, with a button that copies it.
+
+    Examples
+    --------
+    >>> from verglas.report.html import command_block
+    >>> "verglas fsc a.mrc" in command_block("verglas fsc a.mrc").html
+    True
+    """
+    return Fragment(
+        f'<div class="command"><code>{html.escape(command)}</code>'
+        '<button type="button" class="copy">Copy</button></div>',
+        scripts=("copy.js",),
+    )
+
+
+def folded(words: str, block: Table) -> Fragment:
+    """A long table behind its heading, which opens it."""
+    inside = str(templates().get_template("blocks.html").module.table(block))  # type: ignore[attr-defined]
+    return Fragment(f"<details><summary>{html.escape(words)}</summary>{inside}</details>", sortable=block.sortable)
+
+
 Block = Picture | Gallery | Table | Link | Fragment
 
 

@@ -279,6 +279,6 @@ def _tracks(table: pd.DataFrame, against: pd.Series, folder: Path) -> Section:
     return Section("Tracks", text, [*blocks, *([Gallery(pictures, 26.0)] if pictures else [])])
 
 
-def _picture(row: Mapping[str, Any], folder: Path, why: str) -> Picture:
+def _picture(row: Mapping[Any, Any], folder: Path, why: str) -> Picture:
     name = Path(str(row["movie"])).name
     return Picture((folder / str(row["picture"])).read_bytes(), f"motion of {name}", why or name, str(row["picture"]))

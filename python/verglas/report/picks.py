@@ -53,10 +53,13 @@ def picks_picture(picks: PickResult, title: str = "", width_in: float = 6.0) -> 
     height, width = picks.small.grey.shape
     with style.style_context():
         figure = style.new_figure(width_in, width_in * height / width + (0.3 if title else 0.0))
-        axes = figure.subplots()
-        draw_picks(axes, picks)
         if title:
+            axes = figure.subplots()
             axes.set_title(title)
+        else:
+            figure.set_layout_engine("none")
+            axes = figure.add_axes((0, 0, 1, 1))  # no white frame, which glares on a dark page
+        draw_picks(axes, picks)
         return style.jpeg(figure, _PICTURE_DPI)
 
 
@@ -128,9 +131,15 @@ def _cells(row: PageRow) -> list[tuple[str, str]]:
 
 
 def _table(rows: Sequence[PageRow]) -> Fragment:
+    cells = [_cells(row) for row in rows]
+    # Without CTFs there are no defoci, and a good set has no flags.
+    kept = [k for k in range(len(_COLUMNS)) if k < 2 or any(one[k][1] for one in cells)]
     return selector(
-        _COLUMNS,
-        [SelectorRow(r.quality.name, not r.reasons, bool(r.reasons), _cells(r)) for r in rows],
+        [_COLUMNS[k] for k in kept],
+        [
+            SelectorRow(r.quality.name, not r.reasons, bool(r.reasons), [one[k] for k in kept])
+            for r, one in zip(rows, cells, strict=True)
+        ],
     )
 
 

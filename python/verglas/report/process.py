@@ -14,7 +14,7 @@ from verglas.picking import PickResult
 from verglas.report import style
 from verglas.report.chart import Chart, charts_block, histogram_chart
 from verglas.report.figures import _grey, _range, _scale_bar
-from verglas.report.html import REFRESH_S, Fragment, Link, Page, Picture, Section, Table, render
+from verglas.report.html import REFRESH_S, Fragment, Link, Page, Picture, Section, Table, command_block, folded, render
 from verglas.report.refine import duration
 from verglas.report.selector import SELECTOR_SCRIPT, SelectorRow, format_number, selector
 
@@ -54,7 +54,7 @@ class SetRow:
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage of the page: verdict, reasons, time, and its own page or files."""
+    """One stage of the page: verdict, reasons, time, its own page or files, and its name in words."""
 
     name: str
     state: str
@@ -62,6 +62,7 @@ class StageRow:
     seconds: float
     settings: Mapping[str, Any] = field(default_factory=dict)
     link: str = ""
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class ProcessShown:
     sections: Sequence[Section] = ()
     footer: str = ""
     running: bool = False
+    keep_command: str = ""
 
 
 # ---- one micrograph
@@ -153,7 +155,7 @@ def particles_picture(images: npt.NDArray[np.float32], pixel_size_A: float) -> b
 def centring_picture(averages: Mapping[str, npt.NDArray[np.float32]], pixel_size_A: float) -> bytes:
     """The mean of all particles for every way of centring them, on one grey scale."""
     with style.style_context():
-        figure = style.new_figure(2.3 * len(averages), 3.0)
+        figure = style.new_figure(2.3 * len(averages), 2.75)
         low, high = _range(np.stack(list(averages.values())))
         for axes, (title, image) in zip(np.ravel(figure.subplots(1, len(averages))), averages.items(), strict=True):
             _grey(axes, image, low, high)
@@ -220,14 +222,21 @@ def _cells(row: SetRow) -> list[tuple[str | Link, str]]:
 
 def set_table(rows: Sequence[SetRow]) -> Fragment:
     """The sortable table; ticks choose the micrographs to keep, and the list is saved as a STAR file."""
+    cells = [_cells(row) for row in rows]
+    # What is known of no micrograph, such as ice that the pixels do not resolve, takes no column.
+    kept = [k for k in range(len(_COLUMNS)) if k < 2 or any(one[k][1] for one in cells)]
     return selector(
-        _COLUMNS, [SelectorRow(r.name, r.state in ("used", "flagged"), r.state != "used", _cells(r)) for r in rows]
+        [_COLUMNS[k] for k in kept],
+        [
+            SelectorRow(r.name, r.state in ("used", "flagged"), r.state != "used", [one[k] for k in kept])
+            for r, one in zip(rows, cells, strict=True)
+        ],
     )
 
 
 def _stages(stages: Sequence[StageRow]) -> Section:
-    rows = [(s.name, s.state, "; ".join(s.reasons), duration(s.seconds)) for s in stages]
-    links = [Link(f"{s.name}: page of its own", s.link) for s in stages if s.link]
+    rows = [(s.title or s.name, s.state, "; ".join(s.reasons), duration(s.seconds)) for s in stages]
+    links = [Link(f"{s.title or s.name}: page of its own", s.link) for s in stages if s.link]
     return Section(
         "Stages",
         "Each stage judges its own result before the next one starts.",
@@ -256,13 +265,19 @@ def process_page(shown: ProcessShown) -> str:
         sections.append(
             Section(
                 "Micrographs",
-                "Click a heading to sort, a name for its picture. The saved list goes to --keep.",
-                [set_table(rows)],
+                "Click a heading to sort, a name for its picture. The saved list goes to the command below.",
+                [set_table(rows), *([command_block(shown.keep_command)] if shown.keep_command else [])],
             )
         )
-    settings = [(s.name, name, value) for s in shown.stages for name, value in s.settings.items() if value is not None]
+    settings = [
+        (s.title or s.name, name, value)
+        for s in shown.stages
+        for name, value in s.settings.items()
+        if value is not None
+    ]
     if settings:
-        sections.append(Section("Settings", blocks=[Table(("stage", "setting", "value"), settings)]))
+        words = f"{len(settings)} settings of {len(shown.stages)} stages"
+        sections.append(Section("Settings", blocks=[folded(words, Table(("stage", "setting", "value"), settings))]))
     return render(
         Page(
             shown.title,
