@@ -14,7 +14,7 @@ __all__ = ["browser"]  # a fixture
 pytestmark = [pytest.mark.slow, pytest.mark.drawn]
 
 # Pixels of the screen that the smallest words take, of what is shown.
-_SMALLEST = """() => { let least = Infinity, which = "none"; const m = one => one.getScreenCTM();
+SMALLEST = """() => { let least = Infinity, which = "none"; const m = one => one.getScreenCTM();
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const text = walk.currentNode.textContent.trim(), one = walk.currentNode.parentElement;
@@ -62,7 +62,7 @@ def test_nothing_sticks_out_no_word_is_tiny_and_nothing_jumps(browser, server, w
         page.goto(root + target)
         page.wait_for_timeout(700)
         over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        least, words = page.evaluate(_SMALLEST)
+        least, words = page.evaluate(SMALLEST)
         shift = page.evaluate(_SHIFT)
         if over > 0 or least < (16 if width == 3840 else 11) or shift > 0.1:
             bad.append((target, over, round(least, 1), words, round(shift, 3)))

@@ -36,13 +36,14 @@ def card(thing: Any, parts: Sequence[bytes | Chart] | None = None) -> str:
     (True, 1)
     """
     parts = parts_of(thing) if parts is None else parts
+    words = html.escape(repr(thing))
     shown = "".join(
-        f'<img style="max-width:100%" src="data:image/png;base64,{base64.b64encode(one).decode()}">'
+        f'<img style="max-width:100%" alt="{words}" src="data:image/png;base64,{base64.b64encode(one).decode()}">'
         for one in parts
         if isinstance(one, bytes)
     )
     charts = [one for one in parts if isinstance(one, Chart)]
-    return f"<div><code>{html.escape(repr(thing))}</code><br>{shown}{charts_frame(charts) if charts else ''}</div>"
+    return f"<div><code>{words}</code><br>{shown}{charts_frame(charts) if charts else ''}</div>"
 
 
 @singledispatch
