@@ -65,7 +65,7 @@ def _without_path(text: str, shot: Shot) -> str:
 def _short_paths(text: str, rows: Sequence[Standing]) -> str:
     """A sentence with the names of micrographs set aside in place of their paths."""
     for one in rows:
-        if not one.used and str(one.shot.path) in text:
+        if not one.is_used and str(one.shot.path) in text:
             text = text.replace(str(one.shot.path), one.shot.path.name)
     return text
 
