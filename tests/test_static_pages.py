@@ -121,7 +121,7 @@ def test_values_under_the_pointer_signs_and_the_copy_button(browser, tmp_path):
     page.goto(pages["process"].as_uri())
     signed = page.locator("figure.chart", has_text="Phase").first
     fills = [one.get_attribute("fill") for one in signed.locator("rect.cell").all()[:3]]
-    assert fills == ["rgb(5,48,97)", "rgb(247,247,247)", "rgb(159,47,54)"]  # -2, 0 and half way to 2
+    assert fills == ["rgb(5,48,97)", "rgb(247,247,247)", "rgb(213,95,77)"]  # -2, 0 and half way to 2
     page.get_by_role("button", name="Copy").last.click()
     page.wait_for_selector("button.copy:text('Copied')")
     assert page.evaluate("navigator.clipboard.readText()") == "verglas process --out p --keep micrographs_kept.star"
