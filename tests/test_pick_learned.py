@@ -16,7 +16,7 @@ from verglas.errors import InputError
 from verglas.learned import Weights, packaged_weights, to_safetensors
 from verglas.picking import PickSettings, compare_picks, inside, pick_detailed, prepare
 from verglas.picking.fine_tune import _place_clicks, _windows, fine_tune
-from verglas.picking.network import out_of_depth, probable_cut
+from verglas.picking.network import background_peaks, out_of_depth, probable_cut
 from verglas.run.fine_tune import _agreed_picks, _clicks_by_row, read_weights
 
 DIAMETER_A, PIXEL_A = 150.0, 5.0
@@ -45,6 +45,30 @@ def test_kinds_never_seen_in_training_are_found(kind):
     chances = found.candidates.columns["rlnAutopickFigureOfMerit"]
     assert ((chances >= 0) & (chances <= 1)).all()
     assert found.doubts == ()
+
+
+def test_particles_beside_carbon_and_contaminants_are_found():
+    dirt = {"carbon": 0.25, "contaminants": 3, "contaminant_radius_A": (60.0, 160.0)}
+    micrograph, truth = scene("dumbbell", 8, snr=0.05, n=20, **dirt)
+    found = pick_detailed(micrograph, DIAMETER_A, method="learned", threads=1)
+    assert found.cut.clear
+    assert merit(found.picks, truth, micrograph.shape).f_score > 0.8
+
+
+def test_what_is_left_out_has_no_part_in_the_spectrum_of_background():
+    """Peaks of background are as high beside a disc that outshines all as without it; taken along, it raises them."""
+    network = packaged_weights("picker").network
+    noise = np.random.default_rng(3).standard_normal((256, 256), np.float32)
+    y, x = np.indices(noise.shape)
+    allowed = np.hypot(y - 100, x - 80) > 40
+    spoilt = np.where(allowed, noise, noise + np.float32(12))
+    nobody = np.zeros((0, 2))
+    alone, beside, along = (
+        np.percentile(background_peaks(network, image, 11.0, nobody, where).heights, 90)
+        for image, where in ((noise, None), (spoilt, allowed), (spoilt, None))
+    )
+    assert abs(beside - alone) < 0.2
+    assert along > alone + 0.5
 
 
 def test_noise_alone_gives_no_clear_particles():

@@ -125,7 +125,12 @@ class BackgroundPeaks:
 
 
 def background_peaks(
-    network: Network, image: Float32Array, radius_px: float, certain_px: FloatArray, seed: int = 0
+    network: Network,
+    image: Float32Array,
+    radius_px: float,
+    certain_px: FloatArray,
+    allowed: npt.NDArray[np.bool_] | None = None,
+    seed: int = 0,
 ) -> BackgroundPeaks:
     """Heights of the peaks that the network sees in background of an image's spectrum.
 
@@ -139,20 +144,25 @@ def background_peaks(
         Of the particle.
     certain_px : (n, 2) float64
         What are probably particles: the spectrum is measured away from them, where enough of the image is left.
+    allowed : (y, x) bool, optional
+        Where peaks may stand: carbon and contaminants elsewhere have spectra of their own.
     seed : int
         Of the field.
     """
+    good = np.ones(image.shape, bool) if allowed is None else allowed
+    if good.mean() < _LEFT:
+        good = np.ones(image.shape, bool)
     marks = np.ones(image.shape, bool)
     x, y = np.rint(certain_px).astype(np.int64).reshape(-1, 2).T
     marks[y.clip(0, image.shape[0] - 1), x.clip(0, image.shape[1] - 1)] = False
-    away = np.ones(image.shape, bool)
+    away = good
     for halo in _HALOS if not marks.all() else ():
-        away = ndimage.distance_transform_edt(marks) > halo * radius_px
+        away = good & (ndimage.distance_transform_edt(marks) > halo * radius_px)
         if away.mean() >= _LEFT:
             break
     share = float(away.mean())
     if share < _LEFT:  # most of the image is particles: their spectrum is in that of the whole
-        away, share = np.ones(image.shape, bool), 1.0
+        away, share = good, float(good.mean())
     middle = np.float32(image[away].mean())
     alone = np.where(away, image - middle, np.float32(0))
     size = (_FIELD, _FIELD)
@@ -359,7 +369,8 @@ def pick_by_network(small: SmallImage, weights: Weights, bad: BadAreas, limits: 
     everywhere = np.ones(small.shape_here, bool) if small.left_out is None else ~small.left_out
     first = ~bad.wide if limits.exclude else everywhere
     xy, heights = ops.peaks(score, limits.distance_px, mask=first, threads=1)
-    background = background_peaks(weights.network, small.data, small.radius_px, probable(xy, heights))
+    certain = probable(xy, heights)
+    background = background_peaks(weights.network, small.data, small.radius_px, certain, first)
     if limits.exclude:
         bad = bad.for_particles(xy[probabilities(weights.card, heights, background) >= _CERTAIN])
         xy, heights = ops.peaks(score, limits.distance_px, mask=~bad.mask, threads=1)
