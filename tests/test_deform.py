@@ -22,6 +22,7 @@ from verglas.heterogeneity.deform import (
 from verglas.heterogeneity.deform.normal_modes import network_hessian
 from verglas.heterogeneity.deform.zernike3d import zernike_basis, zernike_orders
 from verglas.simulate import Model, hinge
+from verglas.types.listener import Silence
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +129,22 @@ def test_affine_deformation_has_the_strain_that_it_has():
     assert found.angle_deg[0, 0, 0] == pytest.approx(np.sqrt(98), abs=0.01)
 
 
+class Counts(Silence):
+    def __init__(self):
+        self.told = []
+
+    def progress(self, phase, done, total):
+        self.told.append((phase, done, total))
+
+
 def test_distances_order_a_planted_trajectory():
     model = vg.simulate.phantom(16, 8.0, 90.0, seed=1)
     order = [2, 0, 3, 1]
     maps = [vg.simulate.density(hinge(model, 10.0 * k), 16, 8.0) for k in order]
-    told = []
-    made = structmap(maps, dimensions=1, degree=2, resolutions_A=(25.0,), progress=lambda *one: told.append(one))
+    listener = Counts()
+    made = structmap(maps, dimensions=1, degree=2, resolutions_A=(25.0,), listener=listener)
     assert abs(spearmanr(made.coordinates_A[:, 0], order).statistic) == pytest.approx(1)
-    assert told[-1] == ("pairs of maps", 12, 12)
+    assert listener.told[-1] == ("pairs of maps", 12, 12)
     np.testing.assert_array_equal(made.distances_A, made.distances_A.T)
     assert made.stress < 0.2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from verglas.types import Map
 from verglas.types.arrays import Complex64Array, Float32Array, any_arrays
 from verglas.types.convert import MapLike, map_of, values_of
 from verglas.types.display import Shown
+from verglas.types.listener import Listener, Silence
 from verglas.types.settings import check_settings, setting, settings_from
 
 # Signal over noise of the mean of two half maps where their FSC is 0.143, as power: 2 FSC / (1 - FSC).
@@ -94,7 +95,7 @@ def deblur_locally(
     settings: LocalSharpenSettings | None = None,
     *,
     threads: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    listener: Listener | None = None,
     **changes: object,
 ) -> LocallySharpened:
     r"""Undo the blur of every voxel as far as its resolution allows (after LocalDeblur).
@@ -127,8 +128,8 @@ def deblur_locally(
         Further keywords (``noise_to_signal=0.01``) change its fields.
     threads : int, optional
         Threads; the result does not depend on it.
-    progress : callable, optional
-        Told phase, done, total.
+    listener : Listener, optional
+        Who is told how far it is (:class:`verglas.types.listener.Listener`).
 
     Returns
     -------
@@ -175,7 +176,7 @@ def deblur_locally(
     resolution = _with_resolutions_everywhere(resolution, inside)
     ratio = chosen.noise_to_signal or _noise_to_signal(volume, inside, threads)
     blur = _Blur(volume, resolution, float(np.sqrt(ratio * _SNR_AT_RESOLUTION)), inside, threads)
-    data, iterations = _solve(blur, volume.data, ratio, chosen, progress or (lambda *_: None))
+    data, iterations = _solve(blur, volume.data, ratio, chosen, listener or Silence())
     return LocallySharpened(volume.with_data(blur.inside * data), "deblur", iterations, ratio)
 
 
@@ -257,7 +258,7 @@ def _solve(
     data: Float32Array,
     ratio: float,
     chosen: LocalSharpenSettings,
-    progress: Callable[[str, int, int], None],
+    listener: Listener,
 ) -> tuple[Float32Array, int]:
     """Conjugate gradients for (m W^T W m + mu) y = m W^T V, from 0; m y is the map."""
     residual = blur.adjoint(data)
@@ -271,7 +272,7 @@ def _solve(
         u += step * direction
         residual -= step * made
         before, power = power, _dot(residual, residual)
-        progress("iterations", number, chosen.most_iterations)
+        listener.progress("iterations", number, chosen.most_iterations)
         if step * np.sqrt(_dot(direction, direction)) < chosen.change * np.sqrt(_dot(u, u)):
             return u, number
         direction = residual + np.float32(power / before) * direction
@@ -288,7 +289,7 @@ def scale_locally(
     settings: LocalSharpenSettings | None = None,
     *,
     threads: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    listener: Listener | None = None,
     **changes: object,
 ) -> LocallySharpened:
     r"""Give every place of a map the amplitudes that a reference has there (the LocScale family); phases stay.
@@ -310,8 +311,8 @@ def scale_locally(
         Further keywords (``window_radius_A=15``) change its fields.
     threads : int, optional
         Threads; the result does not depend on it.
-    progress : callable, optional
-        Told phase, done, total.
+    listener : Listener, optional
+        Who is told how far it is (:class:`verglas.types.listener.Listener`).
 
     Returns
     -------
@@ -351,7 +352,7 @@ def scale_locally(
     spectra = [fourier.forward(m.data, 3, threads=threads) for m in (volume, reference)]
     # What is coarser than the bands has one factor: without it that would stay on the map's own grey scale.
     coarse = _coarse_factor(spectra, volume.data.shape, bands[0])
-    tell = progress or (lambda *_: None)
+    tell = (listener or Silence()).progress
 
     def gains() -> Iterator[Float32Array]:
         for number, band in enumerate(bands):

@@ -153,7 +153,7 @@ def _several(job: DeformJob, maps: dict[str, Map], held: Tenure) -> tuple[dict[s
         list(maps.values()),
         dimensions=min(how.dimensions, len(maps) - 1),
         degree=how.degree,
-        progress=held.progress,
+        listener=held,
         diameter_A=how.diameter_A,
         resolutions_A=steps,
     )

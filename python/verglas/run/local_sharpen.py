@@ -152,7 +152,7 @@ def _by_resolution(job: LocalSharpenJob, volume: Map, heard: Listener) -> _Made:
     else:
         assert job.resolution is not None
         resolution = read_map(job.resolution, volume.pixel_size_A)
-    done = deblur_locally(volume, resolution, mask, job.settings, threads=job.threads, progress=heard.progress)
+    done = deblur_locally(volume, resolution, mask, job.settings, threads=job.threads, listener=heard)
     inside = np.ones_like(resolution.data, bool) if mask is None else mask.data >= 0.5
     quantiles = np.quantile(resolution.data[inside], (0.05, 0.5, 0.95))
     said = {"resolution_A": dict(zip(("q05", "median", "q95"), quantiles.round(3).tolist(), strict=True))}
@@ -166,7 +166,7 @@ def _by_model(job: LocalSharpenJob, volume: Map, heard: Listener) -> _Made:
     # Refused where the model lies elsewhere: amplitudes of another place would look like a sharp map.
     before = map_model(volume, atoms, threads=job.threads)
     reference = model_density(atoms, volume, threads=job.threads)
-    done = scale_locally(volume, reference, job.settings, threads=job.threads, progress=heard.progress)
+    done = scale_locally(volume, reference, job.settings, threads=job.threads, listener=heard)
     after = map_model(done.map, atoms, threads=job.threads)
     said = {
         name: {key: round(value, 4) for key, value in one.correlations.items()}

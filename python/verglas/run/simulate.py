@@ -19,9 +19,9 @@ from verglas._version import __version__
 from verglas.io import make_folder, read_particles, write_map, write_particles, write_text
 from verglas.report.montage import montage
 from verglas.simulate import SNR, Imaging, Model, Simulation, density, hinge, phantom, read_model
-from verglas.simulate.imaging import Progress
 from verglas.simulate.text import TextPhantom, read_phantom, volume_of
 from verglas.types import Particles, Poses
+from verglas.types.listener import Listener
 from verglas.types.settings import settings_from
 
 _HIDDEN = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst", "rlnClassNumber")
@@ -108,12 +108,12 @@ def particles(
     with shown_to(listener) as heard:
         if out is None:
             images = np.empty((n, box, box), np.float32)
-            simulation.render(images, snr, heard.progress)
+            simulation.render(images, snr, heard)
             complete = simulation.particles(images)
             return _without_poses(complete) if hide_poses else complete
         folder = Path(out)
         make_folder(folder)
-        measured_snr = _write_images(simulation, folder, snr, heard.progress)
+        measured_snr = _write_images(simulation, folder, snr, heard)
     if hide_poses:
         # Read back: the images lie in the stack by now, and both tables have to name it.
         truth = read_particles(folder / "particles.star")
@@ -124,10 +124,10 @@ def particles(
     return read_particles(folder / "particles.star")
 
 
-def _write_images(simulation: Simulation, folder: Path, snr: float, progress: Progress) -> SNR:
+def _write_images(simulation: Simulation, folder: Path, snr: float, listener: Listener) -> SNR:
     """Stack, STAR file and picture; the signal-to-noise ratio that was reached."""
     with _stack(folder, (simulation.n, simulation.box, simulation.box)) as images:
-        measured_snr = simulation.render(images, snr, progress)
+        measured_snr = simulation.render(images, snr, listener)
         write_particles(folder / "particles.star", simulation.particles(images))
         _write_picture(simulation, images, folder)
     return measured_snr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,9 +19,8 @@ from verglas.simulate.scattering import atom_table
 from verglas.simulate.text import TextPhantom, check_phantom_fits, spectra_of
 from verglas.types import Optics, Particles, Poses
 from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.listener import Listener
 from verglas.types.settings import check_settings, setting
-
-Progress = Callable[[str, int, int], None]
 
 # Keys of the tables' streams, beyond every particle number (noise streams have the particle's number as key).
 _PARTICLE_TABLE, _MICROGRAPH_TABLE = 2**63, 2**63 + 1
@@ -322,7 +321,7 @@ class Simulation:
         for start in range(0, self.n, size):
             yield slice(start, min(start + size, self.n))
 
-    def render(self, out: npt.NDArray[np.float32], snr: float, progress: Progress | None = None) -> SNR:
+    def render(self, out: npt.NDArray[np.float32], snr: float, listener: Listener | None = None) -> SNR:
         """Fill ``out`` (n, box, box), in memory or mapped to a file, with the noisy images.
 
         Parameters
@@ -331,8 +330,8 @@ class Simulation:
             Written, twice per image: first without noise, then, when the mean signal is known, with it.
         snr : float
             Power ratio over the whole box; infinity for no noise.
-        progress : callable, optional
-            Called as ``progress(stage, done, n)``.
+        listener : Listener, optional
+            Who is told how far it is.
 
         Returns
         -------
@@ -347,14 +346,14 @@ class Simulation:
             # made.
             out[batch] = images
             variance[batch] = images.var(axis=(1, 2), dtype=np.float64)
-            if progress:
-                progress("projections", batch.stop, self.n)
+            if listener is not None:
+                listener.progress("projections", batch.stop, self.n)
         sigma = np.float32(noise_sigma(float(variance.mean()), snr))
         if sigma > 0:
             for batch in self.batches():
                 out[batch] += sigma * self.noise(np.arange(batch.start, batch.stop))
-                if progress:
-                    progress("noise", batch.stop, self.n)
+                if listener is not None:
+                    listener.progress("noise", batch.stop, self.n)
         return SNR(float(snr))
 
     def particles(self, images: npt.NDArray[np.float32]) -> Particles:

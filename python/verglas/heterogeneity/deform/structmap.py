@@ -17,7 +17,7 @@ from verglas.errors import InputError
 from verglas.heterogeneity.deform.zernike3d import fit_deformation
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MapLike, map_of
-from verglas.types.listener import Progress
+from verglas.types.listener import Listener
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class StructMap:
 
 
 def structmap(
-    maps: Sequence[MapLike], *, dimensions: int = 2, degree: int = 3, progress: Progress | None = None, **fit: Any
+    maps: Sequence[MapLike], *, dimensions: int = 2, degree: int = 3, listener: Listener | None = None, **fit: Any
 ) -> StructMap:
     """Elastic distances of maps from each other, and their embedding.
 
@@ -56,8 +56,8 @@ def structmap(
         Of the embedding.
     degree : int
         Of the deformations.
-    progress : callable, optional
-        Called with a phase, pairs done, pairs in all.
+    listener : Listener, optional
+        Who is told how many pairs of maps are done.
     **fit
         What :func:`verglas.heterogeneity.deform.fit_deformation` takes besides: ``diameter_A``, ``resolutions_A``.
 
@@ -90,8 +90,8 @@ def structmap(
         density = np.clip(volumes[j].data, 0, None).astype(np.float64)
         one_way[i, j] = np.sqrt(np.average(np.square(field).sum(axis=-1), weights=density))
         correlations[i, j] = made.correlation
-        if progress is not None:
-            progress("pairs of maps", done, len(pairs))
+        if listener is not None:
+            listener.progress("pairs of maps", done, len(pairs))
     distances = (one_way + one_way.T) / 2
     coordinates, stress = embed(distances, dimensions)
     return StructMap(distances, correlations, coordinates, stress)
