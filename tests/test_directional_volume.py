@@ -53,7 +53,11 @@ def test_the_command_writes_volume_curves_and_page(tmp_path, capsys):
     record = json.loads((out / "directional.json").read_text())
     assert record["area_ratio"] < 0.5 < record["chance_ratio"]
     assert vg.read_map(out / "fsc3d.mrc").box == BOX
+    assert record["missing_cone"]["found"]
+    assert record["missing_cone"]["half_angle_deg"] == pytest.approx(40, abs=5)
+    assert "without signal" in (out / "report.html").read_text()
     table = read_csv(out / "directions.csv")
+    assert table["signal"][table["z"] > 0.95].max() < 0.2 < 0.8 < table["signal"][table["z"] < 0.3].min()
     assert len(table["z"]) == 500
     resolution_A = table["resolution_A"].fillna(np.inf)
     assert np.median(resolution_A[table["z"] > 0.95]) > 14

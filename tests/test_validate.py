@@ -50,6 +50,29 @@ def test_noise_both_halves_share_is_named(truth, seed):
     assert found.numbers["mean_fsc"] == pytest.approx(0.1, abs=0.03)
 
 
+@pytest.mark.parametrize("shared", [0.55, 0.95])
+def test_noise_that_is_mostly_shared_is_named_by_the_solvent(truth, shared):
+    """Its FSC looks like that of a map resolved to its sampling."""
+    found = judge_shared_noise(*halves(truth, 0, shared=shared))
+    assert found.state == "stop"
+    assert "Outside the molecule" in found.sentence
+    assert found.numbers["solvent_share"] == pytest.approx(shared, abs=0.05)
+
+
+def test_a_map_resolved_to_its_sampling_is_not_called_shared(truth):
+    sharp = vg.simulate.density(vg.simulate.phantom(BOX, PIXEL_A, 70.0, seed=2), BOX, PIXEL_A, b_factor_A2=40.0)
+    noise = np.random.default_rng(5).normal(size=(2, BOX, BOX, BOX)) * 0.3 * sharp.data.std()
+    found = judge_shared_noise(*(sharp.with_data(sharp.data + n) for n in noise))
+    assert found.numbers["mean_fsc"] > 0.5
+    assert found.state == "go on"
+    assert "share no noise" in found.sentence
+    # Where the solvent was flattened nothing tells them apart, which is said.
+    ball = vg.masks.soft_sphere(BOX, 15.0, 3.0)
+    flat = judge_shared_noise(*(sharp.with_data((sharp.data + n) * ball) for n in noise))
+    assert "cannot be told from signal" in flat.sentence
+    assert "solvent_share" not in flat.numbers
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_noise_alone_is_named(truth, seed):
     found = judge_signal(*halves(truth, seed, signal=0.0))

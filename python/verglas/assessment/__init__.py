@@ -54,6 +54,7 @@ from verglas.assessment.micrographs import (
     judge_micrographs,
     judge_set,
 )
+from verglas.assessment.missing_cone import MissingCone
 from verglas.assessment.movies import judge_movies
 from verglas.assessment.orientations import OrientationEfficiency, orientation_efficiency, view_counts
 from verglas.assessment.particle_scores import (
@@ -93,6 +94,7 @@ __all__ = [
     "MapModel",
     "MapModelSettings",
     "MicrographQuality",
+    "MissingCone",
     "OrientationEfficiency",
     "ParticleScores",
     "PhaseResidual",

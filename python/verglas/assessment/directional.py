@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.spatial import ConvexHull, cKDTree
 
 from verglas import fourier
 from verglas.assessment.fsc import first_crossing, fsc
+from verglas.assessment.missing_cone import MissingCone, fit_missing_cone
 from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.types import Map
@@ -48,6 +50,11 @@ class DirectionalFSC:
         Of the body whose radius in a direction is the spatial frequency resolved there: 1 for a ball.
     cone_deg : float
         Half-angle of the cones.
+    signal : (n,) float64
+        Power that both halves have in common within each cone, over that of the shells in all directions, up to the
+        global resolution. Near 0 where no view was taken: what leaks there agrees, and its FSC may be high.
+    missing : MissingCone
+        The cone without signal that is most likely, and whether it stands out.
     """
 
     directions: FloatArray
@@ -58,6 +65,8 @@ class DirectionalFSC:
     chance_ratio: float
     sphericity: float
     cone_deg: float
+    signal: FloatArray
+    missing: MissingCone
 
     @property
     def worst(self) -> tuple[FloatArray, float]:
@@ -67,10 +76,13 @@ class DirectionalFSC:
 
     @property
     def coarse_axis(self) -> FloatArray:
-        """Main axis of the directions whose mean FSC lies in the lower half of the range: where signal is missing.
+        """Axis of the cone without signal, where one is found.
 
-        Of a cone without signal every direction inside is alike, and :attr:`worst` is any of them; this is its axis.
+        Otherwise the main axis of the directions whose mean FSC lies in the lower half of the range. Of a cone without
+        signal every direction inside is alike, and :attr:`worst` is any of them.
         """
+        if self.missing.found:
+            return self.missing.axis
         area = self.curves[:, 1:].mean(axis=1)
         low = self.directions[area <= 0.5 * (area.min() + area.max())]
         return np.asarray(np.linalg.eigh(low.T @ low)[1][:, 2], np.float64)
@@ -212,11 +224,14 @@ def directional_fsc(
     last = max(3, int(np.ceil(1 / (whole.resolution_A(_THRESHOLD) * whole.frequency_per_A[1]))))
     bins = _Bins(shape, min(shape[0] // 2, int(1.5 * last) + 4))
     cones = _Cones(bins, cone_deg, last)
-    curves, ratio = cones.of([fourier.forward(v, 3, threads=threads) for v in (first, second)])
+    sums = bins.sums([fourier.forward(v, 3, threads=threads) for v in (first, second)])
+    curves, ratio = cones.of(sums)
     window = None if mask is None else weight
-    chance = [cones.of(_random_pair(whole.curve, shape, window, seed, threads))[1] for seed in range(_DRAWS)]
+    chance = [cones.of(bins.sums(_random_pair(whole.curve, shape, window, seed, threads)))[1] for seed in range(_DRAWS)]
     frequency = whole.frequency_per_A[: bins.limit + 1]
     resolution = np.array([_falls(frequency, curve) for curve in curves])
+    # Friedel's mates are one voxel, and under a mask neighbours share theirs.
+    independent = (0.5 * whole.n / np.maximum(whole.counts, 1))[: bins.limit + 1]
     return DirectionalFSC(
         cones.directions,
         frequency,
@@ -226,6 +241,8 @@ def directional_fsc(
         min(chance),
         _sphericity(cones.directions, 1 / resolution),
         cone_deg,
+        cones.signal(sums[1], bins.voxels),
+        fit_missing_cone(half_sphere(_BINS), bins.voxels, sums, independent),
     )
 
 
@@ -243,14 +260,16 @@ class _Bins:
         tree = cKDTree(np.concatenate([half_sphere(_BINS), -half_sphere(_BINS)]))
         self.index = (tree.query(k)[1] % _BINS) * (limit + 1) + shells.ravel()[self.where]
         self.weight = np.broadcast_to(fourier.half_weights(shape), shells.shape).ravel()[self.where]
+        self.voxels = self._binned(np.ones(len(self.where)))
 
-    def sums(self, spectra: list[npt.NDArray]) -> list[FloatArray]:
+    def _binned(self, values: npt.NDArray) -> FloatArray:
+        size = _BINS * (self.limit + 1)
+        return np.bincount(self.index, self.weight * values, minlength=size).astype(np.float64).reshape(_BINS, -1)
+
+    def sums(self, spectra: list[npt.NDArray]) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Sums of abs(A)^2, Re A B*, abs(B)^2 per bin and shell, (bins, shells) each."""
         a, b = (s.ravel()[self.where].astype(np.complex128) for s in spectra)
-        parts = (np.abs(a) ** 2, (a * b.conj()).real, np.abs(b) ** 2)
-        size = _BINS * (self.limit + 1)
-        totals = (np.asarray(np.bincount(self.index, self.weight * v, minlength=size), np.float64) for v in parts)
-        return [one.reshape(_BINS, -1) for one in totals]
+        return self._binned(np.abs(a) ** 2), self._binned((a * b.conj()).real), self._binned(np.abs(b) ** 2)
 
 
 class _Cones:
@@ -261,9 +280,17 @@ class _Cones:
         cosine = np.abs(self.directions @ half_sphere(_BINS).T)
         self.inside = (cosine >= np.cos(np.deg2rad(cone_deg))).astype(np.float64)
 
-    def of(self, spectra: list[npt.NDArray]) -> tuple[FloatArray, float]:
+    def signal(self, cross: FloatArray, voxels: FloatArray) -> FloatArray:
+        """Common power of each cone over that of its shells, up to the last."""
+        shells = slice(1, self.last + 1)
+        mean = np.maximum(cross.sum(axis=0), 0)[shells] / np.maximum(voxels.sum(axis=0), 1)[shells]
+        weight = np.divide(1.0, mean, out=np.zeros_like(mean), where=mean > 0)  # all voxels count alike
+        held = (self.inside @ cross)[:, shells] @ weight
+        return np.asarray(held / np.maximum((self.inside @ voxels)[:, shells] @ (weight > 0), 1.0), np.float64)
+
+    def of(self, sums: Sequence[FloatArray]) -> tuple[FloatArray, float]:
         """Curves of all directions, and the ratio of the least to the largest area under them."""
-        power_a, cross, power_b = (self.inside @ s for s in _pool_shells(self.bins.sums(spectra)))
+        power_a, cross, power_b = (self.inside @ s for s in _pool_shells(sums))
         scale = np.sqrt(power_a * power_b)
         curves = np.divide(cross, scale, out=np.zeros_like(cross), where=scale > 0)
         areas = np.clip(curves[:, 1 : self.last + 1], 0, None).sum(axis=1)
@@ -294,7 +321,7 @@ def _falls(frequency: FloatArray, curve: FloatArray) -> float:
     return first_crossing(frequency, above)[0]
 
 
-def _pool_shells(sums: list[FloatArray]) -> list[FloatArray]:
+def _pool_shells(sums: Sequence[FloatArray]) -> list[FloatArray]:
     pooled_sums = []
     for s in sums:
         padded = np.pad(s, ((0, 0), (_POOLED, _POOLED)))

@@ -41,9 +41,22 @@ def judge_directions(directions: DirectionalFSC) -> Finding:
         "coarse_axis": [round(float(v), 3) for v in directions.coarse_axis],
         "best_resolution_A": _finite(fine),
     }
+    missing = directions.missing
+    if missing.found:
+        numbers |= {"missing_half_angle_deg": missing.half_angle_deg, "missing_signal_share": round(missing.share, 3)}
     where = f"{_length(coarse)} along ({x:.2f}, {y:.2f}, {z:.2f}), {_length(fine)} at best"
     measures = f"ratio of areas {directions.area_ratio:.2f}, sphericity {directions.sphericity:.2f}"
     limit = min(AREA_RATIO, _OF_CHANCE * directions.chance_ratio)
+    if missing.found:
+        ax, ay, az = missing.axis
+        return Finding(
+            "restricted-views",
+            "warn",
+            f"Views are missing: within {missing.half_angle_deg:.0f} degrees of ({ax:.2f}, {ay:.2f}, {az:.2f}) the "
+            f"half maps share {max(missing.share, 0.0):.0%} of the signal that they share elsewhere, and what agrees "
+            f"there has leaked in. Resolution by direction: {where}; {measures}.",
+            numbers,
+        )
     if directions.area_ratio >= limit:
         return Finding("directions", "go on", f"Resolution by direction: {where}; {measures}.", numbers)
     return Finding(

@@ -11,6 +11,7 @@ from scipy import ndimage, special
 
 from verglas.assessment.fsc import FSC, fsc
 from verglas.assessment.independence import proportional
+from verglas.assessment.solvent_noise import solvent_noise
 from verglas.errors import InputError
 from verglas.geometry import symmetry_order
 from verglas.masks import soft_sphere
@@ -47,9 +48,10 @@ QUESTIONS = (
     Question(
         "shared-noise",
         "Do the half maps share noise?",
-        f"mean FSC of the last fifth of the shells, inside the largest sphere, below {_PLATEAU:g} or below chance; "
-        f"above {_NOT_FALLEN:g} it is taken for signal",
-        f"{_FALSE_ALARM:g} by the null distribution",
+        "correlation of the finest shells outside the molecule below 0.1 or chance; mean FSC of the last fifth of the "
+        f"shells, inside the largest sphere, below {_PLATEAU:g} or below chance, where it does not fall there; "
+        f"above {_NOT_FALLEN:g} only what lies outside the molecule tells noise from signal",
+        f"{_FALSE_ALARM:g} each by the null distribution",
     ),
     Question(
         "shared-particles",
@@ -117,10 +119,11 @@ def judge_shared_noise(half1: Map, half2: Map, *, symmetry: str = "C1", threads:
     """Whether the FSC stays above zero where no map has signal: ``shared-noise``.
 
     Signal ends; noise that both halves share (particles in both, a common mask, solvent flattening, a filter that
-    joined them) does not. The shells beyond 0.8 of Nyquist are taken together; of independent noise their mean has a
-    normal distribution whose variance the number of independent voxels gives: fewer by the order of the point group
-    (``symmetry``) that both maps were made under. Where maps are resolved to their sampling the question cannot be
-    asked.
+    joined them) does not. And signal lies in the molecule, noise everywhere
+    (:func:`verglas.assessment.solvent_noise.solvent_noise`). The shells beyond 0.8 of Nyquist are taken together; of
+    independent noise their mean has a normal distribution whose variance the number of independent voxels gives: fewer
+    by the order of the point group (``symmetry``) that both maps were made under. Of maps that are resolved to their
+    sampling only the solvent tells, and nothing where that is empty or the molecule fills the box.
     """
     order = symmetry_order(symmetry)
     curve = fsc(half1, half2, _sphere(half1.box), symmetry_order=order, threads=threads)
@@ -138,13 +141,27 @@ def judge_shared_noise(half1: Map, half2: Map, *, symmetry: str = "C1", threads:
     coarse, fine = (_mean_correlation(curve, part)[0] for part in np.array_split(tail[filled], 2))
     most_fall = coarse - fine + _ONE_SIDED_95 * 2 * deviation
     falls = mean > _NOT_FALLEN or most_fall > _PLATEAU_FALLS * mean
+    solvent = solvent_noise(half1, half2, order=order, threads=threads)
+    if solvent is not None:
+        numbers |= {"solvent_share": round(solvent.share, 4), "solvent_limit": round(solvent.limit, 4)}
+        if solvent.share > solvent.limit:
+            sentence = (
+                f"Outside the molecule, where there is no signal, {100 * min(solvent.share, 1.0):.0f} % of the noise "
+                "in the finest shells is the same in both half maps: particles in both halves, or maps that were "
+                "filtered or refined together. Resolutions from these halves are too good."
+            )
+            return Finding("shared-noise", "stop", sentence, numbers)
     if mean <= limit:
         sentence = f"Beyond the signal the FSC is {mean:.3f}, as of independent noise."
         return Finding("shared-noise", "go on", sentence, numbers)
     if falls:
         sentence = (
-            f"The FSC is {mean:.2f} close to Nyquist and may still fall: the map is resolved to its sampling, so that "
-            "noise which both halves share cannot be told from signal; a smaller pixel would show it."
+            f"The FSC is {mean:.2f} close to Nyquist and may still fall: the map is resolved to its sampling. "
+            + (
+                "Noise which both halves share cannot be told from signal; a smaller pixel would show it."
+                if solvent is None
+                else "Outside the molecule the halves share no noise."
+            )
         )
         return Finding("shared-noise", "go on", sentence, numbers)
     share = 100 * min(mean, 1.0)

@@ -53,6 +53,10 @@ def directional_page(directional: DirectionalFSC, verdict: Verdict, footer: str 
         "by chance": f"{directional.chance_ratio:.2f}",
         "sphericity": f"{directional.sphericity:.3f}",
     }
+    missing = directional.missing
+    if missing.found:
+        axis = ", ".join(f"{v:.2f}" for v in missing.axis)
+        numbers["without signal"] = f"within {missing.half_angle_deg:.0f}° of ({axis})"
     pictures: list[Block] = [chart_block(_cone_curves(directional))]
     if np.isfinite(directional.resolution_A).any():
         pictures.append(

@@ -79,7 +79,9 @@ def _write(out: Path, directional: DirectionalFSC, verdict: Verdict, like: Map) 
     write_map(out / "fsc3d.mrc", Map(directional.volume(like.box), like.pixel_size_A))
     x, y, z = directional.directions.T
     resolution_A = np.where(np.isfinite(directional.resolution_A), directional.resolution_A, np.nan)
-    write_csv(out / "directions.csv", {"x": x, "y": y, "z": z, "resolution_A": resolution_A})
+    write_csv(
+        out / "directions.csv", {"x": x, "y": y, "z": z, "resolution_A": resolution_A, "signal": directional.signal}
+    )
     low, middle, high = np.quantile(directional.curves, (0.0, 0.5, 1.0), axis=0)
     curves = {"least": low, "median": middle, "largest": high}
     write_csv(out / "curves.csv", {"frequency_per_A": directional.frequency_per_A, **curves})
@@ -89,6 +91,13 @@ def _write(out: Path, directional: DirectionalFSC, verdict: Verdict, like: Map) 
         "sphericity": round(directional.sphericity, 4),
         "cone_deg": directional.cone_deg,
         "coarse_axis": directional.coarse_axis.round(4).tolist(),
+        "missing_cone": {
+            "found": directional.missing.found,
+            "axis": directional.missing.axis.round(4).tolist(),
+            "half_angle_deg": directional.missing.half_angle_deg,
+            "log_ratio": round(directional.missing.log_ratio, 1),
+            "signal_share": round(directional.missing.share, 4),
+        },
     }
     for name, (direction, resolution) in {"worst": directional.worst, "best": directional.best}.items():
         told_A = round(resolution, 3) if np.isfinite(resolution) else None
