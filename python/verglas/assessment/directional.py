@@ -51,8 +51,8 @@ class DirectionalFSC:
     cone_deg : float
         Half-angle of the cones.
     signal : (n,) float64
-        Power that both halves have in common within each cone, over that of the shells in all directions, up to the
-        global resolution. Near 0 where no view was taken: what leaks there agrees, and its FSC may be high.
+        Power that both halves have in common within each cone, over that of the shells in all directions, shells by
+        their FSC. Near 0 where no view was taken: what leaks there agrees, and its FSC may be high.
     missing : MissingCone
         The cone without signal that is most likely, and whether it stands out.
     """
@@ -241,7 +241,7 @@ def directional_fsc(
         min(chance),
         _sphericity(cones.directions, 1 / resolution),
         cone_deg,
-        cones.signal(sums[1], bins.voxels),
+        cones.signal(sums, bins.voxels),
         fit_missing_cone(half_sphere(_BINS), bins.voxels, sums, independent),
     )
 
@@ -280,13 +280,15 @@ class _Cones:
         cosine = np.abs(self.directions @ half_sphere(_BINS).T)
         self.inside = (cosine >= np.cos(np.deg2rad(cone_deg))).astype(np.float64)
 
-    def signal(self, cross: FloatArray, voxels: FloatArray) -> FloatArray:
-        """Common power of each cone over that of its shells, up to the last."""
-        shells = slice(1, self.last + 1)
-        mean = np.maximum(cross.sum(axis=0), 0)[shells] / np.maximum(voxels.sum(axis=0), 1)[shells]
-        weight = np.divide(1.0, mean, out=np.zeros_like(mean), where=mean > 0)  # all voxels count alike
-        held = (self.inside @ cross)[:, shells] @ weight
-        return np.asarray(held / np.maximum((self.inside @ voxels)[:, shells] @ (weight > 0), 1.0), np.float64)
+    def signal(self, sums: Sequence[FloatArray], voxels: FloatArray) -> FloatArray:
+        """Common power of each cone over that of its shells, which count by what they hold of signal."""
+        power_a, cross, power_b = (one[:, 1:] for one in sums)
+        power = np.sqrt(power_a.sum(axis=0) * power_b.sum(axis=0))
+        weight = np.divide(1.0, power, out=np.zeros_like(power), where=power > 0) * voxels[:, 1:].sum(axis=0)
+        mean = cross.sum(axis=0).clip(0) / np.maximum(voxels[:, 1:].sum(axis=0), 1)
+        expected = self.inside @ (voxels[:, 1:] @ (mean * weight))
+        held = self.inside @ (cross @ (weight * (mean > 0)))
+        return np.asarray(np.divide(held, expected, out=np.ones_like(held), where=expected > 0), np.float64)
 
     def of(self, sums: Sequence[FloatArray]) -> tuple[FloatArray, float]:
         """Curves of all directions, and the ratio of the least to the largest area under them."""

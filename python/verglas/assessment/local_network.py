@@ -28,6 +28,7 @@ class NetworkValues(CorrelationValues):
 
     window_share = 0.75
     leak_is_taken_off = False  # it was trained on correlations as they are
+    edge_is_looked_for = False  # a probability is no share of signal
     network: Perceptron | None = None  # another than the shipped one, in training
     _band = (0.0, 1.0, 1.0, 1.0)
 

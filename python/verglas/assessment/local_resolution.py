@@ -183,13 +183,15 @@ def local_resolution(
     .. math:: FSC(x, k) = \frac{(w * a_k b_k)(x)}{\sqrt{(w * a_k^2)(x)\,(w * b_k^2)(x)}}
 
     A voxel's resolution is where this first falls below the threshold, from coarse to fine and in two bands in a row,
-    less half a band's half width: of a band that is partly resolved the coarse side is. ``"fsc"`` has a fixed
-    threshold. ``"significance"`` asks whether noise alone would reach the value: the correlation of noise under the
-    window has n independent voxels (:meth:`verglas.assessment.local_bands.Band.independent`), hence Student's
-    distribution, and the threshold of a band is where the false discovery rate over the molecule's voxels is as given
-    (Benjamini and Hochberg). ``"monogenic"`` compares the local amplitude of the mean map, square root of the windowed
-    square of a band and its three Riesz transforms, with a quantile of the same of half the difference of the half
-    maps. ``"steerable"`` is ResMap's question, whether a wave of the band in any direction and phase is there: the
+    less half a band's half width: of a band that is partly resolved the coarse side is. Where the signal over noise in
+    the last resolved band is less than a smooth spectrum through the bands before lets expect, it ends within that
+    band, at the place that this share names. ``"fsc"`` has a fixed threshold. ``"significance"`` asks whether noise
+    alone would reach the value: the correlation of noise under the window has n independent voxels
+    (:meth:`verglas.assessment.local_bands.Band.independent`), hence Student's distribution, and the threshold of a band
+    is where the false discovery rate over the molecule's voxels is as given (Benjamini and Hochberg). ``"monogenic"``
+    compares the local amplitude of the mean map, square root of the windowed square of a band and its three Riesz
+    transforms, with a quantile of the same of half the difference of the half maps. ``"steerable"`` is ResMap's
+    question, whether a wave of the band in any direction and phase is there: the
     power of 16 steerable filters, against the gamma distribution of the noise's at the given false discovery rate.
 
     A window as large as a few wavelengths tells neither edges sharper than itself nor steps of the spectrum sharper

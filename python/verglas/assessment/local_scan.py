@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 # Of a band that is partly resolved the coarse side is: where its gain is one half.
 _SHARE_BELOW = 0.5
 _ENDED = np.float32(-1e3)
+_MOST_CORRELATION = 0.998  # whose signal over noise is told from others'
+_LEAST_FALL = 0.1  # from band to band, that a smooth spectrum is believed to have
+# Share of a band's power (gain cos^4) below each place in it, in half widths from its centre.
+_PLACES = np.linspace(-1, 1, 65)
+_SHARES = np.cumsum(np.cos(0.5 * np.pi * _PLACES) ** 4) / np.sum(np.cos(0.5 * np.pi * _PLACES) ** 4)
 _ALMOST_NONE = 1e-3
 _ALMOST_ONE = 0.999  # a threshold that nothing but the same map passes
 
@@ -30,6 +35,7 @@ class LocalValues(ABC):
     """A value per voxel and band, and what it has to exceed."""
 
     window_share = 1.0  # of the window's radius
+    edge_is_looked_for = True  # within the last resolved band
     leak_is_taken_off = True  # what the bands' isotropic filter carries in from beyond the window's radius
 
     def __init__(
@@ -54,6 +60,10 @@ class LocalValues(ABC):
     @abstractmethod
     def threshold(self, band: Band, averages: list[Float32Array]) -> float:
         """What the value has to exceed in this band."""
+
+    @abstractmethod
+    def snr(self, values: Float32Array, level: float) -> Float32Array:
+        """Signal over noise, up to a factor: which part of a band holds signal is judged by the band before."""
 
     def coarse_inside(self, side: int) -> npt.NDArray[np.bool_]:
         """Which points of a window's grid lie in the molecule."""
@@ -85,6 +95,11 @@ class CorrelationValues(LocalValues):
     def threshold(self, band: Band, averages: list[Float32Array]) -> float:
         """As given."""
         return self.settings.threshold
+
+    def snr(self, values: Float32Array, level: float) -> Float32Array:
+        """FSC / (1 - FSC)."""
+        value = np.clip(values, 0, _MOST_CORRELATION)
+        return value / (1 - value)
 
 
 class SignificanceValues(CorrelationValues):
@@ -138,6 +153,10 @@ class MonogenicValues(PowerValues):
         noise = averages[1][self.coarse_inside(len(averages[1]))]
         return float(np.sqrt(max(float(np.quantile(noise, self.settings.noise_quantile)), 0.0)))
 
+    def snr(self, values: Float32Array, level: float) -> Float32Array:
+        """Power above the noise's quantile."""
+        return np.maximum((values / np.float32(max(level, 1e-30))) ** 2 - 1, 0)
+
 
 class SteerableValues(PowerValues):
     """Power of steerable waves in the mean map, against what noise reaches by chance (ResMap's question).
@@ -159,6 +178,10 @@ class SteerableValues(PowerValues):
         inside = self.coarse_inside(len(averages[0]))
         values, noise = (np.maximum(one[inside].astype(np.float64), 0) for one in averages)
         return power_threshold(values, float(noise.mean()), float(noise.var()), self.settings.false_discovery)
+
+    def snr(self, values: Float32Array, level: float) -> Float32Array:
+        """Power above the threshold."""
+        return np.maximum(values / np.float32(max(level, 1e-30)) - 1, 0)
 
 
 def steerable_power(spectrum: Complex64Array, side: int, threads: int | None) -> Float32Array:
@@ -284,7 +307,8 @@ def scan_bands(
     """Frequency, in Fourier pixels, up to which each voxel is resolved, and the threshold of each band.
 
     Where a value first falls below its threshold in two bands in a row, interpolated between the centres of bands,
-    less half a half width; the first band's centre where not even that is resolved.
+    less half a half width, and not beyond where the last resolved band's share of the signal that the bands before let
+    expect says that it ends; the first band's centre where not even that is resolved.
     """
     walk = _Walk(values, bands, box)
     thresholds: list[float] = []
@@ -309,22 +333,45 @@ class _Walk:
         self.values, self.bands = values, bands
         self.frequency = np.full((box, box, box), bands[-1].centre, np.float32)
         self.margin = np.zeros_like(self.frequency)
+        # Signal over noise in the last band, in the one before, and how much that had fallen.
+        self.last, self.earlier, self.fall = (np.zeros_like(self.frequency) for _ in range(3))
 
     def look(self, number: int, windowed: Windowed, averages: list[Float32Array], level: float, planes: slice) -> None:
         """Take a band at some planes of voxels."""
-        now = self.values.of(windowed.slab(averages, planes)) / np.float32(level) - 1
+        values = self.values.of(windowed.slab(averages, planes))
+        now = values / np.float32(level) - 1
         np.maximum(now, 0.5 * _ENDED, out=now)
         before, out = self.margin[planes], self.frequency[planes]
         band, first = self.bands[number], self.bands[0].centre
         if number == 0:
             out[now < 0] = first
             before[:] = now
-            return
-        falls = (before >= 0) & (now < 0)
-        step = before[falls] / (before[falls] - now[falls])
-        crossing = self.bands[number - 1].centre + step * band.half_width
-        out[falls] = np.maximum(crossing - _SHARE_BELOW * band.half_width, first)
-        out[(before < 0) & (before > _ENDED) & (now >= 0)] = self.bands[-1].centre
-        ended = (before < 0) & (now < 0)
-        now[ended | (before == _ENDED)] = _ENDED
-        before[:] = now
+        else:
+            falls = (before >= 0) & (now < 0)
+            step = before[falls] / (before[falls] - now[falls])
+            place = np.minimum(step - _SHARE_BELOW, self._edge(number, planes, falls))
+            out[falls] = np.maximum(self.bands[number - 1].centre + place * band.half_width, first)
+            out[(before < 0) & (before > _ENDED) & (now >= 0)] = self.bands[-1].centre
+            ended = (before < 0) & (now < 0)
+            now[ended | (before == _ENDED)] = _ENDED
+            before[:] = now
+        if self.values.edge_is_looked_for:
+            self._remember(number, planes, self.values.snr(values, level))
+
+    def _edge(self, number: int, planes: slice, falls: npt.NDArray[np.bool_]) -> Float32Array | float:
+        """Where within the last band signal ends, in half widths from its centre.
+
+        Of much signal a small share exceeds the threshold, and a band passes that hardly overlaps what is resolved. Its
+        share of what the bands before let expect says how far the signal reaches into it.
+        """
+        if number < 2 or not self.values.edge_is_looked_for:
+            return np.inf
+        last, earlier, fall = (one[planes][falls] for one in (self.last, self.earlier, self.fall))
+        share = last / np.maximum(earlier * fall, np.float32(1e-6))
+        return np.interp(share, _SHARES, _PLACES).astype(np.float32)
+
+    def _remember(self, number: int, planes: slice, snr: Float32Array) -> None:
+        last, earlier, fall = self.last[planes], self.earlier[planes], self.fall[planes]
+        fall[:] = np.clip(last / np.maximum(earlier, np.float32(1e-6)), _LEAST_FALL, 1) if number > 1 else 1
+        earlier[:] = last
+        last[:] = snr
