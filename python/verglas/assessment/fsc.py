@@ -30,6 +30,10 @@ THRESHOLDS: tuple[float | str, ...] = (0.5, 1 / 3, 0.143, "half-bit", "5sigma", 
 # correlation that real maps have. Under a high symmetry the first shells have one or two (half-bit: 1 and 0.98).
 _UNDECIDED = 0.9
 
+# Standard error of a crossing of 0.143 between halves and of 0.5 with the truth, over that of the first alone: there
+# the relation of both curves is 1.5 steep, and the second's own error half as large.
+_TRUTH_TOO = 1.12
+
 # Two files of one experiment may round their pixel size differently; 1.05 against 1.06 is a mistake.
 _PIXEL_SIZE_REL = 1e-3
 
@@ -312,14 +316,15 @@ class FSC(Shown):
     ) -> tuple[float, float]:
         r"""Finest and coarsest resolution that chance in the shells makes of one structure and one level of noise.
 
-        Where the curve raised, and lowered, by z standard errors first crosses the threshold. A shell's correlation c
-        of n independent voxels has the standard error
+        Where the curve raised, and lowered, by z standard errors first crosses the threshold, and half a shell farther:
+        nothing is known between shells. A shell's correlation c of n independent voxels, and the resolution with the
+        truth that it is held against, which chance moves half as far, have the standard error
 
-        .. math:: (1 - c^2) / \sqrt{n}
+        .. math:: 1.12\, (1 - c^2) / \sqrt{n}
 
-        Few voxels, in small boxes or at coarse resolution, and curves that fall slowly make it wide. Other
-        errors are not in it: of 133 corrected curves in masks the interval of 95 % held the resolution with the truth
-        for 113 (bench/bench_corrected_fsc.py).
+        Few voxels, in small boxes or at coarse resolution, and curves that fall slowly make it wide. How many intervals
+        of corrected curves in masks held the resolution with the truth stands in docs/guide/trust.md
+        (bench/bench_corrected_fsc.py).
 
         Parameters
         ----------
@@ -335,12 +340,17 @@ class FSC(Shown):
         >>> curve, n = np.linspace(1, 0, 33), np.full(33, 400)
         >>> made = FSC(np.arange(33) / 128, curve, n, n, 2.0)
         >>> [round(value, 2) for value in (made.resolution_A(), *made.resolution_interval_A())]
-        [4.67, 4.19, 5.23]
+        [4.67, 4.07, 5.42]
         """
         z = float(special.ndtri(0.5 + 0.5 * coverage))
-        error = z * (1 - np.clip(self.curve, -1, 1) ** 2) / np.sqrt(np.maximum(self.n, 1.0))
-        finest, coarsest = (replace(self, curve=self.curve + sign * error).resolution_A(threshold) for sign in (1, -1))
-        return finest, coarsest
+        error = z * _TRUTH_TOO * (1 - np.clip(self.curve, -1, 1) ** 2) / np.sqrt(np.maximum(self.n, 1.0))
+        ends = []
+        for sign in (1, -1):
+            end_A = replace(self, curve=self.curve + sign * error).resolution_A(threshold)
+            frequency = 1 / end_A + 0.5 * sign * self.frequency_per_A[1]  # 0 where no shell passes
+            last = float(self.frequency_per_A[-1])
+            ends.append(float(1 / min(frequency, last)) if frequency > 0 and np.isfinite(end_A) else end_A)
+        return ends[0], ends[1]
 
     def ssnr(self, *, full: bool = False) -> FloatArray:
         """Spectral SNR of one half map, or of the sum of both: see :func:`ssnr_from_fsc`."""

@@ -150,10 +150,7 @@ class Postprocessed(Shown):
 
     @property
     def resolution_interval_A(self) -> tuple[float, float]:
-        """Finest and coarsest that chance in the shells makes of it (:meth:`FSC.resolution_interval_A`, 95 %).
-
-        Chance in the shells alone: 113 of 133 measured intervals held the resolution with the truth.
-        """
+        """Finest and coarsest that chance in the shells makes of it (:meth:`FSC.resolution_interval_A`, 95 %)."""
         finest, coarsest = self.trusted.resolution_interval_A(RESOLUTION_AT)
         return max(finest, self.data_to_A), max(coarsest, self.data_to_A)
 
