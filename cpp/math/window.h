@@ -30,8 +30,8 @@ void with_width(int width, Action action) {
 }
 
 /// Horner's rule for one polynomial or for several side by side: V is float, or a SIMD vector with one tap per lane.
-template <class V>
-VG_HD V horner(const V* coefficients, int degree, float t) {
+template <class V, class T>
+VG_HD V horner(const V* coefficients, int degree, T t) {
   V value = coefficients[degree];
   for (int d = degree - 1; d >= 0; --d) value = value * t + coefficients[d];
   return value;

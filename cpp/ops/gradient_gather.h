@@ -49,6 +49,15 @@ class TapSeries {
       }
     }
   }
+  /// Taps alone.
+  void evaluate_values(int n) {
+    for (int begin = 0; begin < n * kStride; begin += kVectors * math::kLanes) {
+      for (int v = 0; v < kVectors; ++v) {
+        const int at = begin + v * math::kLanes;
+        math::store(value_.data() + at, math::horner(coefficients_[v], degree_, math::load(at_.data() + at)));
+      }
+    }
+  }
   const float* value(int i) const { return value_.data() + i * kStride; }
   const float* slope(int i) const { return slope_.data() + i * kStride; }
 
