@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import main
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import verglas as vg
@@ -21,6 +21,7 @@ from verglas.initial_model.common_lines import (
 )
 from verglas.initial_model.three_images import three_orientations
 
+from devices import host
 from tolerance import COMMON_LINES_REL
 
 DIAMETER_A = 130.0
@@ -129,11 +130,12 @@ def random_lines(n, half, depth, seed):
     return x, rng.random((n, half)).astype(np.float32)
 
 
+@settings(max_examples=25, deadline=None)
 @given(n=st.integers(2, 5), half=st.integers(2, 37), depth=st.integers(1, 9), seed=st.integers(0, 99))
-def test_search_equals_the_reference(n, half, depth, seed):
+def test_search_equals_the_reference(device, n, half, depth, seed):
     """The direction of the largest score, to a step, and no less than that score."""
     lines, loss = random_lines(n, half, depth, seed)
-    angle, score = ops.common_lines(lines, loss)
+    angle, score = (host(made) for made in ops.common_lines(lines, loss, device=device))
     assert np.array_equal(score, score.T)
     for i in range(n):
         assert angle[i, i] == score[i, i] == 0
@@ -147,14 +149,15 @@ def test_search_equals_the_reference(n, half, depth, seed):
             assert score[i, j] <= table[a, b] + np.ptp(table) + slack  # gradients and steps below 1
 
 
+@settings(max_examples=25, deadline=None)
 @given(n=st.integers(2, 6), half=st.integers(2, 30), depth=st.integers(1, 9), seed=st.integers(0, 99))
-def test_scores_of_orientations_equal_the_reference(n, half, depth, seed):
+def test_scores_of_orientations_equal_the_reference(device, n, half, depth, seed):
     lines, loss = random_lines(n, half, depth, seed)
     rotations = euler_to_matrix(random_orientations(n, seed)).transpose(0, 2, 1)
     candidates = np.concatenate([euler_to_matrix(random_orientations(4, seed + 1)), rotations[:1]])
     image = np.array([0, n - 1, n // 2, 0, 0])
     want = reference.common_lines.common_line_scores(lines, loss, rotations, candidates, image)
-    got = ops.common_line_scores(lines, loss, rotations, candidates, image)
+    got = host(ops.common_line_scores(lines, loss, rotations, candidates, image, device=device))
     assert np.abs(got - want).max() <= COMMON_LINES_REL * n * depth * 10
 
 
@@ -174,6 +177,36 @@ def test_op_does_not_depend_on_threads_and_refuses_bad_input():
         ops.common_line_scores(lines, loss, rotations, rotations, image + 1)
     with pytest.raises(ValueError, match="rotation matrices"):
         ops.common_line_scores(lines, loss, np.nan * rotations, rotations, image)
+
+
+def test_more_directions_than_a_block_holds(device):
+    """As the host: the directions to rounding, of lines that agree best in one place."""
+    lines, loss = random_lines(3, 70, 20, 7)
+    lines[1, 66], lines[2, 3] = 3 * lines[0, 68], 3 * lines[0, 68].conj()
+    angle, score = (host(made) for made in ops.common_lines(lines, loss, device=device))
+    expected = ops.common_lines(lines, loss)
+    np.testing.assert_allclose(angle, expected[0], atol=1e-5)
+    np.testing.assert_allclose(score, expected[1], rtol=COMMON_LINES_REL * 10)
+
+
+def test_lines_found_on_a_device_are_the_hosts(device):
+    images = np.random.default_rng(5).standard_normal((4, 32, 32)).astype(np.float32)
+    expected, found = (find_common_lines(images, 6, n_theta=60, device=where) for where in ("cpu", device))
+    np.testing.assert_allclose(found.angle, expected.angle, atol=1e-4)
+    np.testing.assert_allclose(found.score, expected.score, rtol=1e-5)
+
+
+def test_bad_input_on_a_device(device):
+    lines, loss = random_lines(6, 20, 5, 0)
+    rotations = euler_to_matrix(random_orientations(6, 0))
+    with pytest.raises(ValueError, match="complex64"):
+        ops.common_lines(lines.astype(np.complex128), loss, device=device)
+    with pytest.raises(ValueError, match="directions >= 2"):
+        ops.common_lines(lines[:, :1].copy(), loss[:, :1].copy(), device=device)
+    with pytest.raises(ValueError, match="image: expected indices from 0 to 5"):
+        ops.common_line_scores(lines, loss, rotations, rotations, np.arange(6) + 1, device=device)
+    with pytest.raises(ValueError, match="rotation matrices"):
+        ops.common_line_scores(lines, loss, np.nan * rotations, rotations, np.arange(6), device=device)
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -5,7 +5,7 @@
 #include <limits>
 #include <vector>
 
-#include "math/constants.h"
+#include "math/common_lines.h"
 #include "math/small_gemm.h"
 
 namespace verglas::cpu {
@@ -93,27 +93,6 @@ class PairTable {
   AlignedFloats re_, im_;
 };
 
-/// Top of the quadratic through a maximum and its eight neighbours, in steps from the maximum, and how much
-/// higher. Both directions at once: the lines of two images turn together, so scores have a ridge that cuts
-/// along one direction would miss.
-struct Top {
-  double a, b, rise;
-};
-
-template <class Value>
-Top quadratic(double s, const Value& at) {
-  const double ga = 0.5 * (at(1, 0) - at(-1, 0)), gb = 0.5 * (at(0, 1) - at(0, -1));
-  const double haa = at(1, 0) - 2 * s + at(-1, 0), hbb = at(0, 1) - 2 * s + at(0, -1);
-  const double hab = 0.25 * (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1));
-  const double determinant = haa * hbb - hab * hab;
-  if (!(haa < 0 && hbb < 0 && determinant > 0.01 * haa * hbb)) return {0, 0, 0};
-  const double a = -(hbb * ga - hab * gb) / determinant, b = -(haa * gb - hab * ga) / determinant;
-  if (!(std::abs(a) <= 1 && std::abs(b) <= 1)) return {0, 0, 0};
-  return {a, b, 0.5 * (ga * a + gb * b)};
-}
-
-double wrapped(double direction, int half) { return direction < 0 ? direction + 2 * half : direction; }
-
 /// One line between two directions, and its loss.
 void interpolate(const CentralLines& lines, std::size_t image, double direction, float* re, float* im,
                  float& loss) {
@@ -139,14 +118,6 @@ void interpolate(const CentralLines& lines, std::size_t image, double direction,
   }
 }
 
-/// Direction of a vector of space within the plane of an image, in steps from 0 to below 2 half.
-double direction_in(const double* rotation, const double* v, int half) {
-  const double x = v[0] * rotation[0] + v[1] * rotation[3] + v[2] * rotation[6];
-  const double y = v[0] * rotation[1] + v[1] * rotation[4] + v[2] * rotation[7];
-  const double steps = wrapped(std::atan2(y, x) * half / math::kPi, half);
-  return steps >= 2 * half ? 0.0 : steps;
-}
-
 }  // namespace
 
 void common_lines(const CentralLines& lines, double* angle, double* score, int num_threads) {
@@ -163,9 +134,13 @@ void common_lines(const CentralLines& lines, double* angle, double* score, int n
         table.fill(re, im, i, j, lines.depth);
         int a = 0, b = 0;
         const double s = table.largest(li, lj, a, b);
-        const Top top = quadratic(s, [&](int u, int v) -> double { return table.at(a + u, b + v, li, lj); });
-        angle[i * n + j] = wrapped(a + top.a, lines.half);
-        angle[j * n + i] = wrapped(b + top.b, lines.half);
+        double near[3][3];
+        for (int u = 0; u < 3; ++u)
+          for (int v = 0; v < 3; ++v) near[u][v] = table.at(a + u - 1, b + v - 1, li, lj);
+        near[1][1] = s;
+        const math::LineTop top = math::line_top(near);
+        angle[i * n + j] = math::wrapped_direction(a + top.a, lines.half);
+        angle[j * n + i] = math::wrapped_direction(b + top.b, lines.half);
         score[i * n + j] = score[j * n + i] = s + top.rise;
       }
     }
@@ -174,7 +149,6 @@ void common_lines(const CentralLines& lines, double* angle, double* score, int n
 
 void common_line_scores(const CentralLines& lines, const double* rotations, const double* candidates,
                         const std::int64_t* own, std::size_t m, double* out, int num_threads) {
-  constexpr double kLeastSine = 1e-3;
   const std::size_t depth = lines.depth;
 #pragma omp parallel num_threads(num_threads)
   {
@@ -188,12 +162,11 @@ void common_line_scores(const CentralLines& lines, const double* rotations, cons
       for (std::size_t j = 0; j < lines.n; ++j) {
         if (j == image) continue;
         const double* other = rotations + 9 * j;
-        const double u[3] = {mine[2], mine[5], mine[8]}, w[3] = {other[2], other[5], other[8]};
-        const double v[3] = {u[1] * w[2] - u[2] * w[1], u[2] * w[0] - u[0] * w[2], u[0] * w[1] - u[1] * w[0]};
-        if (v[0] * v[0] + v[1] * v[1] + v[2] * v[2] < kLeastSine * kLeastSine) continue;
+        double v[3];
+        if (!math::line_of_planes(mine, other, v)) continue;
         float loss_x = 0, loss_y = 0;
-        interpolate(lines, image, direction_in(mine, v, lines.half), xr, xi, loss_x);
-        interpolate(lines, j, direction_in(other, v, lines.half), yr, yi, loss_y);
+        interpolate(lines, image, math::direction_in_plane(mine, v, lines.half), xr, xi, loss_x);
+        interpolate(lines, j, math::direction_in_plane(other, v, lines.half), yr, yi, loss_y);
         float dot = 0;
 #pragma omp simd reduction(+ : dot)
         for (std::size_t d = 0; d < depth; ++d) dot += xr[d] * yr[d] + xi[d] * yi[d];

@@ -18,6 +18,7 @@ import scipy.linalg
 from scipy.spatial.transform import Rotation
 
 from verglas import ops
+from verglas._array_module import to_host
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, matrix_to_euler, random_orientations
 from verglas.initial_model.three_images import three_orientations  # noqa: F401  its former place
@@ -130,6 +131,7 @@ def find_common_lines(
     diameter_px: float | None = None,
     n_theta: int = 180,
     noise_power: npt.ArrayLike | None = None,
+    device: str = "cpu",
     threads: int | None = None,
 ) -> CommonLines:
     r"""Search the common line of every pair of images, over all pairs of directions.
@@ -187,7 +189,7 @@ def find_common_lines(
     lines, share = _principal(lines, np.broadcast_to(np.asarray(noise_power, np.float64), (max_radius,)))
     loss = ((np.abs(lines) ** 2) * (share**2 / (1 - share**2))).sum(axis=2).astype(np.float32)
     lines *= np.sqrt(2 * share / (1 - share**2)).astype(np.float32)
-    angle, score = ops.common_lines(lines, loss, threads=threads)
+    angle, score = (to_host(made) for made in ops.common_lines(lines, loss, device=device, threads=threads))
     return CommonLines(angle, score, 2 * np.pi / n_theta, lines, loss)
 
 

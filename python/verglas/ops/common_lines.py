@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from verglas._array_module import to_host
 from verglas._native import core, resolve_threads
-from verglas.ops._device import as_array, require_cpu
+from verglas.ops._device import as_array, cuda_session
 from verglas.types.arrays import FloatArray
 
 
@@ -28,7 +31,7 @@ def common_lines(
     loss : (n, half) float32
         l of each.
     device : str
-        ``"cpu"``.
+        ``"cpu"``, or ``"cuda:<number>"``, which takes host or device arrays and returns device arrays.
     threads : int, optional
         Threads; all by default. The result does not depend on it.
 
@@ -41,6 +44,8 @@ def common_lines(
     ------
     ValueError
         An array has another shape or dtype.
+    DeviceError
+        The device cannot be used.
 
     References
     ----------
@@ -56,7 +61,8 @@ def common_lines(
     >>> (angle[[0, 1], [1, 0]] / np.deg2rad(2)).round().tolist()
     [70.0, 20.0]
     """
-    require_cpu(device, "common_lines")
+    if device != "cpu":
+        return _common_lines_cuda(lines, loss, device)
     n = len(lines)
     angle, score = np.empty((n, n)), np.empty((n, n))
     core.common_lines(lines, loss, angle, score, resolve_threads(threads))
@@ -89,7 +95,7 @@ def common_line_scores(
     image : (m,) int64
         Image that each candidate is for.
     device : str
-        ``"cpu"``.
+        ``"cpu"``, or ``"cuda:<number>"``, which takes host or device arrays and returns a device array.
     threads : int, optional
         Threads; all by default. The result does not depend on it.
 
@@ -101,6 +107,8 @@ def common_line_scores(
     ------
     ValueError
         An array has another shape or dtype, or an index is out of range.
+    DeviceError
+        The device cannot be used.
 
     Examples
     --------
@@ -111,8 +119,44 @@ def common_line_scores(
     >>> ops.common_line_scores(x, np.zeros((2, 90), np.float32), turned, turned[:1], [0]).tolist()
     [4.0]
     """
-    require_cpu(device, "common_line_scores")
+    if device != "cpu":
+        return _scores_cuda((lines, loss), rotations, candidates, image, device)
     fixed, moving = as_array(rotations, np.float64), as_array(candidates, np.float64)
     out = np.empty(len(moving))
     core.common_line_scores(lines, loss, fixed, moving, as_array(image, np.int64), out, resolve_threads(threads))
     return out
+
+
+def _common_lines_cuda(lines: Any, loss: Any, device: str) -> Any:
+    cuda = cuda_session(device)
+    with cuda.active() as stream:
+        x, own = _device_lines(cuda, lines, loss)
+        angle, score = (cuda.empty((len(x), len(x)), np.float64) for _ in range(2))
+        cuda.kernels.common_lines(x, own, angle, score, stream)
+        angle *= np.pi / x.shape[1]
+    return angle, score
+
+
+def _scores_cuda(lines: tuple[Any, Any], rotations: Any, candidates: Any, image: Any, device: str) -> Any:
+    # A few matrices, looked at on the host: a wrong index would read beyond the lines.
+    fixed, moving = (as_array(to_host(m), np.float64) for m in (rotations, candidates))
+    index = as_array(to_host(image), np.int64)
+    if index.size and (index.min() < 0 or index.max() >= len(lines[0])):
+        raise ValueError(f"image: expected indices from 0 to {len(lines[0]) - 1}")
+    if not all((np.abs(m) < 2).all() for m in (fixed, moving)):
+        raise ValueError("rotations, candidates: expected rotation matrices")
+    cuda = cuda_session(device)
+    with cuda.active() as stream:
+        x, own = _device_lines(cuda, *lines)
+        out = cuda.empty((len(moving),), np.float64)
+        arrays = [cuda.array(a, a.dtype) for a in (fixed, moving, index)]
+        cuda.kernels.common_line_scores(x, own, *arrays, out, stream)
+    return out
+
+
+def _device_lines(cuda: Any, lines: Any, loss: Any) -> tuple[Any, Any]:
+    """On the device; of the kind that the host's binding asks for, in its words."""
+    for array, name, kind in ((lines, "lines", "complex64"), (loss, "loss", "float32")):
+        if np.dtype(array.dtype) != kind:
+            raise ValueError(f"{name}: expected a C-contiguous {kind} array, got {array.dtype}")
+    return cuda.array(lines, np.complex64), cuda.array(loss, np.float32)
