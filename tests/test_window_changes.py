@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -109,9 +111,35 @@ def test_stages_of_a_project_are_one_table_of_micrographs(tmp_path):
     assert table["picks"] == [50, 3]
     command = client.send(f"/jobs/{key}/micrographs", {"dropped": [1]}).json["command"]
     assert command == f"verglas process --out {project} --keep {project / 'micrographs_kept.star'}"
+    (project / "extract").mkdir()
+    vg.io.write_json(project / "extract" / "stage.json", {"stage": "extract", "state": "finished"})
+    again = client.send(f"/jobs/{key}/micrographs", {"dropped": [1]}).json["command"]
+    assert again == f"{command} --redo extract"  # process refuses another list for an extraction that has finished
 
 
 # ---- picks
+
+
+def test_commands_shown_for_picks_and_micrographs_run_as_they_stand(tmp_path, capsys):
+    """With the box that the job's diameter asks for, and names that hold a space."""
+    folder = pick_folder(tmp_path / "pick")
+    run = {"command": "pick", "state": "finished", "settings": {"diameter_A": 24.0, "pixel_size_A": 1.5}}
+    vg.io.write_json(folder / "run.json", run)
+    client = Client(tmp_path, allow_changes=True)
+    key = only_key(client)
+    command = client.send(f"/jobs/{key}/picks/1", {"xy": [[60.0, 40.0]], "merit": [0.9]}).json["command"]
+    status, _, error = main(shlex.split(command)[1:], capsys)
+    assert (status, error) == (0, error)
+    out = tmp_path / "pick_particles"
+    particles = vg.read_particles(out / "particles.star")
+    assert sorted(particles.table["rlnMicrographName"].value_counts()) == [1, 3]
+    assert particles.box == 24
+    shutil.rmtree(out)
+    command = client.send(f"/jobs/{key}/micrographs", {"dropped": [0]}).json["command"]
+    assert "picks_edited.star" in command
+    status, _, error = main(shlex.split(command)[1:], capsys)
+    assert (status, error) == (0, error)
+    assert len(vg.read_particles(out / "particles.star")) == 1  # the one that was edited is left
 
 
 def test_picks_changed_by_hand_are_what_extract_reads(tmp_path):

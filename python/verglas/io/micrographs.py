@@ -135,12 +135,13 @@ def _find_in_source(source: str) -> pd.DataFrame:
 def read_micrographs(path: PathLike) -> pd.DataFrame:
     """A STAR file of micrographs, optics columns given to every row; ``path`` is where each file should lie.
 
-    Relative names are looked for beside the STAR file, in the folders above it, then in the working directory.
+    Relative names are looked for beside the STAR file, in the folders above it, then in the working directory. A list
+    of files of coordinates (``picks.star``, RELION's ``autopick.star``) is one of micrographs.
 
     Raises
     ------
     FormatError
-        No table has rlnMicrographName.
+        No table has rlnMicrographName, or its rows are particles.
     """
     path = Path(path)
     tables = read_star(path)
@@ -149,9 +150,10 @@ def read_micrographs(path: PathLike) -> pd.DataFrame:
     if name is None:
         raise FormatError(f"{path}: no table has the column {MICROGRAPH}, so there are no micrographs in it")
     table, optics = _frame(tables[name]), _frame(tables["optics"]) if "optics" in tables else None
-    other = next((label for label in ("rlnCoordinateX", "rlnMicrographCoordinates") if label in table), None)
-    if other is not None:
-        raise FormatError(f"{path}: has {other}: these are particles or coordinates, not a list of micrographs")
+    if "rlnCoordinateX" in table:
+        raise FormatError(f"{path}: has rlnCoordinateX: these are particles or coordinates, not a list of micrographs")
+    # A list of files of coordinates, as pickers write it, names every micrograph once.
+    table = table.drop(columns="rlnMicrographCoordinates", errors="ignore")
     parts = col.Tables(table, optics, str(path))
     out: dict[str, Any] = {MICROGRAPH: [str(n) for n in table[MICROGRAPH]]}
     folders = [path.parent, *search_folders(path)[1:]]

@@ -20,8 +20,10 @@ from verglas.errors import InputError
 from verglas.io import read_csv, read_json, read_stack, read_star, write_star
 from verglas.report.chart import round_or_none
 from verglas.report.grey import grey_bytes, grey_png
+from verglas.run.edited_picks import EDITED
 from verglas.run.select import class_table
 from verglas.window import classes3d
+from verglas.window.commands import diameter_word, extract_command, keep_command
 from verglas.window.files import file_of
 from verglas.window.job import Job
 from verglas.window.versions import check_seen, seen_mark
@@ -278,8 +280,12 @@ def micrographs_command(job: Job) -> str:
     """What takes the list."""
     project = job.folder if (job.folder / "project.json").is_file() else job.folder.parent
     if (project / "project.json").is_file():
-        return shlex.join(["verglas", "process", "--out", str(project), "--keep", str(job.folder / KEPT)])
-    return shlex.join(["verglas", "pick", str(job.folder / KEPT), "--diameter", "DIAMETER", "--out", "picks"])
+        return keep_command(project, job.folder / KEPT)
+    if (job.folder / "picks.star").is_file():
+        edited = job.folder / f"{EDITED}.star"
+        return extract_command(job, job.folder / KEPT, edited if edited.is_file() else job.folder / "picks.star")
+    words = ["verglas", "pick", str(job.folder / KEPT), "--diameter", diameter_word(job)]
+    return shlex.join([*words, "--out", str(job.folder.with_name("pick"))])
 
 
 # ---- a note beside a job

@@ -22,6 +22,7 @@ from verglas.run.candidates import RADIUS, Candidates, candidates_name, read_can
 from verglas.run.edited_picks import BEFORE, EDITED, Edits, edited_file, listed_names, picks_mark, set_aside_edits
 from verglas.types import Picks
 from verglas.types.arrays import Float32Array, FloatArray
+from verglas.window.commands import diameter_word, extract_command, process_command
 from verglas.window.job import Job
 from verglas.window.kept import Kept
 from verglas.window.versions import check_seen
@@ -260,10 +261,8 @@ class PickedMicrographs:
         """What takes the picks as changed."""
         project = job.folder.parent
         if (project / "project.json").is_file():  # its extraction takes them by itself
-            return shlex.join(["verglas", "process", "--out", str(project)])
-        listed = job.folder / f"{EDITED}.star"
-        words = ["verglas", "extract", str(job.folder / "picks.star"), "--picks", str(listed), "--box", "BOX"]
-        return shlex.join([*words, "--out", "extract"])
+            return process_command(project)
+        return extract_command(job, job.folder / "picks.star", job.folder / f"{EDITED}.star")
 
     def left_out_command(self, job: Job) -> str:
         """What takes the areas left out; empty where there are none."""
@@ -271,11 +270,10 @@ class PickedMicrographs:
             return ""
         project, given = job.folder.parent, f"pick.leave_out={job.folder / LEFT_OUT}"
         if (project / "project.json").is_file():
-            return shlex.join(["verglas", "process", "--out", str(project), "--redo", "pick", "--set", given])
-        diameter = job.settings.get("diameter_A")
-        asked = f"{diameter:g}" if isinstance(diameter, int | float) else "DIAMETER"
-        words = ["verglas", "pick", "MICROGRAPHS", "--diameter", asked, "--leave-out", str(job.folder / LEFT_OUT)]
-        return shlex.join([*words, "--out", "pick_again"])
+            return process_command(project, "--redo", "pick", "--set", given)
+        micrographs = str(job.folder / "picks.star")
+        words = ["verglas", "pick", micrographs, "--diameter", diameter_word(job), "--leave-out"]
+        return shlex.join([*words, str(job.folder / LEFT_OUT), "--out", str(job.folder.with_name("pick_again"))])
 
 
 def _mark(xy: FloatArray, areas: npt.ArrayLike) -> str:

@@ -1,0 +1,55 @@
+"""Commands that take what a person decided, with what their jobs know filled in: they run as they are shown."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+
+from verglas.errors import VerglasError
+from verglas.pipeline.particles import box_for
+from verglas.run.candidates import FOLDER as CANDIDATES
+from verglas.run.candidates import read_candidates
+from verglas.window.job import Job
+
+_EXTRACTIONS = ("extract", "03_extract")  # its folder, now and in projects of earlier versions
+
+
+def process_command(project: Path, *more: str) -> str:
+    """``verglas process`` with more words."""
+    return shlex.join(["verglas", "process", "--out", str(project), *more])
+
+
+def keep_command(project: Path, listed: Path) -> str:
+    """What takes a list of micrographs; an extraction that has finished is done again, or it would be refused."""
+    again = ["--redo", "extract"] if any((project / name / "stage.json").is_file() for name in _EXTRACTIONS) else []
+    return process_command(project, "--keep", str(listed), *again)
+
+
+def extract_command(job: Job, micrographs: Path, picks: Path) -> str:
+    """What cuts out picks of a job: boxes as ``verglas process`` makes them; BOX where no diameter is known."""
+    box = box_of(job)
+    words = ["verglas", "extract", str(micrographs), "--picks", str(picks), "--box", "BOX" if box is None else str(box)]
+    return shlex.join([*words, "--out", str(job.folder.with_name(f"{job.folder.name}_particles"))])
+
+
+def diameter_word(job: Job) -> str:
+    """The diameter that a job was asked for; DIAMETER where it was not."""
+    diameter = job.settings.get("diameter_A")
+    return f"{diameter:g}" if isinstance(diameter, int | float) else "DIAMETER"
+
+
+def box_of(job: Job) -> int | None:
+    """Side of a box for the particles of a job, in pixels of the micrograph; None where no diameter is known."""
+    for path in sorted((job.folder / CANDIDATES).glob("*.star")):
+        try:
+            diameter_px = read_candidates(path).diameter_px
+        except (VerglasError, OSError, ValueError, LookupError):
+            continue  # of a job that is writing it: the next one says the same
+        if np.isfinite(diameter_px) and diameter_px > 0:
+            return box_for(diameter_px, 1.0)
+    diameter, pixel = (job.settings.get(name) for name in ("diameter_A", "pixel_size_A"))
+    if isinstance(diameter, int | float) and isinstance(pixel, int | float) and min(diameter, pixel) > 0:
+        return box_for(float(diameter), float(pixel))
+    return None
