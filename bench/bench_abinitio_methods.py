@@ -36,6 +36,7 @@ from common import RESULTS, write
 SHAPES = ("globule", "arch", "dumbbell")
 BOX, PIXEL_A, DIAMETER_A, RESOLUTION_A = 32, 5.0, 120.0, 15.0
 RIGHT_DEG = 15.0
+_FEWEST_PARTICLES = 50  # of the default, which refuses fewer
 KNOWN_POSES = "pseudo-atoms-at-known-poses"
 
 
@@ -135,6 +136,8 @@ def main() -> None:
     for seed in range(given.first_seed, given.first_seed + given.seeds):
         for method in given.methods:
             row = empty_row(method, given.averages, given.snr, given.first_seed)
+            if method in ("em", "default") and given.averages < _FEWEST_PARTICLES:
+                continue
             row = next((r for r in kept() if all(r[k] == row[k] for k in SAME)), row)
             if row["runs"] <= seed - given.first_seed and time.monotonic() < end:
                 row = with_run(row, seed)
