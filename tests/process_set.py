@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import sqlite3
 import subprocess
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -94,3 +96,28 @@ def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[s
 
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def states(root: Path) -> dict[str, tuple[str, int]]:
+    """File name -> (state, attempts), as another process sees them; none before there is a table."""
+    if not (root / "watch.sqlite").is_file():
+        return {}
+    base = sqlite3.connect(f"file:{root}/watch.sqlite?mode=ro", uri=True, timeout=10)
+    try:
+        rows = base.execute("SELECT path, state, attempts FROM micrographs").fetchall()
+    except sqlite3.OperationalError:  # not made yet
+        rows = []
+    base.close()
+    return {Path(path).name: (state, attempts) for path, state, attempts in rows}
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+
+
+def whole_records(root: Path) -> dict[str, int]:
+    """Results of single micrographs and when they were written."""
+    return {f"{p.parent.parent.name}/{p.name}": p.stat().st_mtime_ns for p in root.glob("*/records/[!.]*.json")}

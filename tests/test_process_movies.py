@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from process_set import command, environment, states, wait_for, whole_records
 
 import verglas as vg
 from verglas.pipeline.project import hold_movies
@@ -144,3 +147,44 @@ def test_movies_are_watched(session, project, tmp_path):
     assert done.summary()["set_aside"].keys() == project.summary()["set_aside"].keys()
     mine, theirs = (vg.read_particles(p) for p in (done.particles, project.particles))
     assert np.array_equal(mine.images(), theirs.images())
+
+
+@pytest.mark.slow
+def test_movies_that_grow_are_waited_for_and_a_killed_watch_loses_nothing(session, project, tmp_path):
+    """A movie arrives in pieces, the watch is killed while it works, and again: the particles are those of one run."""
+    source, folder, root = session[0], tmp_path / "in", tmp_path / "w"
+    folder.mkdir()
+    options = ["--diameter", 120, "--pixel-size", PIXEL_A, "--dose-per-frame", 6, "--voltage", 300, "--threads", 1]
+    options += ["--set", "motion.model=global"]
+
+    def started():
+        words = command("--watch", folder, *options, "--out", root, "--settle", 0.5, "--force")
+        return subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    child, data = started(), (source / "m0.tif").read_bytes()
+    try:
+        with open(folder / "m0.tif", "wb") as handle:
+            handle.write(data[: len(data) // 2])
+            handle.flush()
+            wait_for(lambda: states(root).get("m0.tif", ("",))[0] == "growing")
+            time.sleep(1.2)  # longer than --settle: the directories say that it is not whole
+            assert states(root)["m0.tif"] == ("growing", 0)
+            handle.write(data[len(data) // 2 :])
+        wait_for(lambda: states(root)["m0.tif"][0] == "running")
+    finally:
+        child.kill()
+        child.wait()
+    (folder / "m1.tif").write_bytes((source / "m1.tif").read_bytes())
+    child = started()
+    try:
+        wait_for(lambda: any("motion" in name for name in whole_records(root)))
+    finally:
+        child.kill()
+        child.wait()
+    had = whole_records(root)
+    done = watch_folder(folder, root, WatchOptions(0.05, once=True), set=QUICK, force=True, **GIVEN)
+    now = whole_records(root)
+    assert {name: now[name] for name in had} == had  # nothing twice
+    assert {state for state, _ in states(root).values()} == {"done"}
+    mine, theirs = (vg.read_particles(p) for p in (done.particles, project.particles))
+    assert np.array_equal(mine.images(), theirs.images())  # the third movie of that session is set aside

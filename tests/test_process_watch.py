@@ -5,14 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from process_set import GIVEN, OPTIONS, PIXEL_A, command, environment, run, scene, write_set
+from process_set import (
+    GIVEN,
+    OPTIONS,
+    PIXEL_A,
+    command,
+    environment,
+    run,
+    scene,
+    states,
+    wait_for,
+    whole_records,
+    write_set,
+)
 
 import verglas as vg
 from verglas.errors import FormatError, InputError
@@ -33,31 +44,6 @@ def start(folder: Path, root: Path, *more: object) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-
-
-def states(root: Path) -> dict[str, tuple[str, int]]:
-    """File name -> (state, attempts), as another process sees them; none before there is a table."""
-    if not (root / "watch.sqlite").is_file():
-        return {}
-    base = sqlite3.connect(f"file:{root}/watch.sqlite?mode=ro", uri=True, timeout=10)
-    try:
-        rows = base.execute("SELECT path, state, attempts FROM micrographs").fetchall()
-    except sqlite3.OperationalError:  # not made yet
-        rows = []
-    base.close()
-    return {Path(path).name: (state, attempts) for path, state, attempts in rows}
-
-
-def wait_for(condition, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.01)
-
-
-def whole_records(root: Path) -> dict[str, int]:
-    """Results of single micrographs and when they were written."""
-    return {f"{p.parent.parent.name}/{p.name}": p.stat().st_mtime_ns for p in root.glob("*/records/[!.]*.json")}
 
 
 @pytest.mark.slow

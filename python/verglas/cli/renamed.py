@@ -21,6 +21,7 @@ _FORMER: dict[str, dict[str, str]] = {
     "motion": {"--dose": "--dose-per-frame", "--float16": "--dtype=float16"},
     "pick": {"--everywhere": "--no-exclude", "--edge": "--border"},
     "postprocess": {"--lowpass": "--low-pass"},
+    "process": {"--dose": "--dose-per-frame"},
     "refine": {"--tau2-fudge": "--prior-factor"},
     "resample": {"--box": "--new-box", "--pixel-size": "--new-pixel-size"},
     "simulate": {"--b-factor": "--envelope-b-factor", "--preferred": "--concentration", "--shift": "--shift-sd"},

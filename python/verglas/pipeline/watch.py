@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
-from verglas.io import find_movies, micrograph_header, open_movie
+from verglas.io import find_movies, micrograph_header
+from verglas.io.frames import open_frames
 from verglas.io.micrographs import find_micrographs
 from verglas.io.star import writable
+from verglas.io.tiff import tiff_pixel_A
 from verglas.pipeline.job import Outcome, finish_project, record_end
 from verglas.pipeline.micrographs import MicrographStage, Work
 from verglas.pipeline.page import write_page
@@ -237,8 +239,9 @@ class Watcher:
         if still < self.options.settle_s or not row.bytes:
             return ("growing" if row.state == "growing" or not row.bytes else "seen"), row.reason
         try:
-            if row.path.lower().endswith(".eer"):
-                open_movie(row.path, pixel_size_A=1.0, dose_per_frame_e_A2=1.0)
+            if self.project.settings.movies or row.path.lower().endswith(".eer"):
+                # every frame: the first, which a header of a micrograph is, may be whole long before the last
+                open_frames(row.path, unit_A=tiff_pixel_A)
             else:
                 micrograph_header(row.path)
             # Cut short or not yet whole look alike: it is given time, and the stage then says what is wrong with it.
