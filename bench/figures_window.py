@@ -52,6 +52,8 @@ def main() -> None:
                     print(f"no job for window_{name}.png")
                     continue
                 page.goto(root + target)
+                if page.locator(".volume").count():
+                    page.wait_for_selector(".volume[data-drawn]", timeout=60_000)  # a busy machine takes its time
                 page.wait_for_timeout(3000)
                 if name == "model":
                     page.select_option(".overlay", index=1)
