@@ -41,7 +41,7 @@ void polar_insert(const GridArguments& g, const py::object& values, const py::ob
   cpu::polar_insert(volume, window, slices, grid, sums, num_threads);
 }
 
-void set_reference(MaximisePlan& plan, const py::object& harmonics, const py::object& power) {
+void set_shell_reference(MaximisePlan& plan, const py::object& harmonics, const py::object& power) {
   const auto n = static_cast<py::ssize_t>(plan.n_slices());
   const auto a = input<cfloat>(harmonics, "harmonics", {n, static_cast<py::ssize_t>(plan.grid().size)});
   const auto p = input<cfloat>(power, "power", {n, plan.grid().n_rings, plan.n_power()});
@@ -106,7 +106,7 @@ void add(MaximisePlan& plan, const py::object& samples, const py::object& ctf, d
   plan.add(in, list, residual, num_threads);
 }
 
-py::tuple slices(const MaximisePlan& plan, const py::object& index, int num_threads) {
+py::tuple summed_slices(const MaximisePlan& plan, const py::object& index, int num_threads) {
   const auto i = input<std::int64_t>(index, "index", {kAny});
   for (std::size_t k = 0; k < i.size(); ++k)
     if (i.data[k] < 0 || static_cast<std::size_t>(i.data[k]) >= plan.n_slices())
@@ -139,9 +139,9 @@ void bind_maximise(py::module_& m) {
   py::class_<MaximisePlan>(m, "MaximisePlan")
       .def(py::init<const PolarGrid&, std::size_t, int>(), py::arg("grid"), py::arg("n_slices"),
            py::arg("n_power"))
-      .def("set_reference", &set_reference)
+      .def("set_reference", &set_shell_reference)
       .def("add", &add)
-      .def("slices", &slices)
+      .def("slices", &summed_slices)
       .def("touched", &touched)
       .def_property_readonly("slice_bytes", &MaximisePlan::slice_bytes);
 }
