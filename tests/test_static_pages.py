@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from motion_movies import planted_dome
-from test_window_layout import SMALLEST
-from window_browser import browser
+from window_browser import SMALLEST, browser
 
 from verglas.assessment.micrographs import MicrographQuality, judge_micrographs, judge_set
 from verglas.report.chart import Chart, Field, charts_block

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from window_browser import Server, browser
+from window_browser import SMALLEST, Server, browser
 from window_client import class_folder, pick_folder, refine_run
 
 import verglas as vg
@@ -13,18 +13,6 @@ pytest.importorskip("starlette")
 __all__ = ["browser"]  # a fixture
 pytestmark = [pytest.mark.slow, pytest.mark.drawn]
 
-# Pixels of the screen that the smallest words take, of what is shown.
-SMALLEST = """() => { let least = Infinity, which = "none"; const m = one => one.getScreenCTM();
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const text = walk.currentNode.textContent.trim(), one = walk.currentNode.parentElement;
-    if (!text || ['SCRIPT', 'STYLE', 'OPTION', 'TITLE', 'title'].includes(one.tagName)) { continue; }
-    if (!one.getClientRects().length) { continue; }
-    const drawing = one.closest('svg'), scale = drawing ? Math.hypot(m(one).a, m(one).b) : one.currentCSSZoom || 1;
-    const size = parseFloat(getComputedStyle(one).fontSize) * scale;
-    if (size < least) { least = size; which = text; }
-  }
-  return [least, which]; }"""
 _SHIFT = """() => new Promise(done => { let sum = 0;
   const add = one => { if (!one.hadRecentInput) { sum += one.value; } };
   new PerformanceObserver(list => list.getEntries().forEach(add))

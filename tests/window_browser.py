@@ -17,6 +17,19 @@ from browser import chromium
 
 playwright = pytest.importorskip("playwright.sync_api")
 
+# Pixels of the screen that the smallest words take, of what is shown.
+SMALLEST = """() => { let least = Infinity, which = "none"; const m = one => one.getScreenCTM();
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const text = walk.currentNode.textContent.trim(), one = walk.currentNode.parentElement;
+    if (!text || ['SCRIPT', 'STYLE', 'OPTION', 'TITLE', 'title'].includes(one.tagName)) { continue; }
+    if (!one.getClientRects().length) { continue; }
+    const drawing = one.closest('svg'), scale = drawing ? Math.hypot(m(one).a, m(one).b) : one.currentCSSZoom || 1;
+    const size = parseFloat(getComputedStyle(one).fontSize) * scale;
+    if (size < least) { least = size; which = text; }
+  }
+  return [least, which]; }"""
+
 # A software renderer: the same pixels on every machine.
 _ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader"]
 _ARGUMENTS += ["--enable-unsafe-swiftshader"]
