@@ -2,7 +2,7 @@
 
     python bench/bench_polish.py --seeds 12 --minutes 4     goes on where an earlier call stopped
 
-Development used seeds 1 to 5; the committed rows begin at seed 200. A seed is a session of two movies of 30 particles,
+Development used seeds 1 to 5; the committed rows begin at seed 240. A seed is a session of two movies of 100 particles,
 80 A wide (1.5 A/px, 12 frames of 3 e/A^2): particles walk at random, together where they are near (0.35 px a step,
 400 px), beyond a drift of whole frames that is known; damage by the curve of Grant and Grigorieff. Objects without
 symmetry, with D2 and with C5 take turns. References are the true map (both half sets), up to 4 A.
@@ -33,9 +33,9 @@ from verglas.types.trajectory import Trajectory
 
 from common import collect, experiment_summary
 
-FIRST_SEED = 200
+FIRST_SEED = 240
 OBJECTS = ("C1", "D2", "C5")
-BOX, PIXEL_A, FRAMES, DOSE, SHAPE, N, MOVIES = 64, 1.5, 12, 3.0, (768, 768), 30, 2
+BOX, PIXEL_A, FRAMES, DOSE, SHAPE, N, MOVIES = 64, 1.5, 12, 3.0, (1402, 1402), 100, 2
 RELION_PRIOR = MotionPrior(0.4245, 1605.0, 2.61)
 
 

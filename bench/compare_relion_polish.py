@@ -25,7 +25,7 @@ from typing import Any
 import mrcfile
 import numpy as np
 import pandas as pd
-from bench_polish import BOX, DOSE, FRAMES, PIXEL_A, N, about_mean, object_of, session
+from bench_polish import BOX, DOSE, FRAMES, PIXEL_A, about_mean, object_of, session
 from child import VERGLAS, watch
 from compare_relion_motion import processor_seconds
 
@@ -39,7 +39,7 @@ PRIOR = {"velocity": 0.2, "correlation-length": 5000.0, "acceleration": 2.0}
 FINEST_A = 4.0
 
 
-def write_session(folder: Path, seed: int, n: int = N) -> list[np.ndarray]:
+def write_session(folder: Path, seed: int, n: int = 30) -> list[np.ndarray]:
     """All files of a session; where each particle lies in each frame of the movies, beyond its centre, in A."""
     model, truth = object_of(seed)
     movies, particles, true, _ = session(model, seed, n)
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the files are kept; a temporary one by default")
     parser.add_argument("--fitted", action="store_true", help="also with the prior from the data, which takes longer")
     parser.add_argument("--training", action="store_true", help="also RELION's search for its parameters")
-    parser.add_argument("--particles", type=int, default=N, help="in each of the two movies")
+    parser.add_argument("--particles", type=int, default=30, help="in each of the two movies")
     parser.add_argument("--add", action="store_true", help="to the rows that the file of results holds")
     args = parser.parse_args()
     if shutil.which("relion_motion_refine") is None:
