@@ -18,6 +18,7 @@ import scipy.fft
 import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 
+from verglas import fourier
 from verglas._native import resolve_threads
 from verglas.classification.multivariate import SteerableEigenimages, steerable_eigenimages
 from verglas.errors import InputError
@@ -155,7 +156,7 @@ def _unit(c: npt.NDArray, m: IntArray) -> npt.NDArray:
 
 def _search(own: npt.NDArray, other: npt.NDArray, m: IntArray, k: int, threads: int | None) -> ViewNeighbours:
     n, orders = len(own), int(m.max()) + 1
-    angles = scipy.fft.next_fast_len(4 * orders, real=True)
+    angles = fourier.fast_size(4 * orders)
     unit, candidates = _unit(own, m).astype(np.complex64), [_unit(c, m).astype(np.complex64) for c in (own, other)]
     step = max(1, _BLOCK_BYTES // (8 * angles * n))
     parts: list[tuple[npt.NDArray, ...]] = []

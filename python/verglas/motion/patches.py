@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.fft
 from numpy.lib.stride_tricks import sliding_window_view
 
 from verglas import fourier, ops
@@ -127,11 +126,7 @@ def patch_side(binned: BinnedFrames, pixel_size_A: float) -> int:
     pixel = pixel_size_A * binned.factor if np.isfinite(pixel_size_A) else 2.0
     rows, columns = binned.data.shape[1:]
     side = max(SMALLEST_PX, round(PATCH_A / pixel), int(np.sqrt(rows * columns / MOST_PATCHES)))
-    return (
-        int(scipy.fft.next_fast_len(min(side, rows, columns), real=True))
-        if side < min(rows, columns)
-        else min(rows, columns)
-    )
+    return fourier.fast_size(min(side, rows, columns)) if side < min(rows, columns) else min(rows, columns)
 
 
 def cut(

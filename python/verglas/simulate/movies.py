@@ -205,7 +205,7 @@ class _Specimen:
         optics = scene.optics(self.centres)
         lam = float(wavelength_A(scene.voltage_kV))
         spread_A = lam * float(np.abs(optics.defocus_u_A).max()) / max(4.0, 2 * pixel_A)  # what the CTF spreads to 4 A
-        self.box = scipy.fft.next_fast_len(int(2 * np.ceil((model.radius_A + spread_A) / pixel_A)) + 4, real=True)
+        self.box = fourier.fast_size(int(2 * np.ceil((model.radius_A + spread_A) / pixel_A)) + 4)
         table = _in_water(model, pixel_A, scene.b_factor_A2)
         # a pixel of a projection is the sum of voxels: times the pixel size, an integral along the ray
         scale = np.float32(_interaction(scene.voltage_kV) * pixel_A)
@@ -251,7 +251,7 @@ class _Specimen:
 
         Half pixels apart: cubic splines through whole pixels would pull shifts of the finest detail to whole pixels.
         """
-        scene, side = self.scene, scipy.fft.next_fast_len(max(self.scene.shape), real=True)
+        scene, side = self.scene, fourier.fast_size(max(self.scene.shape))
         fine = (2 * side, 2 * side)
         k = fourier.radius((side, side)) / (side * scene.pixel_size_A)
         transfer = self._ice_transfer(k, side)
