@@ -9,11 +9,13 @@ import pytest
 from run_folder import make_run_folder
 
 import verglas as vg
+from verglas.assessment import postprocess
 from verglas.filters import apply, low_pass
 from verglas.masks import soft_sphere
+from verglas.reconstruction.accumulate import ReconstructSettings
 from verglas.report.refine import write_refine_page
 from verglas.run import particle_number, refine
-from verglas.run.particle_number import line_through, resolution_by_number
+from verglas.run.particle_number import line_through, maps_of_parts, resolution_by_number
 
 BOX, PIXEL_A = 48, 2.5
 
@@ -32,6 +34,16 @@ def test_parts_that_the_pixels_limit_are_left_out():
     infinite = line_through(n, (float("inf"), *own[1:]), 3.0)
     assert infinite.as_dict()["resolutions_A"][0] is None
     assert infinite.line.b_factor_A2 == pytest.approx(120, rel=1e-6)
+
+
+def test_maps_of_parts_are_those_of_their_particles():
+    model = vg.simulate.phantom(16, 6.0, 60.0, seed=4)
+    particles = vg.simulate.particles(model, 40, 16, 6.0, 1.0, seed=4, listener=None)
+    order = np.random.default_rng(0).permutation(40)
+    settings = ReconstructSettings(symmetry="C2")
+    for n, made in zip((10, 30), maps_of_parts(particles, [order[:10], order[10:30]], settings), strict=True):
+        wanted = vg.reconstruct(particles[np.sort(order[:n])], "C2", listener=None)
+        assert np.abs(made.data - wanted.data).max() < 1e-5 * np.abs(wanted.data).max()
 
 
 @pytest.mark.usefixtures("blank_figures")
@@ -60,7 +72,9 @@ def test_a_blur_of_the_images_is_found_as_b_factor():
         settings = {"seed": 1, "envelope_b_factor_A2": envelope, "shift_sd_A": 3.0, "listener": None}
         particles = vg.simulate.particles(model, 4000, BOX, PIXEL_A, 0.05, **settings)
         particles = particles.with_columns(rlnRandomSubset=np.arange(len(particles)) % 2 + 1)
-        made = resolution_by_number(particles, mask, symmetry="C1", finest_A=2 * PIXEL_A)
+        halves = vg.reconstruct(particles, halves=True, listener=None)[1]
+        of_all_A = postprocess(*halves, mask, listener=None).resolution_A
+        made = resolution_by_number(particles, mask, of_all_A, symmetry="C1", finest_A=2 * PIXEL_A)
         assert made.particles == (500, 1000, 2000, 4000)
         assert np.all(np.diff(made.resolutions_A) < 0)
         b_factors.append(made.line.b_factor_A2)
@@ -71,7 +85,7 @@ def test_a_blur_of_the_images_is_found_as_b_factor():
 @pytest.mark.usefixtures("blank_figures")
 def test_a_refinement_writes_it(tmp_path, monkeypatch):
     monkeypatch.setattr(refine, "FEWEST", 200)
-    monkeypatch.setattr(particle_number, "PARTS", (2, 1))
+    monkeypatch.setattr(particle_number, "PARTS", (2,))
     model = vg.simulate.phantom(24, 8.0, 125.0, seed=2)
     particles = vg.simulate.particles(model, 200, 24, 8.0, 0.5, seed=2, listener=None)
     start = apply(vg.simulate.density(model, 24, 8.0), low_pass(40.0))

@@ -136,7 +136,7 @@ class Accumulator:
             add_batch(self.weights, batch, symmetry, threads=self.threads, device=self.device)
 
     def take(self, other: Accumulator) -> None:
-        """Add the sums of another device, before :meth:`finish`."""
+        """Add the sums of another set, as of another device; :meth:`finish` is for both of them or for neither yet."""
         shared = self.weights is self.values
         for mine, theirs in ((self.values, other.values), (self.weights, other.weights))[: 1 if shared else 2]:
             for total, part in ((mine.values, theirs.values), (mine.weights, theirs.weights)):

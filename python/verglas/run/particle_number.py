@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from verglas._devices import work_on
 from verglas.assessment import PostprocessSettings, ResLog, postprocess, reslog
 from verglas.errors import InputError
-from verglas.reconstruction import reconstruct_report
+from verglas.geometry import symmetry_matrices
+from verglas.optics import for_job
+from verglas.reconstruction.accumulate import Accumulator, Insertion, ReconstructSettings
+from verglas.reconstruction.known_poses import max_radius_for
+from verglas.reconstruction.sums import Symmetry
 from verglas.types import Map, Particles
+from verglas.types.arrays import IntArray
 
 FEWEST = 1000  # particles of a set whose eighth still makes two half maps that say something
-MOST = 200_000  # particles of the largest part: the line goes on beyond by itself
-PARTS = (8, 4, 2, 1)
+MOST = 200_000  # particles whose half is the largest part: the line goes on beyond by itself
+PARTS = (8, 4, 2)  # of all: what these resolve is known from the assessment
 _AT_LIMIT = 1.02  # a resolution this near to where the data end is that of the data, not of the particles
 
 
@@ -84,6 +90,7 @@ def line_through(particles: tuple[int, ...], resolutions_A: tuple[float, ...], f
 def resolution_by_number(
     particles: Particles,
     mask: Map,
+    of_all_A: float,
     *,
     symmetry: str,
     finest_A: float,
@@ -92,18 +99,20 @@ def resolution_by_number(
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> ResolutionByNumber:
-    """Reconstruct an eighth, a quarter, half and all of the particles, and assess each as the whole is.
+    """Reconstruct an eighth, a quarter and half of the particles, and assess each as the whole is.
 
-    Parts are drawn at random within each half set and hold each other. Their poses are those of all particles: a part
-    that were refined by itself would have worse ones, so the line says what more particles bring to the map, not what
-    they bring to the search.
+    Parts are drawn at random within each half set and hold each other, so that every image is inserted once, and half
+    of them never. Their poses are those of all particles: a part that were refined by itself would have worse ones, so
+    the line says what more particles bring to the map, not what they bring to the search.
 
     Parameters
     ----------
     particles : Particles
-        With poses and half sets.
+        With poses and half sets, those that could not be used left out.
     mask : Map
         Of the assessment.
+    of_all_A : float
+        What all particles resolve, by the same assessment.
     symmetry : str
     finest_A : float
         Where the data end.
@@ -116,33 +125,53 @@ def resolution_by_number(
     """
     half = particles.half_sets
     assert half is not None
-    order = np.random.default_rng(seed).permutation(len(particles))
-    # first of the one half, then of the other, in turn: any first rows hold as many of both as there are
-    rank = np.empty(len(order))
-    for number in (1, 2):
-        mine = order[half[order] == number]
-        rank[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
-    order = np.argsort(rank, kind="stable")
     most = min(len(particles), MOST)
     numbers = tuple(most // part for part in PARTS)
-    settings, found = PostprocessSettings(symmetry=symmetry, seed=seed), list[float]()
-    ends: dict[str, Any] = {"low_pass_A": finest_A, "fit_to_A": finest_A}
-    for done, n in enumerate(numbers):
-        if progress is not None:
-            progress(done, len(numbers))
-        made = reconstruct_report(
-            particles[np.sort(order[:n])],
-            symmetry=symmetry,
-            max_resolution_A=finest_A,
-            halves=True,
-            threads=threads,
-            device=device,
-            listener=None,
+    order = np.random.default_rng(seed).permutation(len(particles))
+    settings = ReconstructSettings(symmetry=symmetry, max_resolution_A=finest_A)
+    done, halves = 0, list[list[Map]]()
+    for number in (1, 2):
+        mine = order[half[order] == number]
+        ends = [round(len(mine) * n / len(particles)) for n in numbers]
+        halves.append([])
+        for volume in maps_of_parts(particles, np.split(mine, ends)[:-1], settings, threads, device):
+            halves[-1].append(volume)
+            done += 1
+            if progress is not None:
+                progress(done, 2 * len(numbers))
+    how = PostprocessSettings(symmetry=symmetry, seed=seed)
+    found = [
+        postprocess(
+            first, second, mask, settings=how, low_pass_A=finest_A, fit_to_A=finest_A, threads=threads, listener=None
+        ).resolution_A
+        for first, second in zip(*halves, strict=True)
+    ]
+    if most == len(particles):
+        numbers, found = (*numbers, most), [*found, of_all_A]
+    return line_through(numbers, tuple(max(float(d), finest_A) for d in found), finest_A)
+
+
+def maps_of_parts(
+    particles: Particles,
+    pieces: list[IntArray],
+    settings: ReconstructSettings,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> Iterator[Map]:
+    """Maps of the first piece, of the first two, and so on; two sums at a time, as refinement itself holds."""
+    particles = for_job(particles, "refine", ctf=settings.ctf, posed=True)
+    group = Symmetry.of(symmetry_matrices(settings.symmetry))
+    radius = max_radius_for(particles.box, particles.pixel_size_A, settings.max_resolution_A)
+    total: Accumulator | None = None
+    for piece in pieces:
+        rows = np.sort(piece)
+        insertion = Insertion(
+            particles[rows], np.ones(len(rows), np.int64), 1, group, radius, settings, threads=threads, device=device
         )
-        assert made.half_maps is not None
-        first, second = made.half_maps
-        result = postprocess(first, second, mask, settings=settings, threads=threads, listener=None, **ends)
-        found.append(max(float(result.resolution_A), finest_A))
-    if progress is not None:
-        progress(len(numbers), len(numbers))
-    return line_through(numbers, tuple(found), finest_A)
+        (sums,), _ = insertion.run()
+        with work_on(sums.device):
+            if total is not None:
+                sums.take(total)
+            total = sums
+            volume, _ = total.solve(None)
+        yield Map(group.apply(volume, radius, threads=threads), particles.pixel_size_A)

@@ -415,6 +415,7 @@ def _by_number(
     return resolution_by_number(
         particles,
         assessments[0].mask,
+        assessments[0].resolution_A,
         symmetry=problem.settings.symmetry,
         finest_A=problem.resolution_of_A(problem.last_radius),
         seed=problem.settings.seed,
