@@ -59,9 +59,35 @@ def test_what_does_not_fit_is_refused():
         ops.convolve(images, weight[:, :, :1], bias)
     with pytest.raises(ValueError, match="odd side"):
         ops.convolve(images, np.zeros((2, 2, 2, 3), np.float32), bias)
-    with pytest.raises(ValueError, match="stride: expected 1 or more, got 0"):
+    with pytest.raises(ValueError, match=r"stride: expected a whole number from 1 to .*, got 0"):
         ops.convolve(images, weight, bias, 0)
     with pytest.raises(ValueError, match="images: expected"):
         ops.convolve(images.astype(np.float64), weight, bias)
     with pytest.raises(ValueError, match="gradient: expected"):
         ops.convolve_gradient(images, np.zeros((1, 8, 7, 3), np.float32), 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda x, w, b: ops.convolve(x.tolist(), w, b), "images: expected .* four axes, got list"),
+        (lambda x, w, b: ops.convolve(x, np.float32(1), b), "weight: expected .* four axes, got float32"),
+        (lambda x, w, b: ops.convolve(x, w, b, 1.5), "stride: expected a whole number .*, got 1.5"),
+        (lambda x, w, b: ops.convolve(x, w, b, 1 << 40), "stride: expected a whole number"),
+        (lambda x, w, b: ops.convolve_gradient(x[0], x, 3), r"images: expected .* four axes, got shape \(8, 8, 2\)"),
+        (lambda x, w, b: ops.convolve_gradient(x, x[0], 3), "gradient: expected .* four axes"),
+        (lambda x, w, b: ops.convolve_gradient(x, x, 1000001), "side: expected an odd number up to 15, got 1000001"),
+        (lambda x, w, b: ops.convolve_gradient(x, x, -1), "side: expected an odd number up to 15, got -1"),
+    ],
+)
+def test_what_would_be_shaped_wrongly_is_refused_before_anything_is_made(call, words):
+    _, images, weight, bias = arrays(0, 1, (8, 8), 2, 3, 3)
+    with pytest.raises(ValueError, match=words):
+        call(images, weight, bias)
+
+
+def test_nothing_makes_nothing():
+    _, images, weight, bias = arrays(0, 1, (8, 8), 2, 3, 3)
+    assert ops.convolve(images[:0], weight, bias).shape == (0, 8, 8, 3)
+    np.testing.assert_array_equal(ops.convolve(images[..., :0], weight[:, :, :0], bias)[0, 0, 0], bias)
+    assert not ops.convolve_gradient(images[:0], images[:0], 3).any()

@@ -133,15 +133,36 @@ def test_the_last_pass_after_a_part_searches_all_poses(begun):
     assert whole.phase == "local"
 
 
-def test_a_grid_that_gains_no_more_hands_over_once_all_are_in(begun, course):
+@pytest.fixture
+def stalled(begun, course):
+    """Wide posteriors, as of a set that is mostly junk, and as many passes of all as patience lasts; their step."""
     problem, state = begun[0], course[0]
-    poses, first = state.poses.copy(), state.figures[:1]
-    wide = replace(state, poses=poses, figures=first, resolution_shell=2.0, unimproved=schedule.PATIENCE)
-    wide.poses.effective_poses[:] = 1e3  # as of a set that is mostly junk
-    step = schedule.make_step(problem, "grid", 4, 3, 2.0)
-    assert schedule.next_step(problem, replace(wide, unimproved=schedule.PATIENCE - 1), step).phase == "grid"
-    assert schedule.next_step(problem, wide, step).phase == "global"
-    assert schedule.next_step(problem, wide, replace(step, particles=FIRST)).phase == "grid"
+    poses = state.poses.copy()
+    poses.effective_poses[:] = 1e3
+    one = replace(state.figures[0], particles=COUNT, search_resolution_A=problem.resolution_of_A(4))
+    figures = [one] * schedule.PATIENCE
+    now = replace(state, poses=poses, figures=figures, resolution_shell=2.0, unimproved=schedule.PATIENCE)
+    return now, schedule.make_step(problem, "grid", 4, 3, 2.0)
+
+
+def test_a_grid_that_gains_no_more_hands_over_once_all_are_in(begun, stalled):
+    problem, (state, step) = begun[0], stalled
+    assert schedule.next_step(problem, state, step).phase == "global"
+    assert schedule.next_step(problem, replace(state, unimproved=schedule.PATIENCE - 1), step).phase == "grid"
+    assert schedule.next_step(problem, state, replace(step, particles=FIRST)).phase == "grid"
+
+
+def test_passes_over_parts_or_over_data_held_back_are_no_reason_to_end_the_grid(begun, stalled):
+    problem, (state, step) = begun[0], stalled
+    first, *others = state.figures
+    part = [replace(first, particles=2 * FIRST), *others]
+    assert schedule.next_step(problem, replace(state, figures=part), step).phase == "grid"
+    # As while particles changed class: the map is finer by now than the data that were looked at.
+    finer = replace(state, resolution_shell=4.0)
+    following = schedule.next_step(problem, finer, step)
+    assert (following.phase, following.radius) == ("grid", 6)
+    seen = [replace(one, search_resolution_A=problem.resolution_of_A(6)) for one in state.figures]
+    assert schedule.next_step(problem, replace(finer, figures=seen), following).phase == "global"
 
 
 def test_workers_are_given_the_particles_of_the_part(begun, tmp_path):

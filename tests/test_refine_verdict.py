@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from verglas.assessment.directional import directional_fsc
 from verglas.assessment.judge import judge_directions, judge_gain, judge_unexplained
 from verglas.cli import main
 from verglas.errors import InputError
+from verglas.initial_model.batch_step import EVIDENCE_ALONE, LIMITS, BatchStep
 from verglas.io import read_json
 from verglas.map_geometry.sphere import spherical_average
 from verglas.refinement.em import initial_state
@@ -20,6 +22,7 @@ from verglas.refinement.settings import RefineSettings
 from verglas.refinement.start import make_problem
 from verglas.run.held_out import HeldOut
 from verglas.search.problem import survey
+from verglas.search.state import PoseTable
 from verglas.types.verdict import Finding, Verdict
 
 pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
@@ -184,20 +187,52 @@ def small_set(kind, seed, n=160):
     return vg.Particles.from_images(images, SMALL_PIXEL_A, poses=made.poses, optics=made.optics), reference
 
 
-def test_a_sixtieth_of_the_directions_stands_for_all_of_a_round_map():
-    particles, reference = small_set("signal", 5, 24)
+@pytest.fixture(scope="module")
+def begun():
+    """A small set, and its problem and state as of a refinement to shell 8."""
+    particles, reference = small_set("signal", 5, 48)
     settings = RefineSettings(diameter_A=120.0, initial_resolution_A=25.0, join_resolution_A=80.0)
     found = survey(particles)
     problem = make_problem(particles, found.excluded, settings)
-    ball = spherical_average(reference.data * problem.sphere)[None]
     state, _ = initial_state(problem, found.power, [reference])
     state.resolution_shell = 8.0
+    return problem, state, reference
+
+
+def test_a_sixtieth_of_the_directions_stands_for_all_of_a_round_map(begun):
+    problem, state, reference = begun
+    ball = spherical_average(reference.data * problem.sphere)[None]
     held_out = HeldOut.of(problem, state, half=1)
     everywhere, part = held_out.evidence(ball), held_out.evidence(ball, round_maps=True)
     assert np.ptp(everywhere) > 1.0  # nats: something is told
     np.testing.assert_allclose(part, everywhere, atol=0.05)
     other = held_out.evidence(reference.data[None]) - held_out.evidence(reference.data[None], round_maps=True)
     assert np.abs(other).max() > 0.5  # of a map that is not round it would be wrong
+
+
+def test_evidence_and_best_poses_need_no_list_of_candidates(begun):
+    problem, state, reference = begun
+    held_out, tables, evidence = HeldOut.of(problem, state, half=1), [], []
+    model = replace(held_out.model, volumes=reference.data[None])
+    for limits in (LIMITS, EVIDENCE_ALONE):
+        tables.append(PoseTable.unknown(len(problem)))
+        step = BatchStep(problem, model, held_out.step, held_out.step.insert_radius, limits)
+        evidence.append(step.evaluate(held_out.rows, tables[-1]))
+    np.testing.assert_array_equal(*evidence)
+    for name, values in vars(tables[0]).items():
+        np.testing.assert_array_equal(values, getattr(tables[1], name), name)
+
+
+def test_given_poses_beyond_the_range_of_shifts_are_not_judged_from_the_centre(begun):
+    problem, state, _ = begun
+    far = np.arange(len(problem)) % 12 == 0
+    state = replace(state, poses=state.poses.copy())
+    state.poses.origin_px[:] = np.where(far, problem.settings.shift_range_A / problem.pixel_size_A + 2, 0)[:, None]
+    given = replace(problem, settings=replace(problem.settings, poses="local"))
+    assert far[HeldOut.of(problem, state, half=1).rows].any()
+    assert not far[HeldOut.of(given, state, half=1).rows].any()
+    state.poses.origin_px[:] = 99.0  # all of them: what can be judged is judged
+    assert len(HeldOut.of(given, state, half=1).rows) == len(problem.rows_of_half(2))
 
 
 def test_noise_without_any_part_that_stands_out_is_judged_all_the_same(monkeypatch):

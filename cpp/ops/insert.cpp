@@ -213,13 +213,15 @@ class TiledImages {
   Entry* entries_ = nullptr;
 };
 
-/// Images whose entries fill the room: half as many again as pixels, because taps on a border go to two tiles.
-std::size_t images_at_a_time(const math::GridShape& grid, int max_radius) {
-  const std::size_t pixels = std::max<std::size_t>(1, math::kPi / 2 * max_radius * max_radius);
+/// Images whose entries fill the room: more entries than pixels, because taps on a border go to two tiles of an axis.
+template <int W>
+std::size_t images_at_a_time(const math::GridShape& grid, const Tiling& tiling, int max_radius) {
+  const double touched = 1.0 + (W - 1.0) / tiling.side, pixels = math::kPi / 2 * max_radius * max_radius;
+  const double image = std::max(1.0, pixels) * sizeof(Entry) * std::max(1.5, touched * touched);
   const std::size_t plane = static_cast<std::size_t>(grid.rows()) * grid.columns;
   const std::size_t share =
       plane * grid.rows() * (sizeof(std::complex<double>) + sizeof(double)) / kGridShare;
-  return std::max<std::size_t>(1, std::max(kEntryBytes, share) / (pixels * sizeof(Entry) * 3 / 2));
+  return static_cast<std::size_t>(std::max(1.0, std::max(kEntryBytes, share) / image));
 }
 
 template <int W>
@@ -227,7 +229,7 @@ void insert_all(const math::GridShape& grid, const WindowTable& table, const Ins
                 const InsertSums& sums, int num_threads) {
   const Window<W> window(table);
   const Tiling tiling(grid);
-  const std::size_t piece = images_at_a_time(grid, input.max_radius);
+  const std::size_t piece = images_at_a_time<W>(grid, tiling, input.max_radius);
   EntryRoom room;
   for (std::size_t begin = 0; begin < input.n; begin += piece) {
     const std::size_t end = std::min(input.n, begin + piece);

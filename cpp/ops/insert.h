@@ -29,7 +29,10 @@ struct InsertSums {
 /// sums are those of the full plane (kx < 0 included).
 ///   determinism  every grid point receives its images in order, whatever num_threads and the batch: bitwise
 ///                equal sums
-///   cost         about 0.8 max_radius^2 2 W^3 (2 + 1) multiply-adds per image; parallel over slabs of z
+///   cost         about 0.8 max_radius^2 2 W^3 (2 + 1) multiply-adds per image; parallel over images, then over tiles
+///                of the grid
+///   memory       36 bytes per pixel and tile that its taps touch, of as many images as 96 MB or an eighth of the grid
+///                (the larger) have room for, or of all given
 void insert(const math::GridShape& grid, const WindowTable& window, const InsertInput& input,
             const InsertSums& sums, int num_threads);
 

@@ -6,7 +6,28 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas._native import core, resolve_threads
+from verglas.errors import InputError
 from verglas.types.arrays import Float32Array
+
+_LARGEST_SIDE = 15
+_LARGEST_STEP = 1 << 30  # beyond any image
+
+
+def _require_four_axes(**arrays: npt.NDArray) -> None:
+    """What is made for the result is shaped by these; the kernel asks the rest."""
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.ndim != 4:
+            raise InputError(f"{name}: expected a float32 array of four axes, got {_describe(array)}")
+
+
+def _describe(value: object) -> str:
+    return f"shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def _checked_stride(stride: int) -> int:
+    if not 1 <= stride <= _LARGEST_STEP or stride != int(stride):
+        raise InputError(f"stride: expected a whole number from 1 to {_LARGEST_STEP}, got {stride}")
+    return int(stride)
 
 
 def convolve(
@@ -48,11 +69,17 @@ def convolve(
     >>> ops.convolve(image, kernel, np.zeros(1, np.float32), stride=2)[0, :, :, 0].tolist()
     [[1.0, 3.0], [9.0, 11.0]]
     """
+    _require_four_axes(images=images, weight=weight)
     count, height, width = images.shape[:3]
-    step = max(int(stride), 1)  # the kernel refuses others
+    step = _checked_stride(stride)
     out = np.empty((count, -(-height // step), -(-width // step), weight.shape[-1]), np.float32)
     core.convolve(
-        np.ascontiguousarray(images), np.ascontiguousarray(weight), bias, int(stride), out, resolve_threads(threads)
+        np.ascontiguousarray(images),
+        np.ascontiguousarray(weight),
+        np.ascontiguousarray(bias),
+        step,
+        out,
+        resolve_threads(threads),
     )
     return out
 
@@ -92,8 +119,15 @@ def convolve_gradient(
     >>> ops.convolve_gradient(image, np.ones((1, 4, 4, 1), np.float32), 1).tolist()
     [[[[120.0]]]]
     """
+    _require_four_axes(images=images, gradient=gradient)
+    if side not in range(1, _LARGEST_SIDE + 1, 2):
+        raise InputError(f"side: expected an odd number up to {_LARGEST_SIDE}, got {side}")
     out = np.empty((int(side), int(side), images.shape[3], gradient.shape[3]))
     core.convolve_gradient(
-        np.ascontiguousarray(images), np.ascontiguousarray(gradient), int(stride), out, resolve_threads(threads)
+        np.ascontiguousarray(images),
+        np.ascontiguousarray(gradient),
+        _checked_stride(stride),
+        out,
+        resolve_threads(threads),
     )
     return out

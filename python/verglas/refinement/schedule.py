@@ -103,7 +103,8 @@ def _next_step(problem: RefineProblem, state: State, last: Step) -> Step:
     if last.phase == "grid" and _classes_move(problem, state):
         held = min(radius, last.radius)
         return make_step(problem, "grid", held, order_for(problem, held), shift_range)
-    if last.phase == "grid" and not _has_stalled(state, last) and not _is_sharp_enough(problem, state, radius):
+    stalled = _has_stalled(problem, state, last, radius)
+    if last.phase == "grid" and not stalled and not _is_sharp_enough(problem, state, radius):
         return make_step(problem, "grid", radius, order_for(problem, radius), shift_range)
     phase = "local" if last.phase == "local" or _has_settled(state) else "global"
     step = make_step(problem, phase, radius, _FIRST_ORDER, shift_range)
@@ -142,12 +143,18 @@ def _is_sharp_enough(problem: RefineProblem, state: State, radius: int) -> bool:
     return radius > serves or bool(np.nanmedian(state.poses.effective_poses) < 4)
 
 
-def _has_stalled(state: State, last: Step) -> bool:
+def _has_stalled(problem: RefineProblem, state: State, last: Step, radius: int) -> bool:
     """Whether the grid gains no more: of a set that is mostly junk most posteriors stay wide for ever.
 
-    Each further sum over the grid would add junk to where junk lies already, in both halves alike.
+    Each further sum over the grid would add junk to where junk lies already, in both halves alike. Passes over a part
+    of the particles, or over data held back while particles change class, prove nothing.
     """
-    return not last.particles and state.unimproved >= PATIENCE
+    if last.particles or state.unimproved < PATIENCE:
+        return False
+    return all(
+        figures.particles == len(problem) and problem.shell_of(figures.search_resolution_A) >= radius - 1
+        for figures in state.figures[-PATIENCE:]
+    )
 
 
 def _has_settled(state: State) -> bool:

@@ -19,6 +19,7 @@ from verglas.search.step import Step
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 
 MOST = 300  # held-out particles of each half
+_FEWEST = 20  # within reach of the search, or all are taken
 _BEYOND = 4  # shells beyond the joined ones that are scored whatever the resolution
 _ORDER = 3  # 7.3 degrees: what a grid of this spacing resolves tells structure from noise
 _ROUND = "I"  # what a round map has, too: the group with the smallest asymmetric unit
@@ -58,9 +59,7 @@ class HeldOut:
         step = schedule.make_step(problem, "grid", last, _ORDER, problem.settings.shift_range_A / problem.pixel_size_A)
         alone = replace(problem, devices=("cpu",), batch=0)
         alone = replace(alone, batch=min(alone.batch, problem.batch))  # not more than the memory plan allows
-        rows = problem.rows_of_half(3 - half)
-        # Spread over the half: its beginning may be a single square of the grid.
-        rows = rows[:: max(1, len(rows) // MOST)][:MOST]
+        rows = _judged_rows(problem, state, 3 - half, step.shift_range_px)
         sigma2 = _power(alone, rows)
         sigma2[:, : first_shell + 1] *= _SILENT
         return cls(alone, replace(state.halves[half - 1], sigma2=sigma2), step, rows)
@@ -74,6 +73,16 @@ class HeldOut:
         problem = self.problem.under(_ROUND) if round_maps else self.problem
         step = BatchStep(problem, replace(self.model, volumes=volumes), self.step, grid_radius, EVIDENCE_ALONE)
         return step.evaluate(self.rows, PoseTable.unknown(len(self.problem)), tick)
+
+
+def _judged_rows(problem: RefineProblem, state: State, half: int, reach_px: float) -> IntArray:
+    """Particles of a half set, spread over it: its beginning may be a single square of the grid."""
+    rows = problem.rows_of_half(half)
+    if problem.settings.poses == "local":
+        # Given poses may lie where no search from the centre looks: the map would seem not to explain these particles.
+        near = rows[np.hypot(*state.poses.origin_px[rows].T) <= reach_px]
+        rows = near if len(near) >= _FEWEST else rows
+    return rows[:: max(1, len(rows) // MOST)][:MOST]
 
 
 def _power(problem: RefineProblem, rows: IntArray) -> FloatArray:
