@@ -9,11 +9,12 @@ import pytest
 
 import verglas as vg
 from verglas.classification import Class2DSettings
+from verglas.geometry import unit_pixels
 from verglas.refinement import schedule
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.start import make_problem
 from verglas.run import speed
-from verglas.run.forecast import class2d_forecast, planned_refine_forecast, refine_forecast
+from verglas.run.forecast import UNITS, class2d_forecast, planned_refine_forecast, refine_counts, refine_forecast
 from verglas.run.status import status
 from verglas.run.tenure import tenure
 from verglas.types.forecast import Forecast, Pace, Part
@@ -139,15 +140,30 @@ def test_run_json_and_status_say_what_is_left(tmp_path):
     assert status(tmp_path / "run").eta_seconds is None
 
 
-def test_planned_particles_are_forecast_as_those_in_hand():
-    """The plan knows box, pixel size and diameter only; the same refinement of particles that exist takes as long."""
+@pytest.fixture
+def in_hand():
+    """Sixty particles and their settings, as a problem."""
     settings = RefineSettings(diameter_A=90.0, symmetry="C2")
     images = np.random.default_rng(0).normal(size=(60, 32, 32)).astype(np.float32)
     particles = vg.Particles.from_images(images, pixel_size_A=4.0).with_poses(vg.Poses(np.zeros((60, 3))))
     particles = particles.with_optics(vg.Optics([15000.0] * 60, [15000.0] * 60))
-    problem = make_problem(particles, {}, settings, n_classes=1)
-    in_hand = refine_forecast(problem, schedule.first_step(problem))
+    return make_problem(particles, {}, settings, n_classes=1)
+
+
+def test_round_maps_of_the_verdict_are_scored_from_few_directions(in_hand):
+    verdicts = [dict(refine_counts(one, schedule.first_step(one)))["verdict"] for one in (in_hand, in_hand.under("I"))]
+    scored, listed = (np.array([row[UNITS.index(name)] for row in verdicts]) for name in ("scored", "listed"))
+    directions = len(unit_pixels(3, "C2")) / len(unit_pixels(3, "I"))
+    # Under I the map takes as many as the round one.
+    assert scored[0] / (scored[1] / 2) == pytest.approx(directions + 1, rel=0.01)
+    np.testing.assert_array_equal(listed, 2 * len(in_hand))  # the best of each particle alone
+
+
+def test_planned_particles_are_forecast_as_those_in_hand(in_hand):
+    """The plan knows box, pixel size and diameter only; the same refinement of particles that exist takes as long."""
+    settings, problem = in_hand.settings, in_hand
+    first = refine_forecast(problem, schedule.first_step(problem))
     planned = planned_refine_forecast(60, 32, 4.0, settings)
-    assert planned.parts == in_hand.parts
+    assert planned.parts == first.parts
     many = planned_refine_forecast(6_000_000, 32, 4.0, settings)
     assert many.processor_s > 1000 * planned.processor_s / 2

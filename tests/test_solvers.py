@@ -263,6 +263,9 @@ def test_the_preconditioned_method_says_what_it_cannot_do():
     for prior in (priors.L1(1.0), priors.Shaped(priors.L1(1.0), (4, 5))):
         with pytest.raises(vg.InputError, match="norm of differences"):
             solve(TALL, NOISY, "preconditioned-primal-dual", prior=prior)
+    for contrast in (0.0, -1.0, float("nan")):
+        with pytest.raises(vg.InputError, match="contrast: expected a positive number"):
+            solve(TALL, NOISY, "preconditioned-primal-dual", prior=tv, contrast=contrast)
     with pytest.raises(vg.InputError, match="turn the images first"):
         operators.tilt_series(np.zeros((3, 8, 8)), [0, 30, 60], 20.0).ramp()
 

@@ -22,7 +22,7 @@ MOST = 300  # held-out particles of each half
 _FEWEST = 20  # within reach of the search, or all are taken
 _BEYOND = 4  # shells beyond the joined ones that are scored whatever the resolution
 _ORDER = 3  # 7.3 degrees: what a grid of this spacing resolves tells structure from noise
-_ROUND = "I"  # what a round map has, too: the group with the smallest asymmetric unit
+ROUND = "I"  # what a round map has, too: the group with the smallest asymmetric unit
 _SILENT = 1e12  # times the noise: shells that do not count
 
 
@@ -70,7 +70,7 @@ class HeldOut:
         ``round_maps`` says that the maps look the same from everywhere: a sixtieth of the directions stands for all.
         """
         grid_radius = min((self.problem.box - 1) // 2, self.step.insert_radius)
-        problem = self.problem.under(_ROUND) if round_maps else self.problem
+        problem = self.problem.under(ROUND) if round_maps else self.problem
         step = BatchStep(problem, replace(self.model, volumes=volumes), self.step, grid_radius, EVIDENCE_ALONE)
         return step.evaluate(self.rows, PoseTable.unknown(len(self.problem)), tick)
 

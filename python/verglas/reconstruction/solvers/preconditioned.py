@@ -104,6 +104,8 @@ def preconditioned_primal_dual(
         raise InputError(
             "solve: preconditioned-primal-dual needs a prior that is a norm of differences; fista does not"
         )
+    if contrast is not None and not (np.isfinite(contrast) and contrast > 0):
+        raise InputError(f"solve: contrast: expected a positive number, got {contrast}")
     own = getattr(system.operator, "ramp", None)
     # A turned axis has no ramp along rows.
     turned = getattr(system.operator, "turn", None) is not None
