@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +61,27 @@ def test_page_shows_the_line_and_why_there_is_none(tmp_path):
     text = write_refine_page(folder).read_text()
     assert "No line goes through them: fewer than two parts" in text
     assert '"title": "ResLog"' not in text
+
+
+def test_parts_that_cannot_be_assessed_cost_no_refinement(monkeypatch):
+    """Its final maps are not written yet: what goes wrong is the reason that there is no line."""
+
+    def fail(*_, **__):
+        raise vg.InputError("no shell to compare")
+
+    monkeypatch.setattr(refine, "resolution_by_number", fail)
+    settings = SimpleNamespace(ewald=False, symmetry="C1", seed=0)
+    problem = SimpleNamespace(
+        settings=settings, threads=1, device="cpu", last_radius=7, resolution_of_A=lambda radius: 100.0 / radius
+    )
+    whole = SimpleNamespace(mask=None, resolution_A=8.0)
+    made = refine._by_number(problem, range(refine.FEWEST), [whole], lambda done, parts: None)
+    assert made.as_dict() == {
+        "particles": [],
+        "resolutions_A": [],
+        "line": None,
+        "reason": "parts of the particles could not be assessed (no shell to compare)",
+    }
 
 
 @pytest.mark.slow

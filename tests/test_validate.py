@@ -9,6 +9,8 @@ import pytest
 from command_line import main
 
 import verglas as vg
+from verglas import filters, fourier
+from verglas.assessment.solvent_noise import solvent_noise
 from verglas.assessment.validation import (
     QUESTIONS,
     judge_independence,
@@ -57,6 +59,31 @@ def test_noise_that_is_mostly_shared_is_named_by_the_solvent(truth, shared):
     assert found.state == "stop"
     assert "Outside the molecule" in found.sentence
     assert found.numbers["solvent_share"] == pytest.approx(shared, abs=0.05)
+
+
+@pytest.mark.parametrize("cut", ["soft", "sharp"])
+def test_low_passed_halves_have_no_solvent_to_ask(truth, cut):
+    """Within a band that a filter has narrowed signal rings far into the solvent; rounding is all that lies beyond."""
+    for part in (0.45, 0.55, 0.75, 0.9):  # of Nyquist
+        inside = fourier.radius((truth.box,) * 3) <= 0.5 * part * truth.box
+        soft = filters.low_pass(2 * truth.pixel_size_A / part)
+        pair = [
+            filters.apply(half, soft)
+            if cut == "soft"
+            else half.with_data(fourier.inverse(fourier.forward(half.data, 3) * inside, half.data.shape))
+            for half in halves(truth, 3, signal=4.0)
+        ]
+        found = solvent_noise(*pair)
+        assert found is None or (part > 0.8 and found.share < found.limit), (part, found)
+
+
+def test_much_fine_signal_leaves_the_solvent_unasked():
+    """What structure may carry out hides noise that is shared: it must not be said that there is none."""
+    sharp = vg.simulate.density(vg.simulate.phantom(BOX, PIXEL_A, 70.0, seed=2), BOX, PIXEL_A, b_factor_A2=40.0)
+    shared = sharp.data + np.random.default_rng(5).normal(size=(BOX,) * 3) * 0.05 * sharp.data.std()
+    found = judge_shared_noise(sharp.with_data(shared), sharp.with_data(shared))
+    assert "solvent_share" not in found.numbers
+    assert "share no noise" not in found.sentence
 
 
 def test_a_map_resolved_to_its_sampling_is_not_called_shared(truth):

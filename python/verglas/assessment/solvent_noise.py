@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
 from verglas import fourier
@@ -22,6 +23,10 @@ _LEAST_SHARE = 0.1
 _LEAST_VOXELS = 100.0
 _FALSE_ALARM = 1e-3
 _EMPTY = 1e-3  # of the power inside: the solvent was flattened
+# Least noise power of the last shells (from 0.95 of the last) over that of those before, and over that of coarse ones,
+# beside which nothing is left but rounding: where it is less, a filter has taken it.
+_LAST, _FILLED, _ROUNDING = 0.95, 0.1, 1e-4
+_MOST_CARRIED = 0.5  # of the noise power: where structure may carry out more, shared noise could not be seen
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,8 @@ def solvent_noise(half1: Map, half2: Map, *, order: int = 1, threads: int | None
     Returns
     -------
     SolventNoise or None
-        None where the solvent cannot be asked: no molecule stands out, it fills the box, or the solvent is empty.
+        None where the solvent cannot be asked: no molecule stands out, it fills the box, the solvent is empty, the maps
+        were low-passed, so that signal rings far out, or the noise is less than what structure may carry out.
 
     Examples
     --------
@@ -83,6 +89,9 @@ def solvent_noise(half1: Map, half2: Map, *, order: int = 1, threads: int | None
         return None
     outside = (mask <= 0) & (distance_from(mask.shape) <= mean.box / 2 - 1)
     inside = mask >= 1
+    spectra = [fourier.forward(half.data, 3, threads=threads) for half in (half1, half2)]
+    if not _has_fine_noise(spectra[0] - spectra[1], mean.box):
+        return None
     gain = _gain(mean.box)
     counted = np.broadcast_to(fourier.half_weights(mask.shape), gain.shape)
     power = gain.astype(np.float64) ** 2
@@ -90,13 +99,16 @@ def solvent_noise(half1: Map, half2: Map, *, order: int = 1, threads: int | None
     independent = np.count_nonzero(outside) * spread / order
     if independent < _LEAST_VOXELS or not inside.any():
         return None
-    a, b = (_fine(half, gain, threads) for half in (half1, half2))
+    a, b = (np.asarray(fourier.inverse(one * gain, mask.shape, threads=threads), np.float32) for one in spectra)
     common_out, common_in = (float(np.mean(a[where] * b[where])) for where in (outside, inside))
     scale = float(np.sqrt(np.mean(a[outside] ** 2) * np.mean(b[outside] ** 2)))
     whole = float(np.sqrt(np.mean(a[inside] ** 2) * np.mean(b[inside] ** 2)))
     if not scale > _EMPTY * whole:
         return None
-    share = (common_out - _CARRIED * max(common_in, 0.0)) / scale
+    carried = _CARRIED * max(common_in, 0.0)
+    if carried > _MOST_CARRIED * scale:
+        return None
+    share = (common_out - carried) / scale
     chance = -float(special.ndtri(_FALSE_ALARM)) / np.sqrt(independent)
     return SolventNoise(share, max(_LEAST_SHARE, float(chance)), float(independent))
 
@@ -107,6 +119,10 @@ def _gain(box: int) -> Float32Array:
     return np.asarray(np.sin(0.5 * np.pi * rise) ** 2, np.float32)
 
 
-def _fine(half: Map, gain: Float32Array, threads: int | None) -> Float32Array:
-    spectrum = fourier.forward(half.data, 3, threads=threads)
-    return np.asarray(fourier.inverse(spectrum * gain, half.data.shape, threads=threads), np.float32)
+def _has_fine_noise(difference: npt.NDArray[np.complexfloating], box: int) -> bool:
+    """Whether noise goes on to the last shells; of maps that are the same in both halves nothing is known."""
+    radius = fourier.radius((box,) * 3) / ((box - 1) // 2)  # of the last shell that reconstructions fill
+    power = np.abs(difference) ** 2
+    ranges = ((0.0, _BAND[0]), _BAND, (_LAST, 1.0))
+    coarse, before, last = (float(power[(radius >= low) & (radius <= high)].mean()) for low, high in ranges)
+    return last >= _FILLED * before and last >= _ROUNDING * coarse

@@ -14,7 +14,7 @@ import pandas as pd
 from verglas._devices import device_names
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment import FSC, Postprocessed, PostprocessSettings, postprocess
-from verglas.errors import InputError
+from verglas.errors import InputError, VerglasError
 from verglas.io import read_particles
 from verglas.io.image_cache import ImageCache
 from verglas.optics import depth_of_field_sentence, for_job
@@ -412,17 +412,21 @@ def _by_number(
     """The ResLog plot of one map, on the flat sphere, of enough particles to be divided."""
     if len(assessments) > 1 or problem.settings.ewald or len(particles) < FEWEST:
         return None
-    return resolution_by_number(
-        particles,
-        assessments[0].mask,
-        assessments[0].resolution_A,
-        symmetry=problem.settings.symmetry,
-        finest_A=problem.resolution_of_A(problem.last_radius),
-        seed=problem.settings.seed,
-        threads=problem.threads,
-        device=problem.device,
-        progress=progress,
-    )
+    try:
+        return resolution_by_number(
+            particles,
+            assessments[0].mask,
+            assessments[0].resolution_A,
+            symmetry=problem.settings.symmetry,
+            finest_A=problem.resolution_of_A(problem.last_radius),
+            seed=problem.settings.seed,
+            threads=problem.threads,
+            device=problem.device,
+            progress=progress,
+        )
+    # The final maps are not written yet, and a chart must not cost them: what went wrong stands in its place.
+    except (VerglasError, OSError, MemoryError) as error:
+        return ResolutionByNumber((), (), None, f"parts of the particles could not be assessed ({error})")
 
 
 def _truncate_curve(curve: FSC, last: int) -> FSC:

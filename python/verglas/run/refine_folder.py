@@ -250,6 +250,8 @@ class RefineFolder:
         """Final maps, curves, particles and page."""
         if by_number is not None:
             write_json(self.folder / "reslog.json", by_number.as_dict())
+        else:  # one of an earlier end, under other settings, is not of these maps
+            (self.folder / "reslog.json").unlink(missing_ok=True)
         for k, (maps, result) in enumerate(zip(iteration.maps, assessments, strict=True)):
             suffix = "" if len(assessments) == 1 else f"_class{k + 1}"
             for number, half in enumerate(maps.raw, 1):
