@@ -12,14 +12,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates, spline_filter
 
 import verglas as vg
 from verglas import geometry, report
 from verglas.assessment import guinier
-from verglas.geometry import healpix_spacing_deg
 from verglas.report import curves, figures, html, style, surface
 from verglas.report.chart import Band, Chart, Line, Series, histogram_chart
 from verglas.report.course import iteration_charts
@@ -106,6 +105,7 @@ def test_fsc_figure_needs_a_curve():
 
 @settings(deadline=None, max_examples=20)
 @given(rot=st.floats(-360, 360), tilt=st.floats(0, 180))
+@example(rot=0.0, tilt=134.75)
 def test_the_density_of_one_view_peaks_there_and_has_mean_one(rot, tilt):
     longitude, latitude = np.deg2rad(np.arange(-180.0, 180, 4)), np.deg2rad(np.arange(-88.0, 90, 4))
     density = figures.view_density([[rot, tilt, 0]], longitude, latitude)
@@ -113,8 +113,11 @@ def test_the_density_of_one_view_peaks_there_and_has_mean_one(rot, tilt):
     y, x = np.unravel_index(density.argmax(), density.shape)
     direction = figures._unit_vectors(latitude[y], longitude[x])
     view = figures._unit_vectors(np.deg2rad(90 - tilt), np.deg2rad(rot))
-    # A cell has one density: the first of its samples that is plotted may be as far from the view as its corner.
-    corner = healpix_spacing_deg(figures._ORDER) / np.sqrt(2)
+    # A cell has one density: the first of its samples that is plotted may be as far from the view as its farthest
+    # corner, that of the cells at z = 2/3 (Gorski et al. 2005, eqs. 4 and 8: z of a ring, longitude of its corner).
+    n = 1 << figures._ORDER
+    z, ring = 2 / 3, 1 - (1 - 1 / n) ** 2 / 3
+    corner = np.rad2deg(np.arccos(z * ring + np.sqrt((1 - z**2) * (1 - ring**2)) * np.cos(np.pi / (4 * n))))
     assert np.rad2deg(np.arccos(np.clip(direction @ view, -1, 1))) < corner + 4 / np.sqrt(2)
 
 

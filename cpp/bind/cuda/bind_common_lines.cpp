@@ -1,5 +1,4 @@
-#include "bind/cuda/bind_common_lines.h"
-
+#include "bind/cuda/bind_cuda.h"
 #include "bind/cuda/device_arrays.h"
 #include "cuda/common_lines.h"
 
@@ -45,7 +44,7 @@ void common_line_scores(const py::object& samples, const py::object& loss, const
 
 }  // namespace
 
-void add_common_lines(py::module_& m) {
+void bind_cuda_common_lines(py::module_& m) {
   m.def("common_lines", &common_lines);
   m.def("common_line_scores", &common_line_scores);
 }

@@ -1,10 +1,9 @@
-// common_lines, match, peaks, radon, scatter, shell_dot, and of movies warp, shift_score and eer, on device arrays.
+// match, peaks, radon, scatter, shell_dot, and of movies warp, shift_score and eer, on device arrays.
 #include <pybind11/stl.h>
 
 #include <cmath>
 #include <cstring>
 
-#include "bind/cuda/bind_common_lines.h"
 #include "bind/cuda/bind_cuda.h"
 #include "bind/cuda/device_arrays.h"
 #include "bind/eer_arguments.h"
@@ -253,7 +252,6 @@ void eer(const py::object& strip, int run_bits, int x_bits, int y_bits, int upsa
 }  // namespace
 
 void bind_cuda_images(py::module_& m) {
-  add_common_lines(m);
   m.def("match", &match);
   m.def("peaks", &peaks);
   m.def("most_peaks", &cuda::most_peaks);

@@ -130,6 +130,7 @@ class Cut:
     excluded: dict[int, str]
 
 
+@any_arrays
 def cut_particles(
     micrograph: Micrograph, picks: Picks, settings: ExtractSettings, *, bad_share: FloatArray | None = None
 ) -> Cut:
@@ -188,6 +189,7 @@ def cut_particles(
     return Cut(images, places[good], centres[places[good]], dict(sorted(excluded.items())))
 
 
+@any_arrays
 def bad_share_of(pixels: npt.ArrayLike, shape: tuple[int, int], binning: float = 1.0) -> FloatArray:
     """Share of each pixel of a micrograph that bad pixels of the frames are.
 

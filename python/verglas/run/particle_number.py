@@ -72,7 +72,7 @@ def line_through(particles: tuple[int, ...], resolutions_A: tuple[float, ...], f
     >>> from verglas.run.particle_number import line_through
     >>> made = line_through((1000, 2000, 4000), (5.0, 4.6, 4.3), 3.0)
     >>> round(made.line.b_factor_A2)
-    99
+    197
     >>> line_through((1000, 2000, 4000), (3.1, 3.0, 3.0), 3.0).reason
     'fewer than two parts have a resolution that is not that of the pixels'
     """
