@@ -359,6 +359,9 @@ def test_particles_on_bad_pixels_are_set_aside(tmp_path):
     with pytest.warns(VerglasWarning, match=r"bad pixels of the detector under \d+ % of the particle"):
         particles = vg.extract(tmp_path / "micrographs.star", picks, 32, diameter_A=40.0)
     assert particles.table["rlnCoordinateX"].tolist() == [90]
+    (tmp_path / "m.star").write_text("data_general\n\n_rlnImageSizeX 256\n")  # of a program that writes other things
+    with pytest.warns(VerglasWarning, match=r"m.star, which lists the bad pixels of its movie, cannot be read \("):
+        assert len(vg.extract(tmp_path / "micrographs.star", picks, 32, diameter_A=40.0)) == 2
     (tmp_path / "m.star").unlink()
     with pytest.warns(VerglasWarning, match=r"m.star, which lists the bad pixels of its movie, is not there"):
         assert len(vg.extract(tmp_path / "micrographs.star", picks, 32, diameter_A=40.0)) == 2

@@ -20,7 +20,7 @@ import verglas as vg
 from verglas import geometry, report
 from verglas.assessment import guinier
 from verglas.report import curves, figures, html, style, surface
-from verglas.report.chart import Band, Chart, Line, Series, histogram_chart
+from verglas.report.chart import Band, Chart, Field, Line, Series, histogram_chart
 from verglas.report.course import iteration_charts
 from verglas.report.model import pack_model
 from verglas.report.volume import display_level, pack_volume
@@ -404,3 +404,13 @@ def test_a_noisy_map_is_shown_at_a_level_at_which_its_molecule_is_seen(noise, le
     above = noisy.data > display_level(noisy)
     assert above.sum() > least_seen * wanted.sum()
     assert (above & near).sum() > 0.9 * above.sum()
+
+
+def test_signed_colours_have_zero_in_the_middle_and_one_reach_beside_each_other():
+    def scale(values, **more):
+        plane = Field(np.array([values]), (0.0, 1.0), (0.0, 1.0))
+        return json.loads(Chart("t", "x", "y", [], field=plane, signed=True, **more).as_json())["scale"][:2]
+
+    assert scale([0.0, 0.0]) == [-1, 1]
+    assert scale([0.0, -0.1]) == [-0.1, 0.1]
+    assert scale([0.0, 0.1], colours_to=3.0) == [-3, 3]

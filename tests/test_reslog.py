@@ -8,6 +8,7 @@ import pytest
 
 import verglas as vg
 from verglas.assessment import judge_movies, reslog
+from verglas.assessment.movies import mixture_of
 
 
 @pytest.mark.parametrize("b_factor_A2", [40.0, 100.0, 250.0])
@@ -54,3 +55,10 @@ def test_movies_unlike_the_others_are_flagged():
     assert verdict.state == "warn"
     rows["reason"] = "no file"
     assert judge_movies(rows)[1].state == "stop"
+
+
+def test_pixel_sizes_that_headers_rounded_differently_are_one_kind():
+    rows = pd.DataFrame({"movie": list("abcd"), "original_pixel_size_A": [0.88505, 0.885050001, 0.88504999, 0.8851]})
+    assert mixture_of(rows) is None
+    rows.loc[3, "original_pixel_size_A"] = 0.9
+    assert mixture_of(rows).sentence.startswith("not all movies were recorded alike: 1 of 4 (d) differ")

@@ -48,6 +48,14 @@ def test_the_last_map_turns_and_all_files_are_linked(tmp_path):
     assert "Ab initio map" not in page  # it has nothing to show but the map, which is shown of the last stage
 
 
+def test_half_maps_alone_turn_nothing(tmp_path):
+    noise = np.random.default_rng(0).normal(size=(16, 16, 16)).astype(np.float32)
+    (tmp_path / "refine").mkdir()
+    vg.io.write_map(tmp_path / "refine" / "half1.mrc", vg.Map(noise, 2.0))
+    records = {"refine": StageRecord("refine", "refine", {}, {}, {}, 1.0, Verdict.of((), "report.html"))}
+    assert stage_sections(tmp_path, records) == []
+
+
 def test_columns_without_a_value_are_left_out_and_the_command_is_there():
     rows = [SetRow("a/m1.mrc", "used", "", 15000.0, picks=3), SetRow("a/m2.mrc", "used", "", 16000.0, picks=4)]
     page = process_page(ProcessShown("t", "s", {}, rows, [], keep_command="verglas process --out p --keep k.star"))

@@ -53,6 +53,7 @@ def fit_missing_cone(
 
     .. math:: P \left( \frac{1}{N + 0.2 S} - \frac{1}{N + 2 S} \right) - \log \frac{N + 2 S}{N + 0.2 S}
 
+    Structure whose own transform is as uneven looks the same: a bundle of parallel rods whose repeats are not resolved.
     The conical FSC alone cannot tell: where no view was taken both halves hold the same small leak of what lies
     beside, and little noise, and agree.
 

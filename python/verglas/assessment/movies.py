@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from verglas.types.verdict import Finding, Verdict
@@ -14,7 +15,9 @@ _JUDGED = {
     "shift_error_px": "shifts known to {:.2f} px, the others to {:.2f}",
 }
 MOST_SET_ASIDE = 0.5  # of all movies: more stop a run
-_RECORDED = {"width_px": "columns", "height_px": "rows", "frames": "frames", "original_pixel_size_A": "A a pixel"}
+_PIXEL_SIZE = "original_pixel_size_A"
+_RECORDED = {"width_px": "columns", "height_px": "rows", "frames": "frames", _PIXEL_SIZE: "A a pixel"}
+_SAME_PIXEL = 1e-3  # of a pixel size: headers of one session may round theirs differently
 
 
 def judge_movies(table: pd.DataFrame) -> tuple[pd.DataFrame, Verdict]:
@@ -93,7 +96,9 @@ def mixture_of(table: pd.DataFrame) -> Finding | None:
     known = [name for name, values in numbers.items() if values.notna().all()]
     if not known or not len(table):
         return None
-    rows = pd.DataFrame({name: numbers[name] for name in known}).astype(float).round(4)
+    rows = pd.DataFrame({name: numbers[name] for name in known}).astype(float)
+    if _PIXEL_SIZE in rows:
+        rows[_PIXEL_SIZE] = _without_rounding(rows[_PIXEL_SIZE])
     kinds = pd.Series([*rows.itertuples(index=False, name=None)], index=table.index)
     most_common = kinds.value_counts().index[0]
     others = table.index[[kind != most_common for kind in kinds]]
@@ -108,3 +113,10 @@ def mixture_of(table: pd.DataFrame) -> Finding | None:
         f"kind, {kind}",
         {"different": len(others), "movies": len(table)},
     )
+
+
+def _without_rounding(sizes_A: pd.Series[float]) -> pd.Series[float]:
+    """Sizes that lie within a thousandth of the next smaller one, as that one."""
+    ordered = sizes_A.sort_values()
+    steps = np.diff(ordered, prepend=ordered.iloc[:1]) > _SAME_PIXEL * ordered
+    return ordered.groupby(steps.cumsum()).transform("first").reindex(sizes_A.index)

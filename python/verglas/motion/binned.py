@@ -15,6 +15,7 @@ FINEST_A = 1.7  # binned pixels are at least this wide: beyond 3.4 A single fram
 MOST_BYTES = 700_000_000  # of all binned frames together
 _COMPARED = 20_011  # pixels that say whether a frame is another once more
 _COPY_CORRELATION, _COPY_SHARE = 0.9, 0.95  # least correlation of such frames, and share of values that are the same
+_BELOW_HOT = 0.999  # quantile: a hot pixel alone would make frames of hardly any counts alike
 DARK = 0.3  # a frame whose mean or variance is below this part of the median frame's was not exposed like the others
 
 
@@ -63,7 +64,8 @@ class BinnedFrames:
         """
         flat = self.data.reshape(len(self.data), -1)
         sample = flat[:, :: max(1, flat.shape[1] // _COMPARED)].astype(np.float64)
-        centred = sample - sample.mean(1, keepdims=True)
+        clipped = np.minimum(sample, np.quantile(sample, _BELOW_HOT))
+        centred = clipped - clipped.mean(1, keepdims=True)
         lengths = np.sqrt((centred**2).sum(1))
         alike = centred @ centred.T > _COPY_CORRELATION * np.outer(lengths, lengths)
         first: list[int | None] = []

@@ -62,6 +62,7 @@ _WORDS = {
 _VALUES = {"picks": "the picks as they are", "surrogate": "a surrogate's centre", "average": "the rotational average"}
 _POWERS = {"picks": "as picked", "surrogate": "surrogate's centre", "average": "rotational average"}
 _MAPS = ("map_sharpened", "map", "half1", "half2", "mask")
+_TURNED = {"map_sharpened": "sharpened map", "map": "map", "mask": "mask"}  # of them, what the viewer shows
 _FILES = (*(f"{name}.mrc" for name in _MAPS), "particles.star", "selected.star", "micrographs_ctf.star", "picks.star")
 _MOST_CLASSES = 60
 _CELL_PX = 96
@@ -115,7 +116,7 @@ def stage_sections(root: Path, records: Mapping[str, StageRecord]) -> list[Secti
         blocks: list[Block] = []
         volumes = {n: path for n in _MAPS if (path := folder / f"{n}.mrc").is_file()}
         still = [_picture(folder / file, words) for file, words in _pictures(name) if (folder / file).is_file()]
-        if volumes and turning:
+        if turning and any(n in _TURNED for n in volumes):
             # One viewer: that of the last map. The others have pages of their own.
             blocks.append(_viewer(volumes, still))
             turning = False
@@ -163,8 +164,7 @@ def _picture(path: Path, words: str) -> Picture:
 
 def _viewer(volumes: Mapping[str, Path], pictures: Sequence[Picture]) -> Fragment:
     """The maps of a stage, turned in the page; without WebGL2 their pictures."""
-    names = {"map_sharpened": "sharpened map", "map": "map", "mask": "mask"}
-    maps: dict[str, Map] = {shown: read_map(volumes[name]) for name, shown in names.items() if name in volumes}
+    maps: dict[str, Map] = {shown: read_map(volumes[name]) for name, shown in _TURNED.items() if name in volumes}
     still = "".join(
         f'<img src="{one.source}" width="{one.size[0]}" height="{one.size[1]}" alt="{html.escape(one.alt)}">'
         for one in pictures

@@ -137,6 +137,8 @@ class Chart:
         Colours are blue below zero and red above, and reach as far on both sides.
     limits : (x from, x to, y from, y to), optional
         Of the axes, in the place of those of the data.
+    colours_to : float
+        Signed colours reach as far at least, so that charts beside each other have one scale.
     """
 
     title: str
@@ -159,6 +161,7 @@ class Chart:
     whole: bool = False
     signed: bool = False
     limits: tuple[float, float, float, float] | None = None
+    colours_to: float = 0.0
 
     def as_json(self) -> str:
         """For ``chart.js``; safe inside a page."""
@@ -203,7 +206,8 @@ class Chart:
             return None
         low, high = float(values.min()), float(values.max())
         if self.signed:
-            low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+            reach = max(abs(low), abs(high), self.colours_to) or 1.0  # nothing at all has the colour of zero
+            return -reach, reach
         # Values that are one but for rounding have the scale's first colour.
         return (low, high) if high - low > _SAME * max(abs(low), abs(high)) else (low, low + max(1.0, 0.01 * abs(low)))
 

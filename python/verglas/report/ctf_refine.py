@@ -66,19 +66,23 @@ def phase_charts(sums: GroupSums, group: int, parity: str, fit: GroupFit, title:
         "fitted": full_plane(wrapped, pixels, -1.0 if parity == "odd" else 1.0),
     }
     step_per_A = 1 / (pixels.box * pixels.pixel_size_A)
+    fields = {what: _phase_field(values, step_per_A) for what, values in shown.items()}
+    # One scale: a fit of 0.1 rad must not look like the 3 rad of the noise that it was measured in.
+    reach = max(float(np.abs(one.values[np.isfinite(one.values)]).max(initial=0.0)) for one in fields.values())
     return [
         Chart(
             f"{title}: {what}",
             "kx (1/Å)",
             "ky (1/Å)",
             [],
-            field=_phase_field(values, step_per_A),
+            field=field,
             scale_label="phase (rad)",
             equal=True,
             down=True,
             signed=True,
+            colours_to=reach,
         )
-        for what, values in shown.items()
+        for what, field in fields.items()
     ]
 
 

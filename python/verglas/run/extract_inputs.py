@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from verglas.errors import InputError, SettingError, VerglasWarning
+from verglas.errors import InputError, SettingError, VerglasError, VerglasWarning
 from verglas.extraction import bad_share_of
 from verglas.io import (
     cs,
@@ -173,26 +173,29 @@ def assign_picks(table: pd.DataFrame, picks: Mapping[str, Picks]) -> tuple[dict[
 def bad_share(table: pd.DataFrame, row: int, shape: tuple[int, int]) -> FloatArray | None:
     """Share of each pixel that bad pixels of the movie's frames are, as its correction wrote them down.
 
-    None where the list names no motion, or motion of a program that keeps no bad pixels.
-
-    Raises
-    ------
-    FormatError
-        A file that is no motion.
+    None where the list names no motion, or motion of a program that keeps no bad pixels. Files that are not there or
+    cannot be read are warned of: particles of a good micrograph are not lost for them.
     """
     name = str(table[METADATA][row]) if METADATA in table else ""
     if not name.lower().endswith(".star"):
         return None
     path = Path(name) if Path(name).is_file() else Path(str(table[PATH][row])).with_name(Path(name).name)
+    problem = ""
     if not path.is_file():
+        problem = "is not there"
+    else:
+        try:
+            motion = read_motion_star(path)
+        except (VerglasError, OSError, KeyError, ValueError) as error:
+            problem = f"cannot be read ({error})"
+    if problem:
         warnings.warn(
-            f"extract: {table[MICROGRAPH][row]}: {name}, which lists the bad pixels of its movie, is not there: "
+            f"extract: {table[MICROGRAPH][row]}: {name}, which lists the bad pixels of its movie, {problem}: "
             "particles on them are not set aside",
             VerglasWarning,
             stacklevel=2,
         )
         return None
-    motion = read_motion_star(path)
     return bad_share_of(motion.hot_pixels, shape, motion.binning) if len(motion.hot_pixels) else None
 
 
