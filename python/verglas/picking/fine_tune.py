@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import expit
+from scipy.stats import binomtest
 
 from verglas import ops
 from verglas.errors import InputError
@@ -34,6 +35,7 @@ _SIDE, _REACH, _TAUGHT = 96, 0.6, 0.3
 _STEPS, _BATCH, _RATE = 240, 4, 1e-3
 _RADIUS = PIXELS_ACROSS / 2
 _DISTANCE = 0.7 * PIXELS_ACROSS
+_CHANCE = 0.05  # that as many held-out clicks more are found by weights that are no better
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class FineTuned:
     Attributes
     ----------
     weights : Weights
-        The new ones, or those before where the new ones found no more.
+        The new ones, or those before where the new ones do not surely find more.
     kept : bool
         Whether they are the new ones.
     clicks, held_out : int
@@ -116,8 +118,9 @@ def fine_tune(
     images, wanted, counts = _windows(weights.network, given, complete, rng)
     settings = TrainingSettings(_STEPS, _BATCH, _RATE, seed=seed)
     network = train(weights.network, images, wanted, counts, settings)
-    before, after = _count_matches(weights, network, given)
-    kept = after > before
+    old, new = _found_clicks(weights, network, given)
+    before, after = int(old.sum()), int(new.sum())
+    kept = surely_more(old, new)
     card = weights.card | {
         "fine_tuned": {"clicks": total, "held_out": held_out, "before": before, "after": after, "complete": complete}
     }
@@ -172,22 +175,39 @@ def _peaks(network: Network, one: _Clicked) -> tuple[FloatArray, FloatArray]:
     return ops.peaks(network_score(network, one.image, _RADIUS), _DISTANCE, threads=1)
 
 
-def _count_matches(old: Weights, network: Network, given: Sequence[_Clicked]) -> tuple[int, int]:
-    """Held-out clicks that the old and the new network find with the same number of picks in the held-out squares."""
-    before = after = 0
+def surely_more(old: npt.NDArray[np.bool_], new: npt.NDArray[np.bool_]) -> bool:
+    """Whether more clicks are found than by chance: a sign test over those that only one of the two finds.
+
+    One click more of a few is what training on anything brings.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.picking.fine_tune import surely_more
+    >>> old = np.zeros(6, bool)
+    >>> surely_more(old, np.arange(6) < 4), surely_more(old, np.arange(6) < 5)
+    (False, True)
+    """
+    gained, lost = int((new & ~old).sum()), int((old & ~new).sum())
+    return gained > lost and bool(binomtest(gained, gained + lost, alternative="greater").pvalue < _CHANCE)
+
+
+def _found_clicks(
+    old: Weights, network: Network, given: Sequence[_Clicked]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which held-out clicks the old and the new network find with the same number of picks in the held-out squares."""
+    found: tuple[list[npt.NDArray[np.bool_]], ...] = ([], [])
     for one in given:
         true = one.xy_px[one.is_held_out(one.xy_px)]
-        counts = []
         number = len(true)
-        for each in (old.network, network):
+        for each, hits in zip((old.network, network), found, strict=True):
             xy, heights = _peaks(each, one)
             there = one.is_held_out(xy)
             xy = xy[there]
             if each is old.network:
                 number = max(number, len(probable(xy, heights[there])))
-            counts.append(len(match_picks(xy[:number], true, PIXELS_ACROSS / 3)[0]))
-        before, after = before + counts[0], after + counts[1]
-    return before, after
+            hits.append(np.isin(np.arange(len(true)), match_picks(xy[:number], true, PIXELS_ACROSS / 3)[1]))
+    return np.concatenate(found[0]), np.concatenate(found[1])
 
 
 def _recalibrate(new: Weights, old: Weights, given: Sequence[_Clicked], complete: bool) -> Weights:
