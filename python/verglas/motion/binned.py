@@ -63,9 +63,9 @@ class BinnedFrames:
         Bad pixels are drawn for each frame anew, so not every value is the same; counts that are mostly 0 mostly are.
         """
         flat = self.data.reshape(len(self.data), -1)
-        sample = flat[:, :: max(1, flat.shape[1] // _COMPARED)].astype(np.float64)
-        clipped = np.minimum(sample, np.quantile(sample, _BELOW_HOT))
-        centred = clipped - clipped.mean(1, keepdims=True)
+        sample = flat[:, :: max(1, flat.shape[1] // _COMPARED)]
+        centred = np.minimum(sample, np.quantile(sample, _BELOW_HOT)).astype(np.float64)
+        centred -= centred.mean(1, keepdims=True)
         lengths = np.sqrt((centred**2).sum(1))
         alike = centred @ centred.T > _COPY_CORRELATION * np.outer(lengths, lengths)
         first: list[int | None] = []
