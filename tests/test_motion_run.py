@@ -47,6 +47,27 @@ def session(tmp_path_factory):
     return folder, truth
 
 
+def test_micrographs_in_half_precision_are_the_same_rounded(session, tmp_path):
+    folder, _ = session
+    settings = MovieSettings(pixel_size_A=3.0, dose_per_frame_e_A2=2.0, voltage_kV=300.0, model="global")
+    for dtype in ("float32", "float16"):
+        one = dataclasses.replace(settings, dtype=dtype)
+        correct_movies(folder / "m1.tif", tmp_path / dtype, one, gain=folder / "gain.bin", listener=None)
+    names = sorted(path.name for path in (tmp_path / "float32" / "micrographs").glob("m1*.mrc"))
+    assert "m1.mrc" in names
+    for name in names:
+        full, half = (mrcfile.read(tmp_path / dtype / "micrographs" / name) for dtype in ("float32", "float16"))
+        if half.dtype != np.float16:
+            continue  # spectra stay as they are
+        np.testing.assert_array_equal(half, full.astype(np.float16))
+    assert mrcfile.read(tmp_path / "float16" / "micrographs" / "m1.mrc").dtype == np.float16
+    np.testing.assert_allclose(
+        vg.io.read_micrograph(tmp_path / "float16" / "micrographs" / "m1.mrc").data,
+        vg.io.read_micrograph(tmp_path / "float32" / "micrographs" / "m1.mrc").data,
+        rtol=2**-10,
+    )
+
+
 def test_from_movies_to_micrographs(session, tmp_path, capsys):
     folder, truth = session
     with pytest.raises(SystemExit) as left:
