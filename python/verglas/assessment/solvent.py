@@ -142,14 +142,16 @@ def solvent_mask(
     return volume.with_data(np.minimum(mask, border))
 
 
-def find_solvent_mask(volume: Map, *, diameter_A: float | None = None, threads: int | None = None) -> Map | None:
+def find_solvent_mask(
+    volume: Map, *, extend_A: float = 6.0, diameter_A: float | None = None, threads: int | None = None
+) -> Map | None:
     """:func:`solvent_mask`, or None where no molecule stands out, as in a map of noise aligned to itself.
 
-    A sphere then takes its place: that of the particle's diameter in refinement, which is inside it all along
-    (``RefineProblem.sphere``), and one made by the job elsewhere (``run/half_maps.py``).
+    Where maps are made a sphere then takes its place: that of the particle's diameter in refinement, which is inside it
+    all along (``RefineProblem.sphere``), and one made by the job elsewhere (``run/half_maps.py``).
     """
     try:
-        return solvent_mask(volume, diameter_A=diameter_A, threads=threads)
+        return solvent_mask(volume, extend_A=extend_A, diameter_A=diameter_A, threads=threads)
     except InputError:
         return None
 

@@ -9,8 +9,7 @@ import numpy.typing as npt
 from scipy import special
 
 from verglas import fourier
-from verglas.assessment.solvent import solvent_mask
-from verglas.errors import InputError
+from verglas.assessment.solvent import find_solvent_mask
 from verglas.masks import distance_from
 from verglas.types import Map
 from verglas.types.arrays import Float32Array
@@ -83,10 +82,10 @@ def solvent_noise(half1: Map, half2: Map, *, order: int = 1, threads: int | None
     0.7
     """
     mean = half1.with_data(0.5 * (half1.data + half2.data))
-    try:
-        mask = solvent_mask(mean, extend_A=max(_APART_A, _APART_PX * mean.pixel_size_A), threads=threads).data
-    except InputError:  # nothing stands out: there is no molecule to be outside of
+    found = find_solvent_mask(mean, extend_A=max(_APART_A, _APART_PX * mean.pixel_size_A), threads=threads)
+    if found is None:  # there is no molecule to be outside of
         return None
+    mask = found.data
     outside = (mask <= 0) & (distance_from(mask.shape) <= mean.box / 2 - 1)
     inside = mask >= 1
     spectra = [fourier.forward(half.data, 3, threads=threads) for half in (half1, half2)]
