@@ -161,6 +161,15 @@ class TestLowSignal:
         assert told in found.flags[0]
         assert np.all(found.motion.global_px == 0) == (seed == 62)
 
+    def test_frames_of_which_nothing_agrees_are_summed_where_they_lie(self, monkeypatch):
+        """No frequency has a weight then, and chance no width."""
+        nothing = "verglas.motion.estimate.likelihood_weights"
+        monkeypatch.setattr(nothing, lambda patches, *_: np.zeros(patches.rings.shape))
+        noise = np.random.default_rng(0).poisson(1.0, (3, 192, 192)).astype(np.uint8)
+        found = vg.correct_motion(vg.Movie.from_array(noise, 1.8), listener=None)
+        assert np.all(found.motion.global_px == 0)
+        assert "no common picture" in found.flags[0]
+
     def test_black_frame_is_left_out_and_named(self):
         truth = Motion(SHAPE, settling(8, (6, -4)))
         movie = movie_of(truth, 7)

@@ -111,8 +111,8 @@ class _Search:
         base, weights, patches = self.of_frames(patches, start, [j for j, _ in jumps])
         # shifts were searched over the whole frame: the best of so many places agrees by chance
         luck = len(self.timing.used) * np.log(max(2, base.scores.value.size * patches.side**2))
-        beyond_luck = (base.value - luck) / self.chance(patches, weights)
-        if self.ran_away(base, start, patches) or beyond_luck < WEAK_SIGMA:
+        beyond_luck, chance = base.value - luck, self.chance(patches, weights)  # chance is 0 where nothing agrees
+        if self.ran_away(base, start, patches) or beyond_luck < WEAK_SIGMA * chance:
             n = self.timing.n_frames
             used = np.isin(np.arange(n), self.timing.used)
             flags = [*flags, "the frames hold no common picture to follow: summed where they lie"]
@@ -121,10 +121,10 @@ class _Search:
             *flags,
             *(f"frame {self.timing.used[j] + 1} lies {size:.0f} px from where its neighbours do" for j, size in jumps),
         ]
-        if beyond_luck < DOUBT_SIGMA:
+        if beyond_luck < DOUBT_SIGMA * chance:
             flags.append(
-                f"little to follow ({beyond_luck:.1f} standard errors beyond chance): shifts may be wrong by more than "
-                "is stated"
+                f"little to follow ({beyond_luck / chance:.1f} standard errors beyond chance): shifts may be wrong by "
+                "more than is stated"
             )
         fits, lattice = {"global": base}, self.lattice(patches)
         wanted = MODELS if model == "auto" else (model,)
