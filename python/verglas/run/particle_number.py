@@ -101,7 +101,7 @@ def resolution_by_number(
 ) -> ResolutionByNumber:
     """Reconstruct an eighth, a quarter and half of the particles, and assess each as the whole is.
 
-    Parts are drawn at random within each half set and hold each other, so that every image is inserted once, and half
+    Parts are drawn at random within each half set and hold each other, so that no image is inserted twice, and half
     of them never. Their poses are those of all particles: a part that were refined by itself would have worse ones, so
     the line says what more particles bring to the map, not what they bring to the search.
 
