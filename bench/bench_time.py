@@ -64,6 +64,7 @@ _FITTED = [
     Case("class2d", 500, 48, 4.0, 0.1, 2, {"classes": 10}),
     Case("refine", 1000, 48, 4.0, 0.1, 1),
     Case("abinitio", 250, 40, 3.5, 0.2, 11, {"starts": 2, "most_starts": 2, "iterations": 12}),
+    Case("refine", 800, 128, 1.5, 0.05, 21),
 ]
 _TESTED = [
     Case("refine", 500, 56, 3.5, 0.1, 11),
@@ -71,6 +72,10 @@ _TESTED = [
     Case("class2d", 400, 80, 2.5, 0.1, 12, {"classes": 6}),
     Case("refine", 250, 72, 3.0, 0.15, 12),
     Case("abinitio", 350, 64, 3.0, 0.2, 12, {"starts": 1, "iterations": 14}),
+    Case("refine", 400, 160, 1.2, 0.05, 31),
+    Case("refine", 2000, 96, 2.0, 0.05, 32),
+    Case("class2d", 1000, 96, 2.0, 0.1, 33, {"classes": 10}),
+    Case("abinitio", 600, 96, 2.0, 0.1, 34),
 ]
 
 
@@ -145,7 +150,7 @@ def _overhear(made: list[Any], only_count: bool) -> None:
 
     def kept(phases: Any, threads: int | None) -> Forecast:
         forecast = _ORIGINAL(phases, threads)
-        counted = [(phase, list(counts), extra) for phase, counts, extra in phases]
+        counted = [(phase.name, list(phase.counts), phase.extra_s) for phase in phases]
         made.append((forecast, counted, time.process_time()))
         if only_count:
             raise _Counted

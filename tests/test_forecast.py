@@ -167,3 +167,12 @@ def test_planned_particles_are_forecast_as_those_in_hand(in_hand):
     assert planned.parts == first.parts
     many = planned_refine_forecast(6_000_000, 32, 4.0, settings)
     assert many.processor_s > 1000 * planned.processor_s / 2
+
+
+def test_finer_pixels_do_not_lengthen_the_search_over_the_grid():
+    """The schedule leaves the grid at the shell its first spacing serves, however far the data reach beyond."""
+    settings = RefineSettings(diameter_A=165.0, initial_resolution_A=30.0)
+    coarse, fine = (planned_refine_forecast(3000, 192 * k // 3, 3.0 / k, settings) for k in (1, 2))
+    # Iteration 2 at 3.0 and 1.5 A: one grid, to shells of the same resolution but where 6 A itself is the limit.
+    searched = [sum(one.parts[1].seconds) for one in (coarse, fine)]
+    assert searched[1] < 4 * searched[0]
