@@ -251,6 +251,6 @@ def test_command_says_when_averages_are_noise(tmp_path, capsys):
     vg.io.write_stack(tmp_path / "noise.mrcs", noise, 4.0)
     arguments = ["abinitio", str(tmp_path / "noise.mrcs"), "--method", "common-lines", "--out", str(tmp_path / "o")]
     status, text, _ = main([*arguments, "--json"], capsys)
-    assert (status, json.loads(text)["state"]) == (0, "stop")
+    assert (status, json.loads(text)["state"]) == (1, "stop")
     assert main([*arguments, "--symmetry", "D2"], capsys)[0] == 1
     assert main([*arguments, "--method", "luck"], capsys)[0] == 2

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 import verglas as vg
 from verglas import ops, simulate
-from verglas.assessment.micrographs import MicrographQuality, judge_micrographs, judge_set
+from verglas.assessment.micrographs import MicrographQuality, judge_micrographs, judge_set, untrusted_picks
 from verglas.errors import InputError
 from verglas.extraction import outlier_z, particle_features
 from verglas.picking import (
@@ -368,8 +368,29 @@ def test_verdicts_name_the_reasons():
     assert judge_set(flags).state == "go on"
     assert judge_set(flags, unreadable=1).state == "warn"
     assert judge_set(judge_micrographs(good[:2] + poor)).state == "warn"
-    assert judge_set(judge_micrographs(good[:1] + poor), unreadable=1).state == "stop"
+    assert judge_set(judge_micrographs(good[:1] + poor), unreadable=1).state == "warn"  # to be looked at, no more
     assert judge_set({}).state == "stop"
+
+
+def test_a_set_is_stopped_where_most_of_its_picks_cannot_be_relied_on():
+    """One of many is a warning; so is every micrograph that is only odd: what comes next can use it."""
+    good = [MicrographQuality(f"m{i}", 100, 0.01, 5, True) for i in range(8)]
+    flat, empty = MicrographQuality("flat", 100, 0.01, 0.1, False), MicrographQuality("empty", 0, 0.01, 5, True)
+    doubtful = MicrographQuality("d", 100, 0.01, 5, True, precision=0.55)
+    iced = [MicrographQuality(f"i{i}", 100, 0.7, 5, True, 15000, 20) for i in range(8)]
+
+    def state(qualities, unreadable=0):
+        return judge_set(judge_micrographs(qualities), unreadable, untrusted=untrusted_picks(qualities)).state
+
+    assert untrusted_picks([*good, *iced, flat, empty, doubtful]) == {"flat", "empty", "d"}
+    assert state([*good, flat]) == "go on"
+    assert state([good[0], flat]) == "warn"
+    assert state(iced) == "warn"
+    assert state([flat]) == state([empty, doubtful, good[0]]) == state([good[0], flat], 1) == "stop"
+    verdict = judge_set(judge_micrographs([flat]), untrusted={"flat"})
+    assert verdict["untrusted"].sentence == (
+        "1 of 1 micrographs cannot be relied on (the first: flat: particles and background do not separate)"
+    )
 
 
 # ---- bad input

@@ -141,10 +141,9 @@ def test_screening_warns_of_a_set_and_never_stops_it(tmp_path, run, monkeypatch)
     """Its errors are hardly known: were it wrong of all micrographs, `verglas process` would end there."""
     reason = "looks like drift (98 %)"
     judged = {name: (reason,) for name in "abcd"}
-    assert judge_set(judged, advisory={reason}).state == "warn"
-    assert judge_set(judged).state == "stop"
-    assert judge_set(judged | {"b": (reason, "CTF fits to 12.0 A only")}, advisory={reason}).state == "warn"
-    assert judge_set({name: (reason, "0 picks, median 0") for name in "abcd"}, advisory={reason}).state == "stop"
+    assert judge_set(judged).state == "warn"
+    assert judge_set(judged | {"b": (reason, "CTF fits to 12.0 A only")}).state == "warn"
+    assert judge_set({name: (reason, "0 picks, median 0") for name in "abcd"}, untrusted="abcd").state == "stop"
     monkeypatch.setattr("verglas.run.pick.screening_reason", lambda _: reason)
     y, x = np.mgrid[:256, :256]
     data = np.random.default_rng(0).normal(size=(256, 256))

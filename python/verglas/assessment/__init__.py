@@ -53,6 +53,7 @@ from verglas.assessment.micrographs import (
     judge_extraction,
     judge_micrographs,
     judge_set,
+    untrusted_picks,
 )
 from verglas.assessment.missing_cone import MissingCone
 from verglas.assessment.movies import judge_movies
@@ -166,6 +167,7 @@ __all__ = [
     "ssnr_from_fsc",
     "threshold_curve",
     "threshold_name",
+    "untrusted_picks",
     "view_counts",
     "wilson_moments",
 ]

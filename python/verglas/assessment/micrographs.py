@@ -78,7 +78,8 @@ class QualityLimits:
     few : float
         Least number of picks, as a share of the set's median.
     flagged : float
-        Share of flagged or unreadable micrographs above which the set's verdict is a warning; twice it is a stop.
+        Share of flagged or unreadable micrographs above which the set's verdict is a warning; twice it, of those that
+        are unreadable or whose results are not to be trusted, is a stop.
     """
 
     bad_fraction: float = 0.5
@@ -226,9 +227,12 @@ def judge_set(
     unreadable: int = 0,
     limits: QualityLimits | None = None,
     *,
-    advisory: Collection[str] = (),
+    untrusted: Collection[str] = (),
 ) -> Verdict:
     """Verdict on a set of micrographs from the reasons of each.
+
+    Flags are for a person to look at: they are a warning, however many. A set is stopped only where what comes next
+    has nothing that it can trust: no micrograph at all, or more than half of them unusable or ``untrusted``.
 
     Parameters
     ----------
@@ -237,9 +241,8 @@ def judge_set(
     unreadable : int
         Micrographs that could not be used.
     limits : QualityLimits, optional
-    advisory : collection of str
-        Reasons that flag a micrograph, but never stop a set by themselves: those of screening, whose errors on real
-        micrographs are hardly known.
+    untrusted : collection of str
+        Micrographs whose results are not to be gone on with (:func:`untrusted_picks`).
 
     Examples
     --------
@@ -247,20 +250,44 @@ def judge_set(
     >>> verdict = judge_set({"a": (), "b": ("3 picks, median 76",)})
     >>> verdict.state, verdict["flagged"].numbers["flagged"]
     ('warn', 1)
+    >>> judge_set({"a": ("rings to 12.5 A only",)}).state, judge_set({}, unreadable=1).state
+    ('warn', 'stop')
     """
     limit = limits or QualityLimits()
     total = len(judged) + unreadable
     flagged = sum(bool(reasons) for reasons in judged.values())
-    grave = unreadable + sum(not set(advisory).issuperset(reasons) for reasons in judged.values())
-    numbers = {"unusable": unreadable, "flagged": flagged, "of": total}
-    if not total or grave == total:
-        return Verdict.of_notes([Finding("none_good", "stop", "no micrograph is without a flag", numbers)], {})
-    many = (flagged + unreadable) / total > limit.flagged
-    state = "stop" if grave / total > 2 * limit.flagged else "warn" if many else "go on"
-    notes = []
+    doubtful = [name for name in judged if name in set(untrusted)]
+    useless = unreadable + len(doubtful)
+    numbers = {"unusable": unreadable, "flagged": flagged, "untrusted": len(doubtful), "of": total}
+    stop = useless > 2 * limit.flagged * total or useless == total
+    many = (flagged + unreadable) / max(1, total) > limit.flagged
+    notes = [] if total else [Finding("none_good", "stop", "there is no micrograph", numbers)]
     if unreadable:
         sentence = f"{unreadable} of {total} micrographs could not be used"
-        notes.append(Finding("unusable", "warn" if state == "go on" else state, sentence, numbers))
+        notes.append(Finding("unusable", "stop" if stop else "warn", sentence, numbers))
+    if doubtful and stop:
+        first = f"{doubtful[0]}: {'; '.join(judged[doubtful[0]])}"
+        sentence = f"{len(doubtful)} of {total} micrographs cannot be relied on (the first: {first})"
+        notes.append(Finding("untrusted", "stop", sentence, numbers))
     if flagged:
+        state = "warn" if many else "go on"
         notes.append(Finding("flagged", state, f"{flagged} of {total} micrographs are flagged", numbers))
     return Verdict.of_notes(notes, {})
+
+
+def untrusted_picks(qualities: Sequence[MicrographQuality], limits: QualityLimits | None = None) -> set[str]:
+    """Micrographs whose picks are not to be gone on with, whatever else is flagged.
+
+    None were found, no class of particles stands apart from the background, too few of them are expected to be
+    particles, or a trained picker has not seen the like.
+
+    Examples
+    --------
+    >>> from verglas.assessment.micrographs import MicrographQuality, untrusted_picks
+    >>> iced = MicrographQuality("iced", 40, 0.6, 5.0, True)
+    >>> empty, flat = MicrographQuality("empty", 0, 0.0, 5.0, True), MicrographQuality("flat", 9, 0.0, 0.1, False)
+    >>> sorted(untrusted_picks([iced, empty, flat]))
+    ['empty', 'flat']
+    """
+    limit = limits or QualityLimits()
+    return {q.name for q in qualities if not (q.picks and q.clear) or q.precision < limit.precision or q.doubts}

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from verglas.cli.options import option_name, with_settings
+from verglas.cli.progress import exit_if_stop
 from verglas.cli.usage import refuse_unless_positive
 from verglas.run.abinitio import AbInitioSettings, abinitio_files
 from verglas.run.abinitio_averages import AVERAGES_METHODS, NOT_RECOMMENDED, AveragesJob, averages_files
@@ -49,7 +50,8 @@ def abinitio(
     """Make a first map without a reference, from several random starts, with a verdict on it.
 
     Writes map.mrc (map_class1.mrc, ...), particles.star with poses, abinitio.json and report.html, which can be
-    opened while the run goes on. Stopped, the same command goes on from the last checkpoint.
+    opened while the run goes on. Stopped, the same command goes on from the last checkpoint. Exit status 1 where the
+    particles are no better explained than noise.
     """
     if method not in _METHODS:
         raise typer.BadParameter(f"expected one of {', '.join(_METHODS)}, got {method!r}", param_hint="--method")
@@ -62,6 +64,7 @@ def abinitio(
         made = averages_files(AveragesJob(particles, out, method, settings, maps, flip_hand, threads))
         said = f"{made.verdict.sentence} {made.seconds:.0f} s: {out}/report.html"
         typer.echo(json.dumps(made.summary(), indent=2) if as_json else said)
+        exit_if_stop(made.verdict.state)
         return
     if maps:
         raise typer.BadParameter("maps are taken by --method swarm-consensus", param_hint="--map")
@@ -81,6 +84,7 @@ def abinitio(
         )
         first_map = common_lines_files(job)
         typer.echo(json.dumps(first_map.as_dict(), indent=2) if as_json else f"{first_map.sentence} {out}/map.mrc")
+        exit_if_stop(first_map.state)
         return
     result = abinitio_files(
         particles,
@@ -93,8 +97,7 @@ def abinitio(
         threads=threads,
         memory_GB=memory,
     )
-    if as_json:
-        typer.echo(json.dumps(result.summary(), indent=2))
-        return
     symmetry_said = "" if result.symmetry is None else f" {result.symmetry.sentence}"
-    typer.echo(f"{result.verdict.sentence}{symmetry_said} {result.seconds:.0f} s: {out}/report.html")
+    said = f"{result.verdict.sentence}{symmetry_said} {result.seconds:.0f} s: {out}/report.html"
+    typer.echo(json.dumps(result.summary(), indent=2) if as_json else said)
+    exit_if_stop(result.verdict.state)

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from verglas.cli.options import with_settings
+from verglas.cli.progress import exit_if_stop
 from verglas.cli.usage import refuse_unless_positive
 from verglas.run.class2d import MEMORY_GB, Class2DJob, Class2DSettings, class2d_files
 
@@ -38,13 +39,14 @@ def class2d(
 
     Writes averages.mrcs, classes.star, particles.star (class, pose, probability), classes.png, and classes.html,
     where classes can be ticked and the selection downloaded; it can be opened while the run goes on. Stopped, the
-    same command goes on from the last iteration.
+    same command goes on from the last iteration. Exit status 1 where there is nothing but noise.
     """
     refuse_unless_positive({"--memory": memory})
     chosen = Class2DSettings(**settings)
     summary = class2d_files(Class2DJob(particles, out, chosen, repeats, stack, resume, device, threads, memory, core))
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), indent=1))
-        return
-    typer.echo(summary.classes.verdict)
-    typer.echo(f"{len(summary.classes.particles)} particles, {chosen.classes} classes, {summary.seconds:.1f} s: {out}")
+    else:
+        counts = f"{len(summary.classes.particles)} particles, {chosen.classes} classes"
+        typer.echo(f"{summary.classes.verdict}\n{counts}, {summary.seconds:.1f} s: {out}")
+    exit_if_stop("go on" if summary.classes.signal else "stop")

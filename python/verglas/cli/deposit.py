@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from verglas.cli.options import with_settings
+from verglas.cli.progress import exit_if_stop
 from verglas.run.deposit import DepositSettings, deposit
 
 
@@ -38,5 +39,4 @@ def deposit_run(
         for finding in verdict.findings:
             typer.echo(f"{finding.state:<6} {finding.sentence}")
         typer.echo(f"{verdict.state}: {out / 'report.html'}")
-    if verdict.state == "stop":
-        raise typer.Exit(1)
+    exit_if_stop(verdict.state)

@@ -9,9 +9,9 @@ from typing import Any
 import typer
 
 from verglas.cli.options import with_settings
-from verglas.cli.progress import say_verdict
+from verglas.cli.progress import exit_if_stop, say_verdict
 from verglas.report.extract import boxes_in_words
-from verglas.run.extract import ExtractOptions, extract_files
+from verglas.run.extract import ExtractOptions, ExtractSummary, extract_files
 from verglas.types.settings import settings_from
 
 _EXAMPLE = (
@@ -44,10 +44,15 @@ def extract(
     """
     chosen = settings_from("extract", ExtractOptions, **settings)
     summary = extract_files(micrographs, [*picks], box, chosen, out, ctf=ctf, threads=threads)
-    numbers = summary.as_dict()
     if as_json:
-        typer.echo(json.dumps(numbers, indent=2))
-        return
+        typer.echo(json.dumps(summary.as_dict(), indent=2))
+    else:
+        _tell(summary, out)
+    exit_if_stop(summary.verdict.state)
+
+
+def _tell(summary: ExtractSummary, out: Path) -> None:
+    numbers = summary.as_dict()
     typer.echo(
         f"{numbers['particles']} of {numbers['coordinates']} particles extracted in {numbers['seconds']} s, "
         f"{boxes_in_words(numbers, 'A')}: {out / 'particles.star'}"

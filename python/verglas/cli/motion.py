@@ -9,8 +9,8 @@ from typing import Any
 import typer
 
 from verglas.cli.options import with_settings
-from verglas.cli.progress import say_set_aside, say_verdict
-from verglas.run.motion import MovieSettings, correct_movies
+from verglas.cli.progress import exit_if_stop, say_set_aside, say_verdict
+from verglas.run.motion import MotionSummary, MovieSettings, correct_movies
 
 _EXAMPLE = (
     'verglas motion "movies/*.tif" --gain gain.mrc --dose-per-frame 1.0 --pixel-size 1.2 --voltage 300 --out motion'
@@ -36,13 +36,18 @@ def motion(
     """Correct movies for motion, weight their frames by dose, and add them up.
 
     Movies that cannot be corrected are set aside and listed in excluded.csv; the rest goes on. The same command again
-    keeps what is done. report.html shows the tracks.
+    keeps what is done. report.html shows the tracks. Exit status 1 where most movies cannot be corrected.
     """
     bad = None if defects == "none" else defects
     made = correct_movies(movies, out, gain=gain, defects=bad, threads=threads, **settings)
     if as_json:
         typer.echo(json.dumps(made.as_dict(), indent=2))
-        return
+    else:
+        _tell(made)
+    exit_if_stop(made.verdict.state)
+
+
+def _tell(made: MotionSummary) -> None:
     total = made.table["rlnAccumMotionTotal"]
     typer.echo(
         f"{len(made.table)} micrographs in {made.folder}; motion of whole frames {total.min():.1f} to "

@@ -9,10 +9,10 @@ from typing import Any
 import typer
 
 from verglas.cli.options import with_settings
-from verglas.cli.progress import say_set_aside, say_verdict
+from verglas.cli.progress import exit_if_stop, say_set_aside, say_verdict
 from verglas.cli.usage import refuse_unless_positive
 from verglas.run.extract import Microscope
-from verglas.run.pick import FilamentSettings, PickJob, PickSettings, pick_files
+from verglas.run.pick import FilamentSettings, PickJob, PickSettings, PickSummary, pick_files
 from verglas.types.settings import settings_from
 
 
@@ -64,7 +64,8 @@ def pick(
     """Find particles in micrographs: without a reference, as blobs, by templates, or by a few examples.
 
     Carbon, ice crystals and contaminants are left out, the threshold is found in each micrograph. report.html
-    shows every micrograph with its picks and what to look at; verdict.json says whether to go on.
+    shows every micrograph with its picks and what to look at; verdict.json says whether to go on. Exit status 1 where
+    most micrographs give no picks that can be relied on.
     """
     lengths = {"--diameter": diameter, "--spacing": spacing, "--shortest": shortest}
     refuse_unless_positive({flag: value for flag, value in lengths.items() if value is not None}, "A")
@@ -96,12 +97,17 @@ def pick(
         clicks_complete,
     )
     summary = pick_files(job)
-    numbers = summary.as_dict()
     if as_json:
-        typer.echo(json.dumps(numbers, indent=2))
-        return
+        typer.echo(json.dumps(summary.as_dict(), indent=2))
+    else:
+        _tell(summary, job)
+    exit_if_stop(summary.verdict.state)
+
+
+def _tell(summary: PickSummary, job: PickJob) -> None:
+    numbers, out, what = summary.as_dict(), job.out, "particles" if job.filaments is None else "segments"
     typer.echo(
-        f"{numbers['picks']} {'segments' if filaments else 'particles'} in {numbers['micrographs']} micrographs, "
+        f"{numbers['picks']} {what} in {numbers['micrographs']} micrographs, "
         f"{numbers['seconds_per_micrograph']} s each: {out / 'picks.star'}, {out / 'report.html'}"
     )
     say_set_aside(summary.set_aside, out / "verdict.json")
@@ -109,7 +115,7 @@ def pick(
         merit = numbers["comparison"]
         auc = f", AUC {merit['auc']:.3f}" if "auc" in merit else ""
         line = f"precision {merit['precision']:.3f}, recall {merit['recall']:.3f}, F {merit['f_score']:.3f}{auc}"
-        typer.echo(f"against {compare}: {line}")
+        typer.echo(f"against {job.compare}: {line}")
     say_verdict(summary.verdict.state, summary.verdict.reasons)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import typer
+
 from verglas._screen import Screen
 from verglas.types.listener import phase_progress
 
@@ -28,3 +30,9 @@ def say_set_aside(reasons: Mapping[str, str], account: Path, most: int = 10) -> 
 def say_verdict(state: str, reasons: Sequence[str]) -> None:
     """Whether to go on, and why not."""
     print("; ".join([f"verdict: {state}", *reasons]))
+
+
+def exit_if_stop(state: str) -> None:
+    """Exit status 1 where the verdict is to stop: what was made cannot be trusted, so a chain of commands ends."""
+    if state == "stop":
+        raise typer.Exit(1)

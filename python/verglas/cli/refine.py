@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from verglas.cli.options import with_settings
+from verglas.cli.progress import exit_if_stop
 from verglas.cli.usage import refuse_unless_positive
 from verglas.run.cluster import cluster_request, image_cache
 from verglas.run.refine import RefineSettings, refine_files
@@ -74,8 +75,7 @@ def refine(
         cache=image_cache(cache, cache_size),
     )
     _print(summary(result), out, as_json)
-    if result.verdict.state == "stop":
-        raise typer.Exit(1)
+    exit_if_stop(result.verdict.state)
 
 
 def _print(told: Mapping[str, Any], out: Path, as_json: bool) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from verglas.cli.options import with_settings
-from verglas.cli.progress import say_set_aside, say_verdict
+from verglas.cli.progress import exit_if_stop, say_set_aside, say_verdict
 from verglas.run.extract import Microscope
 from verglas.run.screen import ScreenJob, screen_files
 from verglas.types.settings import settings_from
@@ -37,15 +38,19 @@ def screen(
     Grey values and spectrum are compared with simulated good and bad micrographs (pixels of at most 2.2 A).
     micrographs.star lists those that nothing is said against. With --squares: thick ice, a broken foil,
     contamination and uneven ice, told from the lattice of holes; no pixel size is needed, and screen.json has a
-    probability for every square to rank them by.
+    probability for every square to rank them by. Exit status 1 where none is good.
     """
     job = ScreenJob(micrographs, out, settings_from("screen", Microscope, **microscope), threads, squares)
     record = screen_files(job)
     if as_json:
         typer.echo(json.dumps(record, indent=2))
-        return
+    else:
+        _tell(record, out, "grid squares" if squares else "micrographs")
+    exit_if_stop(record["verdict"]["state"])
+
+
+def _tell(record: Mapping[str, Any], out: Path, what: str) -> None:
     kinds = ", ".join(f"{count} {kind}" for kind, count in record["kinds"].items())
-    what = "grid squares" if squares else "micrographs"
     typer.echo(f"{record['good']} of {record['micrographs']} {what} are good{': ' + kinds if kinds else ''}")
     say_set_aside(record["set_aside"], out / "screen.json")
     say_verdict(record["verdict"]["state"], record["verdict"]["reasons"])

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from verglas.cli.options import with_settings
+from verglas.cli.progress import exit_if_stop
 from verglas.run.sieve import SieveSettings
 from verglas.run.sieve_files import SieveJob, sieve_files
 from verglas.types.settings import settings_from
@@ -51,5 +52,4 @@ def sieve(
         for finding in sieved.verdict.findings:
             typer.echo(f"{finding.state:<6} {finding.sentence}")
         typer.echo(f"{told['kept']} of {told['particles']} particles in {out}/kept.star; {out}/report.html")
-    if sieved.verdict.state == "stop":
-        raise typer.Exit(1)
+    exit_if_stop(sieved.verdict.state)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from verglas.cli.progress import exit_if_stop
 from verglas.run.validate import questions_not_asked, validate
 
 
@@ -39,5 +40,4 @@ def register(app: typer.Typer) -> None:
             for code, reason in questions_not_asked(verdict).items():
                 typer.echo(f"{code} was not asked: {reason}")
             typer.echo(f"{verdict.state}: {(out or run) / 'validate.html'}")
-        if verdict.state == "stop":
-            raise typer.Exit(1)
+        exit_if_stop(verdict.state)

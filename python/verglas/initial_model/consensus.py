@@ -23,6 +23,9 @@ from verglas.types.arrays import FloatArray, IntArray
 
 Kind = Literal["found", "minority", "unconfirmed", "undecided", "noise"]
 
+# "undecided" starts gave a map better than noise: which of them to believe is for a person to say
+VERDICT_STATES = {"found": "go on", "minority": "warn", "unconfirmed": "warn", "undecided": "warn", "noise": "stop"}
+
 _AGREE_A = 1.4  # starts agree if their FSC stays above 0.5 to this times the final resolution
 _ROUND = 1e-3  # a shell with less than this share of its power off the spherical average has nothing else to compare
 _SIGMAS = 3.0  # mean gain of the evidence, in its standard errors, that is no accident
@@ -94,6 +97,11 @@ class Verdict:
     gain_error: float
     agreeing: int
     starts: int
+
+    @property
+    def state(self) -> str:
+        """Whether to go on: "go on", "warn" or "stop"."""
+        return VERDICT_STATES[self.kind]
 
 
 def rank_starts(starts: Sequence[Start]) -> list[Start]:

@@ -13,6 +13,7 @@ from verglas._native import resolve_threads
 from verglas.assessment import PostprocessSettings
 from verglas.classification import Class2DSettings, SelectionRules
 from verglas.errors import InputError
+from verglas.initial_model.consensus import VERDICT_STATES
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.io import read_json, read_map, read_particles, write_bytes, write_json, write_particles
 from verglas.pipeline.project import Project
@@ -228,7 +229,7 @@ class AbInitioStage(Stage):
     def verdict(self, project: Project) -> Verdict:
         """What its own verdict amounts to for the next stage."""
         record = read_json(self.path(project, "abinitio.json"))
-        state = {"found": "go on", "noise": "stop"}.get(record["verdict"], "warn")
+        state = VERDICT_STATES[record["verdict"]]
         numbers = {
             "verdict": record["verdict"],
             "starts": record["starts"],

@@ -12,7 +12,13 @@ import numpy as np
 import pandas as pd
 
 from verglas._version import __version__
-from verglas.assessment.micrographs import MicrographQuality, judge_ctfs, judge_micrographs, judge_set
+from verglas.assessment.micrographs import (
+    MicrographQuality,
+    judge_ctfs,
+    judge_micrographs,
+    judge_set,
+    untrusted_picks,
+)
 from verglas.errors import InputError
 from verglas.io import atomic_path, read_json, read_micrographs, write_micrographs, write_picks, write_text
 from verglas.io.coordinates import MICROGRAPH, match_names
@@ -314,8 +320,9 @@ def pick_verdict(project: Project) -> Verdict:
     bad = [(one.shot.name, one.reason) for one in every if one.stage == "pick"]
     counts = [result_of(project, "pick", one.shot)["picks"] for one in every if one.is_used]
     flags = {one.shot.key: one.flags for one in every if one.is_used}
-    opinions = {str(result_of(project, "pick", one.shot).get("screening", "")) for one in every if one.is_used}
-    judgement = judge_set(flags, len(bad), advisory=opinions)
+    qualities = [quality(project, one.shot) for one in every if one.is_used]
+    doubtful = untrusted_picks([one for one in qualities if one is not None])
+    judgement = judge_set(flags, len(bad), untrusted=doubtful)
     numbers = {
         "micrographs": len(counts),
         "set_aside": len(bad),

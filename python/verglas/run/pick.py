@@ -15,7 +15,7 @@ import pandas as pd
 
 from verglas._native import resolve_threads
 from verglas._screen import ListenerChoice, shown_to
-from verglas.assessment.micrographs import MicrographQuality, judge_micrographs, judge_set
+from verglas.assessment.micrographs import MicrographQuality, judge_micrographs, judge_set, untrusted_picks
 from verglas.errors import InputError, VerglasError
 from verglas.io import (
     atomic_path,
@@ -382,10 +382,10 @@ def _summarise(
     start_time: float,
 ) -> PickSummary:
     set_aside = {one.name: one.reason for one in outcomes if one.picks is None}
-    flags = judge_micrographs([one.quality for one in usable if one.quality is not None])
+    qualities = [one.quality for one in usable if one.quality is not None]
+    flags = judge_micrographs(qualities)
     merit, roc = (None, None) if truth is None else compare_with(usable, truth, job.diameter_A)
-    opinions = {one.quality.screening for one in usable if one.quality is not None}
-    verdict = judge_set(flags, len(set_aside), advisory=opinions)
+    verdict = judge_set(flags, len(set_aside), untrusted=untrusted_picks(qualities))
     if why := _threshold_hint(job.settings.threshold, usable):
         verdict = Verdict("stop", (why, *verdict.reasons))
     return PickSummary(

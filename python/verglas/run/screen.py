@@ -125,12 +125,14 @@ def _one(row: pd.Series[Any], squares: bool) -> Screening | str:
 
 def _record(judged: dict[str, Screening], set_aside: dict[str, str]) -> dict[str, Any]:
     reasons = {name: (one.reason,) if one.reason else () for name, one in judged.items()}
+    # an opinion that may be wrong: a set is stopped where it leaves nothing to go on with
+    none = {name for name in reasons if all(reasons.values())}
     return {
         "verglas": __version__,
         "micrographs": len(judged),
         "good": sum(not those for those in reasons.values()),
         "kinds": dict(Counter(one.kind for one in judged.values() if one.reason)),
-        "verdict": judge_set(reasons, len(set_aside)).as_dict(),
+        "verdict": judge_set(reasons, len(set_aside), untrusted=none).as_dict(),
         "judgements": {
             name: {
                 "kind": one.kind,
