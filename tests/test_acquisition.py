@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from verglas.errors import FormatError, InputError
 from verglas.io import find_acquisition, mdoc_acquisitions, read_epu_xml
-from verglas.io.acquisition import plain_stem
+from verglas.io.acquisition import AcquisitionTree, plain_stem
 from verglas.optics import beam_shift_groups
 from verglas.types.acquisition import Acquisition
 
@@ -78,6 +78,56 @@ def test_xml_in_another_tree(tmp_path, data_dir):
     movie = tmp_path / f"{xml.stem}_fractions.tiff"
     assert find_acquisition(movie).group == "shot 19508496"
     assert find_acquisition(movie, [xml.parent]).frames == 50
+    # the folder of the session, or of all sessions; files of squares, holes and the atlas are none of movies
+    for folder in (data_dir / "epu" / "emharvest", data_dir / "epu"):
+        assert find_acquisition(movie, [folder]).pixel_size_A == pytest.approx(1.0559, abs=1e-4)
+    with pytest.raises(InputError, match=r"no such folder; expected one with EPU's XML"):
+        find_acquisition(movie, [tmp_path / "none"])
+
+
+def test_a_tree_is_asked_again_and_may_not_contradict_itself(tmp_path, data_dir, monkeypatch):
+    xml = next((data_dir / "epu" / "emharvest").rglob("FoilHole_*_Data_*.xml"))
+    tree = AcquisitionTree(tmp_path)
+    movie = f"movies/{xml.stem}_EER.eer"
+    assert tree.find(movie) is None
+    later = tmp_path / "Images-Disc1" / "GridSquare_1" / "Data"
+    later.mkdir(parents=True)
+    (later / xml.name).write_bytes(xml.read_bytes())
+    assert tree.find(movie) is None  # it was looked through just now
+    monkeypatch.setattr("verglas.io.acquisition._RESCAN_S", 0.0)
+    assert tree.find(movie) == later / xml.name
+    (tmp_path / "s.tif.mdoc").write_text("[FrameSet = 0]\n")
+    assert tree.find("movies/s.tif") == tmp_path / "s.tif.mdoc"
+    (tmp_path / "copy.d").mkdir()
+    (tmp_path / "copy.d" / "s.mdoc").write_text("[FrameSet = 0]\n")
+    twice = AcquisitionTree(tmp_path)
+    assert twice.find("s.tif") is not None  # copies of one file
+    (tmp_path / "copy.d" / "s.mdoc").write_text("[FrameSet = 0]\nVoltage = 200\n")
+    with pytest.raises(InputError, match="say different things of it"):
+        twice.find("s.tif")
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        # names of images that are to be found in public sessions and programs
+        ("06jul12a_00015gr_00028sq_00004hl_00002en.mrc", "exposure 00002"),
+        ("06nov29b_b_00031gr_00041sq_v01_00019hl_00003en.mrc", "exposure 00003"),
+        ("10sep19a_a_00006gr_00022sq_v01_00002hl_v01_00003en.mrc", "exposure 00003"),
+        ("18jun07c_em6b_00002gr_00010sq_v01_00002hl_v01_00005en.frames.mrc", "exposure 00005"),
+        ("17dec27a_aldolase_00003gr_00032sq_v02_00002hln_00002esn-a-DW.mrc", "exposure 00002"),
+        ("20dec04c_Grey1_00028gr_00012sq_v02_00003hln_00007enn2-a-DW.mrc", "exposure 00007"),
+        ("22apr01a_b_00011gr_00003sq_v01_00003hl_00014ex-b-DW.mrc", "exposure 00014"),
+        ("17aug09a_grid_00081gr_00028sq_00002hl_00002ed.frames.mrc", "exposure 00002"),
+        ("16aug10a_00001en.frames.mrc", None),  # taken by hand: the number is no place
+        ("07jan05b_00012gr_00001sq_v01_00002sq_00_00003en_00.mrc", None),  # straight from a square
+        ("20230919_00001gr.tif", None),
+        ("FoilHole_26502880_Data_26503611_26503612_20190726_1321_Fractions.mrc", "shot 26503611"),  # EPU 1 and 2
+    ],
+)
+def test_places_in_names(name, group):
+    acquisition = find_acquisition(name)
+    assert (None if acquisition is None else acquisition.group) == group
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pages_again import check_page_again
 
 import verglas as vg
 from verglas.cli import app as application
-from verglas.errors import InputError
+from verglas.errors import InputError, VerglasWarning
 from verglas.io import read_micrographs, read_motion_star, read_star
 from verglas.io.frames import TiffFrames
 from verglas.run.micrograph_pages import motion_page_of
@@ -233,6 +233,28 @@ def test_bytes_of_mrc_files_are_counts_where_that_is_asked(tmp_path):
     assert np.allclose(total, counts.sum(0, dtype=int), atol=0.1)
     again = recorded_movies(done.folder / "micrographs.star", MovieReading())[0].open()
     assert np.array_equal(again.source.read(1), counts[1])
+
+
+def test_epus_files_in_a_tree_of_their_own(tmp_path, data_dir):
+    """`verglas motion --metadata`: pixel size, voltage, exposure and beam shift; a movie that has none is named."""
+    tree = data_dir / "epu" / "emharvest"
+    name = next(tree.rglob("FoilHole_*_Data_*.xml")).stem
+    counts = np.random.default_rng(4).poisson(20, (4, 96, 128)).astype(np.uint8)
+    for stem in (name, "FoilHole_1_Data_2_3_20230919_160000"):
+        tifffile.imwrite(tmp_path / f"{stem}_fractions.tif", counts, photometric="minisblack")
+    given = {"model": "global", "metadata": tree, "listener": None, "threads": 1}
+    with pytest.warns(VerglasWarning, match=r"FoilHole_1_Data.*no XML or mdoc file of it lies beside it or below"):
+        made = correct_movies(tmp_path / "*.tif", tmp_path / "out", **given)
+    assert (
+        "nobody knows its pixel size"
+        in made.excluded[str(tmp_path / "FoilHole_1_Data_2_3_20230919_160000_fractions.tif")]
+    )
+    row = vg.io.read_json(tmp_path / "out" / "micrographs" / f"{name}_fractions.json")["row"]
+    assert row["original_pixel_size_A"] == pytest.approx(1.0559, abs=1e-4)
+    assert row["voltage_kV"] == 300.0
+    assert row["beam_shift"] == pytest.approx((-0.0944923, -0.0117230), abs=1e-6)
+    with pytest.raises(InputError, match="metadata: was"):
+        correct_movies(tmp_path / "*.tif", tmp_path / "out", **given | {"metadata": None})
 
 
 def test_other_settings_are_no_way_to_go_on(three, tmp_path):

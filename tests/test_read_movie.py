@@ -116,6 +116,20 @@ def test_gain_command(session, tmp_path, capsys):
     assert movie.frame(0).std() < 1.2 * 4
 
 
+def test_gain_command_takes_bytes_of_mrc_files_for_counts(tmp_path, capsys):
+    counts = np.random.default_rng(0).poisson(150, (20, 64, 64)).clip(0, 255).astype(np.uint8)
+    with mrcfile.new(tmp_path / "m.mrc") as f:
+        f.set_data(counts.view(np.int8))
+    arguments = ["gain", tmp_path / "m.mrc", "--out", tmp_path / "g.mrc"]
+    status, _, said = command(arguments, capsys)
+    assert status == 1
+    assert "--mrc-bytes unsigned" in said
+    assert command([*arguments, "--mrc-bytes", "some"], capsys)[0] == 2
+    assert command([*arguments, "--mrc-bytes", "unsigned"], capsys)[0] == 0
+    total = counts.sum(0)
+    assert np.allclose(read_gain(tmp_path / "g.mrc").data * total / total.mean(), 1, atol=0.02)
+
+
 def test_gain_command_on_nothing_that_can_be_read(tmp_path, capsys):
     (tmp_path / "a.tif").write_bytes(b"II*\0broken")
     with mrcfile.new(tmp_path / "b.mrc") as f:

@@ -91,6 +91,8 @@ def mixture_of(table: pd.DataFrame) -> Finding | None:
     >>> rows = pd.DataFrame({"movie": ["a.tif", "b.tif", "c.tif"], "frames": [40, 40, 39]})
     >>> mixture_of(rows).sentence
     'not all movies were recorded alike: 1 of 3 (c.tif) differ from the most common kind, 40 frames'
+    >>> mixture_of(rows.assign(movie=["a.eer", "b.eer", "c.eer"])) is None  # a last fraction that is there, or is not
+    True
     """
     numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in _RECORDED if name in table}
     known = [name for name, values in numbers.items() if values.notna().all()]
@@ -99,6 +101,8 @@ def mixture_of(table: pd.DataFrame) -> Finding | None:
     rows = pd.DataFrame({name: numbers[name] for name in known}).astype(float)
     if _PIXEL_SIZE in rows:
         rows[_PIXEL_SIZE] = _without_rounding(rows[_PIXEL_SIZE])
+    if "frames" in rows and "movie" in table:
+        rows["frames"] = _as_most_fractions(rows["frames"], table["movie"].astype(str).str.lower().str.endswith(".eer"))
     kinds = pd.Series([*rows.itertuples(index=False, name=None)], index=table.index)
     most_common = kinds.value_counts().index[0]
     others = table.index[[kind != most_common for kind in kinds]]
@@ -113,6 +117,18 @@ def mixture_of(table: pd.DataFrame) -> Finding | None:
         f"kind, {kind}",
         {"different": len(others), "movies": len(table)},
     )
+
+
+def _as_most_fractions(frames: pd.Series[float], eer: pd.Series[bool]) -> pd.Series[float]:
+    """Numbers of frames, those of EER movies one off the most common as that one.
+
+    Frames of the camera are as many as the shutter let through, some more or fewer in each movie of one session: the
+    last fraction is there or not.
+    """
+    if not eer.any():
+        return frames
+    usual = frames[eer].mode().iloc[0]
+    return frames.where(~(eer & ((frames - usual).abs() <= 1)), usual)
 
 
 def _without_rounding(sizes_A: pd.Series[float]) -> pd.Series[float]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+_BYTES = ("auto", "signed", "unsigned")
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -22,12 +24,19 @@ def register(app: typer.Typer) -> None:
         most_frames: int = typer.Option(None, "--most-frames", min=1, help="Most frames read of each movie [all]."),
         frames_per_fraction: int = typer.Option(None, "--frames-per-fraction", min=1, help="EER: frames in a sum."),
         upsampling: int = typer.Option(1, "--upsampling", help="EER: 1, 2 or 4."),
+        mrc_bytes: str = typer.Option(
+            "auto", "--mrc-bytes", help="Bytes of MRC mode 0: auto, as the header says; unsigned (0 to 255), signed."
+        ),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     ) -> None:
         """Estimate the gain of a detector from the sum of many movies, and list its bad pixels."""
         from verglas.run.gain import estimate_gain_files
 
+        if mrc_bytes not in _BYTES:
+            raise typer.BadParameter(f"expected {', '.join(_BYTES)}, got {mrc_bytes!r}", param_hint="--mrc-bytes")
         known: dict[str, Any] = {} if frames_per_fraction is None else {"frames_per_fraction": frames_per_fraction}
+        if mrc_bytes != "auto":
+            known["unsigned_bytes"] = mrc_bytes == "unsigned"
         made = estimate_gain_files(
             movies, out, illumination_px=illumination, most_frames=most_frames, upsampling=upsampling, **known
         )

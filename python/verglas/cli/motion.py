@@ -28,6 +28,9 @@ def motion(
     out: Path = typer.Option(..., "--out", "-o", help="Folder to write: micrographs/, micrographs.star, ..."),
     gain: Path = typer.Option(None, "--gain", help="Gain reference: MRC, TIFF or EPU's .gain."),
     defects: str = typer.Option("auto", "--defects", help="Bad pixels: auto, none, or a list or map of them."),
+    metadata: Path = typer.Option(
+        None, "--metadata", help="Folder below which EPU's XML or SerialEM's mdoc files lie [beside the movies]."
+    ),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     *,
@@ -39,7 +42,7 @@ def motion(
     keeps what is done. report.html shows the tracks. Exit status 1 where most movies cannot be corrected.
     """
     bad = None if defects == "none" else defects
-    made = correct_movies(movies, out, gain=gain, defects=bad, threads=threads, **settings)
+    made = correct_movies(movies, out, gain=gain, defects=bad, metadata=metadata, threads=threads, **settings)
     if as_json:
         typer.echo(json.dumps(made.as_dict(), indent=2))
     else:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
-from verglas.errors import FormatError
+from verglas.errors import FormatError, InputError
 from verglas.io.mrc import PathLike
 from verglas.io.mrc_header import require_file
 from verglas.types.acquisition import Acquisition
 
 _SECTION = re.compile(r"^\[\s*(\w+)\s*=\s*(.*?)\s*\]$")
 _PACKED = (".gz", ".bz2")
-# EPU: FoilHole_<hole>_Data_<shot of the template>_<...>_<date>_<time>[_fractions|_EER]
-_EPU = re.compile(r"FoilHole_\d+_Data_(\d+)_[\w-]*?\d{8}_\d{6}")
+OF_NAME = "its name"  # source of what no file says
+# EPU: FoilHole_<hole>_Data_<shot of the template>_<...>_<date>_<time>[_fractions|_EER]; older ones without seconds
+_EPU = re.compile(r"FoilHole_\d+_Data_(\d+)_[\w-]*?\d{8}_\d{4}(?:\d{2})?(?!\d)")
 _EPU_ENDINGS = re.compile(r"_(fractions|eer|fractions_eer)$", re.IGNORECASE)
 # SerialEM, multiple record: hole and shot at the end of the name, X+1Y-1-2
 _SHOT = re.compile(r"X([+-]\d+)Y([+-]\d+)-(\d+)")
-# Leginon: <session>_<grid>gr_<square>sq_v01_<hole>hl_<exposure>en...: holes of one image are numbered alike
-_LEGINON = re.compile(r"_(\d+)sq.*_(\d+)(?:hl|hln?)(?:_v\d+)?_(\d+)(en|ex|enn|esn)")
+# Leginon: five digits and the preset for every image on the way, <session>_00003gr_00032sq_v02_00002hln_00005esn-a-DW;
+# users name presets (en, ex, ed, enn2, esn, ...), versions (_v02) and tilts (_00) may follow each
+_LEGINON = re.compile(r"_(\d{5})([a-z]{2,4}\d?)(?=[_.-]|$)")
+_LEGINON_GRIDS = ("gr", "sq")  # exposures of these alone are reached by the stage: their numbers are no places
+_RESCAN_S = 10.0  # a tree is looked through again for a file that it did not have, as sessions go on
 
 
 # ---- SerialEM
@@ -197,10 +203,13 @@ def _number(path: Path, text: str | None) -> float | None:
 
 def _group_of_name(name: str) -> str | None:
     """The place in a pattern of holes or shots that a name tells."""
-    for pattern, words in ((_EPU, "shot {0}"), (_SHOT, "hole {0} {1} shot {2}"), (_LEGINON, "exposure {2}")):
+    for pattern, words in ((_EPU, "shot {0}"), (_SHOT, "hole {0} {1} shot {2}")):
         match = pattern.search(name)
         if match:
             return words.format(*match.groups())
+    chain = _LEGINON.findall(name)
+    if len(chain) >= 3 and chain[0][1][:2] in _LEGINON_GRIDS and chain[-2][1][:2] not in _LEGINON_GRIDS:
+        return f"exposure {chain[-1][0]}"
     return None
 
 
@@ -225,7 +234,7 @@ def find_acquisition(movie: PathLike, folders: Iterable[PathLike] = ()) -> Acqui
     ----------
     movie : path
     folders : iterable of path
-        Where else mdoc and XML files may lie (EPU keeps them in another tree than the movies).
+        Where else, or anywhere below, mdoc and XML files may lie: EPU keeps them in another tree than the movies.
 
     Returns
     -------
@@ -236,17 +245,85 @@ def find_acquisition(movie: PathLike, folders: Iterable[PathLike] = ()) -> Acqui
     ------
     FormatError
         A file that is there but cannot be read.
+    InputError
+        A folder that is none, or two files below one that say different things of the movie.
     """
     movie = Path(movie)
-    stem = plain_stem(movie)
-    for folder in (movie.parent, *map(Path, folders)):
-        for name in dict.fromkeys((f"{movie.name}.mdoc", f"{stem}.mdoc", f"{movie.stem}.mdoc")):
-            if (folder / name).is_file():
-                acquisitions = mdoc_acquisitions(folder / name)
-                mine = [a for a in acquisitions if a.movie and plain_stem(a.movie) == stem]
-                acquisition = (mine or acquisitions)[0]
-                return replace(acquisition, group=acquisition.group or _group_of_name(movie.name))
-        if (folder / f"{stem}.xml").is_file():
-            return read_epu_xml(folder / f"{stem}.xml")
+    beside = _beside(movie)
+    found = [beside] if beside is not None else [acquisition_tree(str(folder)).find(movie) for folder in folders]
+    path = next((one for one in found if one is not None), None)
     group = _group_of_name(movie.name)
-    return None if group is None else Acquisition("its name", group=group, movie=movie.name)
+    if path is None:
+        return None if group is None else Acquisition(OF_NAME, group=group, movie=movie.name)
+    if path.suffix.lower() == ".xml":
+        return read_epu_xml(path)
+    acquisitions, stem = mdoc_acquisitions(path), plain_stem(movie)
+    mine = [a for a in acquisitions if a.movie and plain_stem(a.movie) == stem]
+    acquisition = (mine or acquisitions)[0]
+    return replace(acquisition, group=acquisition.group or group)
+
+
+def _beside(movie: Path) -> Path | None:
+    stem = plain_stem(movie)
+    names = (f"{movie.name}.mdoc", f"{stem}.mdoc", f"{movie.stem}.mdoc", f"{stem}.xml")
+    return next((movie.parent / name for name in names if (movie.parent / name).is_file()), None)
+
+
+class AcquisitionTree:
+    """EPU's XML and SerialEM's mdoc files anywhere below a folder, by the names of their movies.
+
+    Parameters
+    ----------
+    folder : path
+
+    Raises
+    ------
+    InputError
+        No such folder.
+    """
+
+    def __init__(self, folder: PathLike) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise InputError(f"{folder}: no such folder; expected one with EPU's XML or SerialEM's mdoc files below it")
+        self._paths: dict[str, list[Path]] = {}
+        self._looked = -_RESCAN_S
+
+    def find(self, movie: PathLike) -> Path | None:
+        """The file of a movie, or None; the tree is looked through again for one that it did not have.
+
+        Raises
+        ------
+        InputError
+            Two files of the movie that differ.
+        """
+        stem = plain_stem(movie)
+        if stem not in self._paths and time.monotonic() - self._looked >= _RESCAN_S:
+            self._paths = self._look()
+            self._looked = time.monotonic()
+        paths = self._paths.get(stem, [])
+        if len(paths) > 1 and len({path.read_bytes() for path in paths}) > 1:
+            raise InputError(f"{movie}: {paths[0]} and {paths[1]} say different things of it; name the folder of one")
+        return paths[0] if paths else None
+
+    def _look(self) -> dict[str, list[Path]]:
+        paths: dict[str, list[Path]] = {}
+        for path in sorted(self.folder.rglob("*")):
+            ending = path.suffix.lower()
+            # of EPU's files those of exposures; squares and holes have XML files, too
+            if ending == ".mdoc" or (ending == ".xml" and _EPU.match(path.name)):
+                paths.setdefault(_movie_of(path), []).append(path)
+        return paths
+
+
+def _movie_of(path: Path) -> str:
+    """Plain stem of the movie that a file of acquisition software is of; ``a.tif.mdoc`` and ``a.mdoc`` are of a."""
+    movie = Path(path.stem)
+    recorded = movie.suffix.lower() in (".tif", ".tiff", ".mrc", ".mrcs", ".eer", *_PACKED)
+    return plain_stem(movie if recorded else f"{movie}.tif")
+
+
+@functools.lru_cache(maxsize=16)
+def acquisition_tree(folder: str) -> AcquisitionTree:
+    """The tree of a folder, looked through once for all movies of a session."""
+    return AcquisitionTree(folder)

@@ -62,7 +62,9 @@ class MotionStage(MicrographStage):
             f"{name}_content": None if path is None else file_digest(Path(path)) for name, path in files.items()
         }
         values = settings_json(self.resolve_settings(project), ("keep_bytes",))
-        return {**values, "gain": process_settings.gain, "defects": process_settings.defects, **contents}
+        # of projects of earlier versions nothing is done again: they have no such setting
+        tree = {} if process_settings.metadata is None else {"metadata": process_settings.metadata}
+        return {**values, "gain": process_settings.gain, "defects": process_settings.defects, **contents, **tree}
 
     def inputs(self, project: Project) -> dict[str, str]:
         """The movies."""
@@ -93,7 +95,7 @@ class MotionStage(MicrographStage):
         """Settings with the gain as it lies: found once for all movies, and kept with what it was found for."""
         process_settings, settings = project.settings, self.resolve_settings(project)
         defects = None if process_settings.defects == "none" else process_settings.defects
-        session = MovieSession(settings, process_settings.gain, defects, project.threads)
+        session = MovieSession(settings, process_settings.gain, defects, project.threads, process_settings.metadata)
         path, mark = self.path(project, "gain.json"), digest(self.settings(project))
         record = read_json(path) if path.is_file() else {}
         if record.get("digest") != mark:

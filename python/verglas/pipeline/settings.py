@@ -33,6 +33,8 @@ class ProcessSettings:
         Gain reference of movies; how it lies is found.
     defects : str
         Bad pixels of movies: a list or map of them, "auto" finds them, "none".
+    metadata : str, optional
+        Folder below which EPU's XML or SerialEM's mdoc files of the movies lie; by default they lie beside them.
     dose_per_frame_e_A2 : float, optional
         Exposure of a frame of the movies; by default what their metadata say. Without it frames are not weighted.
     diameter_A : float
@@ -99,6 +101,11 @@ class ProcessSettings:
     movies: bool | None = setting(None, "The files are movies.", default_words="what most of them hold")
     gain: str | None = setting(None, "Gain reference of movies: MRC, TIFF or EPU's .gain.")
     defects: str = setting("auto", "Bad pixels of movies: auto, none, or a list or map of them.")
+    metadata: str | None = setting(
+        None,
+        "Folder below which EPU's XML or SerialEM's mdoc files of movies lie.",
+        default_words="beside the movies",
+    )
     dose_per_frame_e_A2: float | None = setting(
         None, "Exposure of a frame of movies.", more_than=0, default_words="the metadata's"
     )

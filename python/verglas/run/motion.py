@@ -15,7 +15,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment import judge_movies
 from verglas.detector import frame_totals, place_gain
 from verglas.errors import InputError
-from verglas.io import find_movies, read_json, write_csv, write_json, write_micrographs
+from verglas.io import find_acquisition, find_movies, read_json, write_csv, write_json, write_micrographs
 from verglas.io.micrographs import PATH, PIXEL, SHARED
 from verglas.io.mrc import PathLike
 from verglas.io.rules import written_name
@@ -95,16 +95,24 @@ class MovieSession:
     settings : MovieSettings
     gain, defects : path, optional
     threads : int, optional
+    metadata : path, optional
+        Folder below which EPU's XML and SerialEM's mdoc files lie, where they do not lie beside the movies.
     """
 
     settings: MovieSettings
     gain: PathLike | None = None
     defects: PathLike | None = None
     threads: int | None = None
+    metadata: PathLike | None = None
+
+    @property
+    def where_metadata_lie(self) -> PathLike | bool:
+        """As :func:`verglas.read_movie` is told: below a folder, or beside the movie."""
+        return True if self.metadata is None else self.metadata
 
     def record(self) -> dict[str, Any]:
         """What a run must agree in with the one that it goes on from: all that changes a pixel."""
-        inputs = {"gain": self.gain, "defects": self.defects}
+        inputs = {"gain": self.gain, "defects": self.defects, "metadata": self.metadata}
         texts = {name: None if value is None else str(value) for name, value in inputs.items()}
         return {**result_settings(self.settings), **texts}
 
@@ -165,6 +173,7 @@ def correct_movies(
     *,
     gain: PathLike | None = None,
     defects: PathLike | None = None,
+    metadata: PathLike | None = None,
     threads: int | None = None,
     listener: ListenerChoice = "screen",
     **changes: Any,
@@ -188,6 +197,8 @@ def correct_movies(
         Gain reference.
     defects : path or ``"auto"``, optional
         Bad pixels.
+    metadata : path, optional
+        Folder below which EPU's XML and SerialEM's mdoc files lie; by default they are looked for beside the movies.
     threads : int, optional
         Threads; all by default. The result does not depend on it.
     listener : Listener, "screen" or None
@@ -203,7 +214,9 @@ def correct_movies(
         No movies, two with one name, a gain that no placement makes fit, not one movie that can be corrected, or a
         folder of micrographs that were made with other settings.
     """
-    session = MovieSession(settings_from("motion", MovieSettings, settings, **changes), gain, defects, threads)
+    session = MovieSession(
+        settings_from("motion", MovieSettings, settings, **changes), gain, defects, threads, metadata
+    )
     folder = Path(out)
     paths = find_movies(movies)
     _check_names(paths)
@@ -371,12 +384,14 @@ def _correct(files: MovieFiles, session: MovieSession, heard: Listener) -> dict[
         session.defects,
         placement=settings.placement,
         keep_bytes=settings.keep_bytes,
+        metadata=session.where_metadata_lie,
         **settings.reading,
     )
     result = correct_motion(movie, settings.correction, threads=session.threads, listener=heard)
     # before the record of the movie, which says that all else is there
     PatternFile.of(files.folder, session.record()).add(files.stem, result.recorded)
-    return files.write(movie, result, settings.correction, gain, settings.dtype)
+    acquisition = find_acquisition(files.movie, [] if session.metadata is None else [session.metadata])
+    return files.write(movie, result, settings.correction, gain, settings.dtype, acquisition)
 
 
 def correct_movie(path: Path, folder: Path, stem: str, session: MovieSession, listener: Listener) -> dict[str, Any]:
@@ -426,7 +441,7 @@ def with_placed_gain(paths: list[Path], session: MovieSession, tell: Listener) -
     reason = ""
     for path in paths:
         try:
-            movie = read_movie(path, **session.settings.reading)
+            movie = read_movie(path, metadata=session.where_metadata_lie, **session.settings.reading)
             total, _ = frame_totals([movie], most_frames=_PLACING_FRAMES)
         except (InputError, OSError) as error:
             # The first reason: those of the other movies are mostly the same.

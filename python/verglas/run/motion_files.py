@@ -10,13 +10,13 @@ import numpy as np
 
 from verglas.errors import InputError
 from verglas.io import read_json, write_bytes, write_json, write_micrograph, write_motion_star
-from verglas.io.acquisition import find_acquisition
 from verglas.io.movies import summed_labels
 from verglas.io.power_spectra import write_power_spectrum
 from verglas.io.star import writable
 from verglas.motion import CorrectedMovie, MotionSettings
 from verglas.report.motion import ShownMotion, motion_figure
 from verglas.types import Movie
+from verglas.types.acquisition import Acquisition
 from verglas.types.trajectory import Trajectory
 
 FOLDERS = ("micrographs", "png", "curves")
@@ -93,7 +93,13 @@ class MovieFiles:
         return dict(row) if whole and had.get("identity") == self._identity() else None
 
     def write(
-        self, movie: Movie, corrected: CorrectedMovie, settings: MotionSettings, gain: str | None, dtype: str
+        self,
+        movie: Movie,
+        corrected: CorrectedMovie,
+        settings: MotionSettings,
+        gain: str | None,
+        dtype: str,
+        acquisition: Acquisition | None = None,
     ) -> dict[str, Any]:
         """Write what belongs to the movie, the record last; its row of the table."""
         identity = self._identity()
@@ -128,6 +134,10 @@ class MovieFiles:
         write_bytes(self.curves, ShownMotion.of_motion(corrected.motion).as_bytes())
         row = self._row(movie, corrected, described, trajectory)
         row |= {
+            "beam_shift": None if acquisition is None or acquisition.beam_shift is None else [*acquisition.beam_shift],
+            "hole": None if acquisition is None else acquisition.group,
+        }
+        row |= {
             "parts": [*names, "rlnMicrographMetadata"],
             "rlnMicrographPixelSize": corrected.micrograph.pixel_size_A,
         }
@@ -146,7 +156,6 @@ class MovieFiles:
         y, x = np.meshgrid(*places, indexing="ij")
         gain_nats = next((g.gain_nats for g in corrected.gains if g.model == motion.model), None)
         errors = motion.global_error_px
-        acquisition = find_acquisition(self.movie)
         return {
             "movie": str(self.movie),
             "model": corrected.model,
@@ -162,9 +171,5 @@ class MovieFiles:
             "gain_nats": gain_nats,
             "original_pixel_size_A": described.pixel_size_A,
             "voltage_kV": described.voltage_kV,
-            "beam_shift": None
-            if acquisition is None or acquisition.beam_shift is None
-            else list(acquisition.beam_shift),
-            "hole": None if acquisition is None else acquisition.group,
             "flags": "; ".join(corrected.flags),
         }

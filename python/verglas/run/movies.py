@@ -14,6 +14,7 @@ import numpy.typing as npt
 from verglas.detector import find_defects, frame_totals, place_gain
 from verglas.errors import InputError, VerglasWarning
 from verglas.io import find_acquisition, open_movie, read_gain
+from verglas.io.acquisition import OF_NAME
 from verglas.io.movies import with_gain_and_defects
 from verglas.io.mrc import PathLike
 from verglas.motion.sums import KeptFrames
@@ -35,7 +36,7 @@ def read_movie(
     *,
     placement: str = "0",
     divides: bool | None = None,
-    metadata: bool = True,
+    metadata: bool | PathLike = True,
     keep_bytes: int = 0,
     **known: Any,
 ) -> Movie:
@@ -56,9 +57,9 @@ def read_movie(
         (:func:`verglas.detector.place_gain`), and refuses if none stands out.
     divides : bool, optional
         Frames are divided by the gain; by its file's name by default.
-    metadata : bool
-        Take what is not given from an mdoc or EPU XML file beside the movie. What such a file contradicts is used as
-        given, with a warning.
+    metadata : bool or path
+        Take what is not given from an mdoc or EPU XML file beside the movie, or anywhere below a folder that is named.
+        What such a file contradicts is used as given, with a warning.
     keep_bytes : int
         Memory for frames as recorded, kept when first read; by default each is decoded whenever it is asked for.
     **known
@@ -83,9 +84,10 @@ def read_movie(
     ...     len(movie), movie.shape, movie.frame(0)[0, 0].item()
     (3, (4, 6), 2.0)
     """
-    if metadata:
+    if metadata is not False:
         summed = Path(path).suffix.lower() == ".eer" or known.get("frames_per_fraction") is not None
-        known = with_acquisition(known, find_acquisition(path), summed=summed)
+        acquisition = _acquisition_of(path, None if metadata is True else metadata)
+        known = with_acquisition(known, acquisition, summed=summed)
     movie = open_movie(path, **known)
     # Before frames are summed for gain and defects, so that those are decoded once.
     if keep_bytes:
@@ -129,6 +131,16 @@ def _never_lit(total: FloatArray, bad: npt.NDArray[np.bool_], path: PathLike) ->
         stacklevel=3,
     )
     return np.zeros_like(dark)
+
+
+def _acquisition_of(movie: PathLike, metadata: PathLike | None) -> Acquisition | None:
+    """What acquisition software says of a movie; a folder of its files that holds none of the movie is warned of."""
+    acquisition = find_acquisition(movie, [] if metadata is None else [metadata])
+    if metadata is not None and (acquisition is None or acquisition.source == OF_NAME):
+        warnings.warn(
+            f"{movie}: no XML or mdoc file of it lies beside it or below {metadata}", VerglasWarning, stacklevel=4
+        )
+    return acquisition
 
 
 def as_gain(gain: PathLike | npt.ArrayLike | Gain, divides: bool | None = None) -> Gain:
