@@ -365,3 +365,13 @@ def test_particles_on_bad_pixels_are_set_aside(tmp_path):
     (tmp_path / "m.star").unlink()
     with pytest.warns(VerglasWarning, match=r"m.star, which lists the bad pixels of its movie, is not there"):
         assert len(vg.extract(tmp_path / "micrographs.star", picks, 32, diameter_A=40.0)) == 2
+
+
+def test_a_box_is_cut_once_unless_coordinates_come_with_poses(tmp_path):
+    m = vg.Micrograph(blobs((90, 110), [(40, 50), (70, 40)]), 1.5, "a")
+    twice = [[40.4, 49.6], [70, 40], [40.1, 50.2], [70, 41]]  # the third is the first, by another picker
+    with pytest.warns(VerglasWarning, match=r"1 of 4 particles were set aside.*same box as particle 0"):
+        assert len(vg.extract(m, Picks(twice, "a"), 32, listener=None)) == 3
+    angles = dict.fromkeys(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), np.arange(4.0))
+    expanded = cut_particles(m, Picks(twice, "a", columns=angles), ExtractSettings(32, 1.5))
+    assert (len(expanded.images), expanded.excluded) == (4, {})

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import verglas as vg
+from verglas import ops
 from verglas.io import read_json
 from verglas.run.class2d import MEMORY_GB, Class2DJob, Class2DSettings, class2d_files
 from verglas.run.class2d_memory import plan_memory
@@ -141,3 +142,35 @@ def test_a_small_limit_is_kept(tmp_path):
 def test_stated_and_measured_peak_agree(tmp_path, box, particles):
     stated, peak = measure(tmp_path, box, particles, iterations=2)
     assert 0.85 * stated <= peak <= 1.05 * stated
+
+
+_INSERT = """
+import numpy as np
+from verglas import ops
+from verglas.refinement.em import peak_memory_GB
+grid, n = ops.Grid(64, oversampling=2.0), 1000
+sums, images = ops.GridSums.zeros(grid), np.ones((n, 64, 33), np.complex64)
+sums.values[:], sums.weights[:] = 0, 0
+turns = np.random.default_rng(0).normal(size=(n, 3, 3))
+matrices = np.linalg.qr(turns)[0]
+matrices *= np.linalg.det(matrices)[:, None, None]
+ops.insert(sums, images[:1], matrices[:1], threads=1)
+before = peak_memory_GB()
+ops.insert(sums, images, matrices, threads=1)
+print(1e9 * (peak_memory_GB() - before) / grid.insertion_bytes(n))
+"""
+
+
+@pytest.mark.slow
+def test_insertion_takes_the_room_that_plans_count():
+    done = subprocess.run([sys.executable, "-c", _INSERT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 0.9 <= float(done.stdout) <= 1.1
+
+
+def test_the_room_of_insertion_is_bounded():
+    small, large = ops.Grid(64, oversampling=2.0), ops.Grid(256, oversampling=2.0)
+    assert small.insertion_bytes(1) < 0.2e6
+    assert 90e6 < small.insertion_bytes(10**6) <= 96 << 20
+    share = 24 * float(np.prod(large.shape)) / 8
+    assert 0.99 * share < large.insertion_bytes(10**6) <= share

@@ -45,6 +45,12 @@ void insert(const GridArguments& g, const py::object& values, const py::object& 
   cpu::insert(grid, window, in, sums, num_threads);
 }
 
+std::size_t insert_room_bytes(const GridArguments& g, std::size_t n, int max_radius) {
+  const auto grid = grid_shape(g);
+  const auto window = window_table(g);
+  return cpu::insert_room_bytes(grid, window, n, checked_radius(grid, max_radius, window.width));
+}
+
 void fold_friedel(const GridArguments& g, const py::object& values, const py::object& weights) {
   const auto grid = grid_shape(g);
   const auto sums = checked_sums(grid, values, weights);
@@ -83,6 +89,7 @@ void symmetrise(const GridArguments& g, const py::object& values, const py::obje
 
 void bind_insert(py::module_& m) {
   m.def("insert", &insert);
+  m.def("insert_room_bytes", &insert_room_bytes);
   m.def("fold_friedel", &fold_friedel);
   m.def("symmetrise", &symmetrise);
 }

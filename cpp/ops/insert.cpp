@@ -213,15 +213,21 @@ class TiledImages {
   Entry* entries_ = nullptr;
 };
 
-/// Images whose entries fill the room: more entries than pixels, because taps on a border go to two tiles of an axis.
+/// Bytes of an image's entries: more of them than pixels, because taps on a border go to two tiles of an axis.
+template <int W>
+double entry_bytes(const Tiling& tiling, int max_radius) {
+  const double touched = 1.0 + (W - 1.0) / tiling.side, pixels = math::kPi / 2 * max_radius * max_radius;
+  return std::max(1.0, pixels) * sizeof(Entry) * std::max(1.5, touched * touched);
+}
+
+/// Images whose entries fill the room.
 template <int W>
 std::size_t images_at_a_time(const math::GridShape& grid, const Tiling& tiling, int max_radius) {
-  const double touched = 1.0 + (W - 1.0) / tiling.side, pixels = math::kPi / 2 * max_radius * max_radius;
-  const double image = std::max(1.0, pixels) * sizeof(Entry) * std::max(1.5, touched * touched);
   const std::size_t plane = static_cast<std::size_t>(grid.rows()) * grid.columns;
   const std::size_t share =
       plane * grid.rows() * (sizeof(std::complex<double>) + sizeof(double)) / kGridShare;
-  return static_cast<std::size_t>(std::max(1.0, std::max(kEntryBytes, share) / image));
+  const double images = std::max(kEntryBytes, share) / entry_bytes<W>(tiling, max_radius);
+  return static_cast<std::size_t>(std::max(1.0, images));
 }
 
 template <int W>
@@ -244,6 +250,18 @@ void insert(const math::GridShape& grid, const WindowTable& window, const Insert
   math::with_width(window.width, [&](auto width) {
     insert_all<decltype(width)::value>(grid, window, input, sums, num_threads);
   });
+}
+
+std::size_t insert_room_bytes(const math::GridShape& grid, const WindowTable& window, std::size_t n,
+                              int max_radius) {
+  double bytes = 0;
+  math::with_width(window.width, [&](auto width) {
+    constexpr int W = decltype(width)::value;
+    const Tiling tiling(grid);
+    const std::size_t at_a_time = std::min(n, images_at_a_time<W>(grid, tiling, max_radius));
+    bytes = static_cast<double>(at_a_time) * entry_bytes<W>(tiling, max_radius);
+  });
+  return static_cast<std::size_t>(bytes);
 }
 
 namespace {

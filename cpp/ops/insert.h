@@ -36,6 +36,10 @@ struct InsertSums {
 void insert(const math::GridShape& grid, const WindowTable& window, const InsertInput& input,
             const InsertSums& sums, int num_threads);
 
+/// Bytes that insert takes for a call with n images besides its arguments: what a plan of memory counts.
+std::size_t insert_room_bytes(const math::GridShape& grid, const WindowTable& window, std::size_t n,
+                              int max_radius);
+
 /// Adds Friedel's mates on the planes x = 0 and x < 0 (halo); call once, after the last insertion, on the
 /// finished sums.
 void fold_friedel(const math::GridShape& grid, const InsertSums& sums);

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from verglas import image
 from verglas.errors import InputError
 from verglas.types import Micrograph, Picks
+from verglas.types._columns import ANGLES
 from verglas.types.arrays import FloatArray, any_arrays
 from verglas.types.settings import check_settings, setting
 
@@ -138,7 +139,8 @@ def cut_particles(
 
     Coordinates are rounded to the nearest pixel (halves up), so that no image is interpolated. A box must lie in the
     micrograph as a whole, unless ``settings.edge`` is "fill". Images that hold NaN, or whose background is constant,
-    are set aside.
+    are set aside, and so are coordinates whose box was cut before: two lists joined hold particles twice. (Not where
+    coordinates come with poses: a particle may then stand there once for each of its units.)
 
     Order: crop, invert, subtract the background's plane, Fourier-crop to the new scale, divide by the background's
     standard deviation at that scale (after the crop, because it takes part of the noise away).
@@ -163,6 +165,7 @@ def cut_particles(
     >>> import numpy as np
     >>> from verglas.extraction import ExtractSettings, cut_particles
     >>> from verglas.types import Micrograph, Picks
+    from verglas.types._columns import ANGLES
     >>> noise = np.random.default_rng(0).normal(100, 10, (64, 64))
     >>> cut = cut_particles(Micrograph(noise, 2.0), Picks([[30, 31], [5, 40]]), ExtractSettings(16, 2.0))
     >>> cut.images.shape, cut.excluded
@@ -171,11 +174,12 @@ def cut_particles(
     # Not np.round: it takes halves to the even number, so that neighbouring picks would round to different sides.
     centres = np.floor(picks.xy_px + 0.5).astype(np.int64)
     raw, places, excluded = _crop(micrograph.data, centres, settings)
+    unfit = _cut_before(centres[places], places) if not any(label in picks.columns for label in ANGLES) else {}
     if bad_share is not None:
-        spoilt = _on_bad_pixels(bad_share, centres[places], settings)
-        excluded.update({int(places[i]): reason for i, reason in spoilt.items()})
-        whole = np.setdiff1d(np.arange(len(places)), list(spoilt))
-        raw, places = raw[whole], places[whole]
+        unfit = _on_bad_pixels(bad_share, centres[places], settings) | unfit
+    excluded.update({int(places[i]): reason for i, reason in unfit.items()})
+    whole = np.setdiff1d(np.arange(len(places)), list(unfit))
+    raw, places = raw[whole], places[whole]
     bad = image.find_unusable_images(raw)
     excluded.update({int(places[i]): reason for i, reason in bad.items()})
     good = np.setdiff1d(np.arange(len(places)), list(bad))
@@ -213,6 +217,16 @@ def bad_share_of(pixels: npt.ArrayLike, shape: tuple[int, int], binning: float =
     at = at[((at >= 0) & (at < shape)).all(axis=1)]
     np.add.at(share, tuple(at.T), 1 / binning**2)
     return np.minimum(share, 1.0)
+
+
+def _cut_before(centres: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> dict[int, str]:
+    """Reasons by place in ``centres``: boxes that another pick before it has to the pixel."""
+    _, first, which = np.unique(centres, axis=0, return_index=True, return_inverse=True)
+    original = first[np.ravel(which)]
+    return {
+        int(i): f"same box as particle {places[original[i]]}"
+        for i in np.flatnonzero(original < np.arange(len(centres)))
+    }
 
 
 def _on_bad_pixels(share: FloatArray, centres: npt.NDArray[np.int64], settings: ExtractSettings) -> dict[int, str]:

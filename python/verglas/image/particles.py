@@ -18,6 +18,9 @@ from verglas.types.arrays import IntArray
 from verglas.types.images import ArraySource, ImageSource
 
 _READ_BYTES = 64 << 20
+_PIECE_BYTES = 16 << 20  # of images that are resampled
+RESAMPLING_BYTES = 3 * _PIECE_BYTES
+"""What resampling takes at a time: images, their transforms, and what is cut from them."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,14 @@ class ResampledSource:
         return len(self.base)
 
     def read(self, rows: IntArray) -> npt.NDArray[np.float32]:
-        """Images of these rows, resampled."""
-        return resample(self.base.read(rows), self.plan)
+        """Images of these rows, resampled: few at a time, since what is read may be far larger than what is asked."""
+        step = max(1, _PIECE_BYTES // (4 * self.plan.box**2))
+        if len(rows) <= step:
+            return resample(self.base.read(rows), self.plan)
+        images = np.empty((len(rows), self.plan.new_box, self.plan.new_box), np.float32)
+        for begin in range(0, len(rows), step):
+            images[begin : begin + step] = resample(self.base.read(rows[begin : begin + step]), self.plan)
+        return images
 
     def take(self, rows: IntArray) -> ResampledSource:
         """A subset, still lazy."""

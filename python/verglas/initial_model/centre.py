@@ -22,6 +22,13 @@ _LEARNED_FROM = 3000
 _RANGE = 2.5  # of the shifts searched later: neighbours lie beyond
 
 
+def centring_step(course: Course) -> Step:
+    """What a pass searches: far shifts, and few directions, since the map is round."""
+    radius = min(course.first_radius + 2, course.last_radius)
+    reach = _RANGE * course.settings.shift_range_A / course.problem.pixel_size_A
+    return Step("grid", radius, min(course.grid_radius, radius + 3), 0, 16, 1.0, max(reach, 1.0))
+
+
 def centre_particles(
     problem: Problem,
     settings: AbInitioSettings,
@@ -44,9 +51,7 @@ def centre_particles(
     rng = np.random.default_rng((settings.seed, 2**34))
     rows = np.sort(rng.permutation(len(problem))[:_LEARNED_FROM])
     course = Course(problem, settings, len(problem))
-    radius = min(course.first_radius + 2, course.last_radius)
-    reach = _RANGE * settings.shift_range_A / problem.pixel_size_A
-    step = Step("grid", radius, min(course.grid_radius, radius + 3), 0, 16, 1.0, max(reach, 1.0))
+    step = centring_step(course)
     # Round from the first pass on: a map with a shape would draw particles to wherever it looks like them.
     first = spherical_average(random_map(problem, rows[:: max(1, len(rows) // 400)], settings, settings.seed))
     model = HalfModel(first[None], sigma2.copy(), np.ones(problem.n_micrographs), np.ones(1))

@@ -21,6 +21,7 @@ from verglas.io.star_columns import NotColumns, StarColumns, open_columns
 from verglas.io.tomography import refuse_tomography
 from verglas.types import Particles
 from verglas.types import _columns as col
+from verglas.types.contradictions import warn_of_contradictions
 from verglas.types.ctf_ranges import refuse_outside
 from verglas.types.images import ChangedSource, GridSource
 from verglas.types.particles import SIGN_COLUMN
@@ -111,6 +112,7 @@ def read_particles(
     parts = col.Tables(table, optics, where)
     pixel = col.pixel_sizes_A(parts)
     _refuse_impossible(parts)
+    warn_of_contradictions(parts)
     if optics is None and "rlnOpticsGroup" in table:
         lost = "" if pixel is not None else "; pixel size, voltage and Cs are unknown unless that table has them"
         warnings.warn(

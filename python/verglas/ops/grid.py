@@ -179,6 +179,20 @@ class Grid:
         """The grid as the CUDA module takes it."""
         return kernels.Grid(*self._arguments)
 
+    def insertion_bytes(self, images: int, max_radius: int | None = None) -> int:
+        """Memory that :func:`insert` takes on the CPU besides its arguments, for so many images of one call.
+
+        Pixels are sorted by tiles of the grid before they are added; their room is bounded, whatever the number of
+        images.
+
+        Examples
+        --------
+        >>> from verglas.ops import Grid
+        >>> Grid(64).insertion_bytes(1000000) // 1000000
+        100
+        """
+        return int(core.insert_room_bytes(self.native, images, self.max_radius if max_radius is None else max_radius))
+
     def window_transform(self, box: int | None = None) -> npt.NDArray[np.float64]:
         r"""Transform of the window at the voxels of a box, :math:`\int \phi(u) \cos(2\pi u x/P)\,du`, x = -box//2 ....
 

@@ -108,6 +108,11 @@ class ReconstructSettings:
         return self.ewald_sign if self.ewald and self.ewald_sign != "auto" else None
 
 
+def images_of_a_batch(box: int) -> int:
+    """Images that are read, transformed and inserted together."""
+    return max(1, _BATCH_PIXELS // box**2)
+
+
 def direct_grid(box: int, max_radius: int) -> ops.Grid:
     """Division on the grid wants a fine one: at 1.5x the local mean blurs the few-view case (docs/kernels.md)."""
     return ops.Grid(box, max_radius=max_radius, oversampling=2.0)
@@ -284,7 +289,7 @@ class _Share:
 
     def sums(self, tick: Tick) -> tuple[list[Accumulator], dict[int, str]]:
         """Sums of each set, not finished; a GPU that runs out of memory starts once more with half the batch."""
-        batch = max(1, _BATCH_PIXELS // self.all.particles.box**2)
+        batch = images_of_a_batch(self.all.particles.box)
         progress = [0]
 
         def count_done(last: int, count: int) -> None:

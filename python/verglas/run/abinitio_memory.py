@@ -10,7 +10,9 @@ from verglas import ops
 from verglas._native import resolve_threads
 from verglas.errors import InputError
 from verglas.geometry import unit_pixels
+from verglas.image.particles import RESAMPLING_BYTES
 from verglas.initial_model.batch_step import LIMITS
+from verglas.initial_model.centre import centring_step
 from verglas.initial_model.course import Course
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.reconstruction.accumulate import direct_grid
@@ -23,6 +25,8 @@ from verglas.search.step import Step
 # while it is drawn, matplotlib included, at 96, 128 and 192 px.
 _BASE_BYTES = 0.18e9
 _PAGE_BYTES = 0.065e9
+# Bytes per pixel of images of which evidence alone is asked for: as read, masked, their samples.
+_EVIDENCE_PIXEL_BYTES = 20
 _PAIRS = 2  # of sums: those of a mini-batch, and the running mean
 _SUM_BYTES = 24
 # Of a voxel at the particles' own box: the map, its transforms while the box is changed, and the copy that is drawn.
@@ -86,6 +90,9 @@ def plan_memory(
     always = _BASE_BYTES + images + models
     own = float(box**3)
     phases = {
+        "images": always + (RESAMPLING_BYTES if problem.box < box else 0.0),
+        # One map, whatever the number of structures.
+        "centring": always + _SUM_BYTES * 2 * points + _search_bytes(problem, centring_step(course), 1),
         "starts": always + sums + max(_search_bytes(problem, step, settings.classes) for step in steps),
         "maps": always + (_FINAL_BYTES + 4 * (settings.classes - 1)) * own,
         "page": always + _PAGE_BYTES + 4 * settings.classes * own,
@@ -110,5 +117,7 @@ def _search_bytes(problem: Problem, step: Step, classes: int) -> float:
     directions = len(unit_pixels(step.order, problem.symmetry))
     # Sums of slices are of both halves of a mini-batch.
     slices = classes * directions * (4.0 * wide.n_rings * wide.n_theta + 2 * ops.MaximisePlan(wide, 1).slice_bytes)
-    pixels = float(PIXEL_BYTES * min(problem.batch, len(problem)) * problem.box**2)  # when particles are inspected
-    return pixels + lists + slices + resolve_threads(problem.threads) * thread_bytes(problem, step)
+    pixels = float(PIXEL_BYTES * searched.batch * problem.box**2)
+    # Where evidence alone is asked for there are no lists, and batches are longer.
+    alone = float(_EVIDENCE_PIXEL_BYTES * min(problem.batch, len(problem)) * problem.box**2)
+    return max(pixels + lists, alone) + slices + resolve_threads(problem.threads) * thread_bytes(problem, step)

@@ -20,6 +20,7 @@ from verglas.io import check_writable, read_map, read_particles, write_map, writ
 from verglas.ops import Grid
 from verglas.optics import Aberrations, common_size, for_job, with_aberrations
 from verglas.reconstruction import Reconstruction, ReconstructSettings, project, reconstruct_report
+from verglas.reconstruction.accumulate import direct_grid, images_of_a_batch
 from verglas.reconstruction.ewald import Sign
 from verglas.reconstruction.iterated import ITERATED
 from verglas.reconstruction.known_poses import max_radius_for
@@ -98,8 +99,8 @@ class ReconstructSummary:
         }
 
 
-def memory_plan_GB(box: int, max_radius: int, method: str, halves: bool) -> float:
-    """Peak memory of a reconstruction in GB, images apart: sums of each half, and the largest step of the solution.
+def memory_plan_GB(box: int, max_radius: int, method: str, halves: bool, images: int | None = None) -> float:
+    """Peak memory of a reconstruction in GB, images apart: sums of each half, and the largest step after their reading.
 
     Measured against the process's peak in ``bench/bench_reconstruct.py``.
 
@@ -109,6 +110,7 @@ def memory_plan_GB(box: int, max_radius: int, method: str, halves: bool) -> floa
     >>> memory_plan_GB(256, 127, "least-squares", True) > memory_plan_GB(128, 63, "least-squares", True)
     True
     """
+    batch = images_of_a_batch(box) if images is None else min(images, images_of_a_batch(box))
     # Both halves, and their sum while the full map is solved; total variation takes its weight from halves in any case.
     sets = 3 if halves or method == "tv" else 1
     if method == "least-squares" or method in ITERATED:
@@ -117,9 +119,14 @@ def memory_plan_GB(box: int, max_radius: int, method: str, halves: bool) -> floa
         solution = float(2 * box) ** 3 * 4 * 5.3  # transfer, transform, padded map and one temporary
         # The operators of both halves at once, a transfer and what preconditions it each.
         operators = float(2 * box) ** 3 * 2.3 * 2 if method == "tv" else 0.0
-        return (sets * (values + weights) + solution + operators) / 1e9
-    sums = float(np.prod(Grid(box, max_radius=max_radius, oversampling=2.0).shape)) * 24
-    return (sets + 1.35) * sums / 1e9
+        room = kernel_grid(box, max_radius).insertion_bytes(batch, max_radius)
+        steps = max(solution + operators + (values + weights if sets == 3 else 0.0), room)
+        return (min(sets, 2) * (values + weights) + steps) / 1e9
+    grid = direct_grid(box, max_radius)
+    sums = float(np.prod(grid.shape)) * 24
+    # While images are inserted there is no sum of both halves yet.
+    room = grid.insertion_bytes(batch)
+    return max((sets + 1.35) * sums, min(sets, 2) * sums + room) / 1e9
 
 
 def reconstruct_files(job: ReconstructJob, *, listener: ListenerChoice = "screen") -> ReconstructSummary:
@@ -173,7 +180,7 @@ def plan_sentence(job: ReconstructJob, particles: Particles) -> str:
     box, pixel_size_A = common_size(particles)
     radius = max_radius_for(box, pixel_size_A, job.settings.max_resolution_A)
     halves = job.halves or job.wiener
-    memory = memory_plan_GB(box, radius, job.settings.method, halves)
+    memory = memory_plan_GB(box, radius, job.settings.method, halves, len(particles))
     finest = box * pixel_size_A / radius
     where = f"{job.threads or default_threads()} threads" if job.device == "cpu" else job.device
     return (

@@ -132,6 +132,7 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
     points = float(np.prod(direct_grid(box, problem.last_radius).shape))
     early = float(np.prod(direct_grid(box, first.insert_radius).shape))
     spectrum = 8 * float(np.prod(ops.Grid(box, max_radius=problem.last_radius).shape))
+    sorting = float(direct_grid(box, problem.last_radius).insertion_bytes(batch))
     # Of both half sets; while the second is summed, its blocks have sums of their own (verglas.search.blocks).
     sums = 24 * classes * (2 + blocks.sums_at_once(len(problem) // 2, problem.block_particles) - 1)
     always = _BASE_BYTES + images + models
@@ -146,7 +147,7 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
         + classes * 8 * float(np.prod(ops.Grid(box, max_radius=first.insert_radius).shape))
         + lists
         + resolve_threads(problem.threads) * thread_bytes(problem, first),
-        "poses": always + per_batch + sums * points + _SPECTRA * spectrum * classes,
+        "poses": always + per_batch + sums * points + _SPECTRA * spectrum * classes + sorting,
         "reconstruction": always
         + _ITERATION_MAPS * classes * 4 * voxels
         + (24 * 2 * classes + _solve_bytes(problem)) * points,

@@ -18,6 +18,7 @@ import pandas as pd
 from verglas.errors import InputError, VerglasWarning
 
 _PHASE_PLATE_DEG = 20.0  # from this phase shift on, images are also recorded near focus
+_LEAST_PHASE = 0.1  # radians that a phase plate gives at least
 _NEAR_FOCUS_A = 2500.0  # below: seldom without a phase plate, and where micrometres of defocus lie in nanometres
 _NO_DEFOCUS_A = 10.0  # nothing is focused this well: micrometres or metres
 _FAR_A = 100_000.0  # 10 micrometres
@@ -104,7 +105,7 @@ def check_ctf(
     -----
     VerglasWarning
         Defoci whose median is overfocus, beyond 10 micrometres, or so near focus that they may be in nanometres; a Cs
-        that looks like metres; a negative B-factor.
+        that looks like metres; phase shifts that look like radians; a negative B-factor.
 
     Examples
     --------
@@ -118,9 +119,16 @@ def check_ctf(
     warned = set() if warned is None else warned
     given = values.get("phase_shift_deg")
     phase = np.abs(np.atleast_1d(np.asarray(0.0 if given is None else given, np.float64)))
+    if _in_radians(phase):
+        known["phase_shift_deg"], shown["phase_shift_deg"] = (
+            phase,
+            (names or {}).get("phase_shift_deg", "rlnPhaseShift"),
+        )
     for name, column in known.items():
         unlikely = ""
-        if name in ("defocus_u_A", "defocus_v_A"):
+        if name == "phase_shift_deg":
+            unlikely = f"the median is {np.nanmedian(column):g} degrees; if it is in radians, multiply by 57.3"
+        elif name in ("defocus_u_A", "defocus_v_A"):
             unlikely = _judge_defocus(column, phase, f"{where}: {shown[name]}")
         elif name == "cs_mm":
             unlikely = _unlikely_cs(column)
@@ -196,6 +204,12 @@ def _judge_defocus(column: npt.NDArray[np.float64], phase: npt.NDArray[np.float6
     if size < _NEAR_FOCUS_A and not plate:
         return f"the median is {median:g} A, very near focus; if it is in nanometres, multiply by 10"
     return ""
+
+
+def _in_radians(phase: npt.NDArray[np.float64]) -> bool:
+    """Phase shifts that a phase plate would have in radians, and that nothing makes in degrees."""
+    finite = phase[np.isfinite(phase)]
+    return bool(finite.size and finite.max() <= np.pi and np.median(finite) > _LEAST_PHASE)
 
 
 def _unlikely_cs(cs: npt.NDArray[np.float64]) -> str:
