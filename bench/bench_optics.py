@@ -74,7 +74,7 @@ def tilt_and_defocus(seed: int) -> dict[str, Any]:
     half = found.particles.half_sets - 1
     setting = Setting.of(best, half, (truth, truth), Pixels(box, pixel_A, 3, 46), 1)
     where = (np.zeros(n, np.int64), None)
-    calibration = recalibrate(setting, calibrate(setting), 2000.0, where)
+    calibration = recalibrate(setting, calibrate(setting), 2000.0, *where)
     ideal = fit_defocus(defocus_pass(setting, calibration, 2000.0), error * 0, *where)
     return {
         "object": OBJECTS[seed % len(OBJECTS)],
@@ -105,7 +105,7 @@ def defocus_bound(seed: int) -> dict[str, Any]:
     pixels = Pixels(box, pixel_A, 3, 61)
     setting = Setting.of(given, np.arange(n) % 2, (truth, truth), pixels, 1)
     now, where = given.optics, (np.arange(n) // each, xy)
-    calibration = recalibrate(setting, calibrate(setting), 2000.0, where)
+    calibration = recalibrate(setting, calibrate(setting), 2000.0, *where)
     fit = fit_defocus(defocus_pass(setting, calibration, 2000.0), (now.defocus_u_A + now.defocus_v_A) / 2, *where)
     cosine = transfer(optics.as_params(), pixels, 1)[1]
     power = np.abs(gather(Reference(truth, pixels, 1).slices(given), pixels)) ** 2

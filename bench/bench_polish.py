@@ -19,6 +19,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -35,33 +36,72 @@ from common import collect, experiment_summary
 
 FIRST_SEED = 240
 OBJECTS = ("C1", "D2", "C5")
-BOX, PIXEL_A, FRAMES, DOSE, SHAPE, N, MOVIES = 64, 1.5, 12, 3.0, (1402, 1402), 100, 2
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a session is recorded as.
+
+    Attributes
+    ----------
+    box, frames, particles, movies : int
+        Particles are those of one movie.
+    pixel_A, dose, diameter_A : float
+        Dose of a frame in e/A^2.
+    side : int
+        Of a square frame in pixels.
+    walk_px : float
+        Standard deviation of a step along an axis.
+    """
+
+    box: int = 64
+    pixel_A: float = 1.5
+    frames: int = 12
+    dose: float = 3.0
+    side: int = 1402
+    particles: int = 100
+    movies: int = 2
+    diameter_A: float = 80.0
+    walk_px: float = 0.35
+
+    def with_particles(self, particles: int) -> Recorded:
+        """As many to an area."""
+        return replace(self, particles=particles, side=round(self.side * np.sqrt(particles / self.particles)))
+
+
+SMALL = Recorded()
+BOX, PIXEL_A, FRAMES, DOSE, N, MOVIES = (
+    SMALL.box,
+    SMALL.pixel_A,
+    SMALL.frames,
+    SMALL.dose,
+    SMALL.particles,
+    SMALL.movies,
+)
+SHAPE = (SMALL.side, SMALL.side)
 RELION_PRIOR = MotionPrior(0.4245, 1605.0, 2.61)
 
 
-def object_of(seed: int) -> tuple[Any, vg.Map]:
+def object_of(seed: int, how: Recorded = SMALL) -> tuple[Any, vg.Map]:
     """A phantom of the seed's kind, and its density."""
-    model = vg.simulate.phantom(BOX, PIXEL_A, 80.0, OBJECTS[seed % len(OBJECTS)], seed)
-    return model, vg.simulate.density(model, BOX, PIXEL_A)
+    model = vg.simulate.phantom(how.box, how.pixel_A, how.diameter_A, OBJECTS[seed % len(OBJECTS)], seed)
+    return model, vg.simulate.density(model, how.box, how.pixel_A)
 
 
 def one_movie(
-    model: Any, seed: int, number: int, n: int = N
+    model: Any, seed: int, number: int, how: Recorded = SMALL
 ) -> tuple[RecordedMovie, vg.Particles, np.ndarray, MovieParticles]:
-    """A movie with the motion of its whole frames, its particles as extracted, and their true displacements.
-
-    As many to an area whatever ``n``.
-    """
-    side = round(SHAPE[0] * np.sqrt(n / N))
+    """A movie with the motion of its whole frames, its particles as extracted, and their true displacements."""
+    n, box, pixel_A, shape = how.particles, how.box, how.pixel_A, (how.side, how.side)
     movie, truth = vg.simulate.movie(
         model,
-        shape=(side, side),
-        pixel_size_A=PIXEL_A,
+        shape=shape,
+        pixel_size_A=pixel_A,
         n=n,
-        frames=FRAMES,
-        dose_per_frame_e_A2=DOSE,
+        frames=how.frames,
+        dose_per_frame_e_A2=how.dose,
         drift_px=(5, -3),
-        walk_px=0.35,
+        walk_px=how.walk_px,
         walk_correlation_px=400.0,
         seed=1000 * seed + number,
         threads=1,
@@ -69,10 +109,10 @@ def one_movie(
     name = f"m{number}.mrc"
     centres = np.floor(truth.picks.xy_px + 0.5).astype(int)
     known = np.repeat(truth.field.global_px[None], n, axis=0)
-    cut = MovieParticles(movie, np.arange(FRAMES), centres, known, image.plan_resample(BOX, PIXEL_A, PIXEL_A))
-    images = add_frames(cut, None, np.ones((FRAMES, BOX, BOX // 2 + 1)))
-    poses = vg.Poses(truth.poses.angles_deg, (centres - truth.picks.xy_px) * PIXEL_A)
-    made = vg.Particles.from_images(image.normalise(images), PIXEL_A, optics=truth.optics, poses=poses)
+    cut = MovieParticles(movie, np.arange(how.frames), centres, known, image.plan_resample(box, pixel_A, pixel_A))
+    images = add_frames(cut, None, np.ones((how.frames, box, box // 2 + 1)))
+    poses = vg.Poses(truth.poses.angles_deg, (centres - truth.picks.xy_px) * pixel_A)
+    made = vg.Particles.from_images(image.normalise(images), pixel_A, optics=truth.optics, poses=poses)
     made = made.with_columns(
         rlnMicrographName=name,
         rlnCoordinateX=centres[:, 0].astype(float),
@@ -81,10 +121,10 @@ def one_movie(
     )
     trajectory = Trajectory(
         truth.field.global_px,
-        shape=(side, side),
+        shape=shape,
         movie=name,
-        pixel_size_A=PIXEL_A,
-        dose_per_frame_e_A2=DOSE,
+        pixel_size_A=pixel_A,
+        dose_per_frame_e_A2=how.dose,
         pre_exposure_e_A2=0.0,
         voltage_kV=300.0,
     )
@@ -93,13 +133,13 @@ def one_movie(
 
 
 def session(
-    model: Any, seed: int, n: int = N
+    model: Any, seed: int, how: Recorded = SMALL
 ) -> tuple[list[RecordedMovie], vg.Particles, list[np.ndarray], list[MovieParticles]]:
     """Movies and all their particles."""
-    parts = [one_movie(model, seed, number, n) for number in range(MOVIES)]
+    parts = [one_movie(model, seed, number, how) for number in range(how.movies)]
     table = pd.concat([p[1].table for p in parts], ignore_index=True)
     images = np.concatenate([p[1].images() for p in parts])
-    every = vg.Particles(table, vg.types.ArraySource(images, PIXEL_A), optics_table=parts[0][1].optics_table)
+    every = vg.Particles(table, vg.types.ArraySource(images, how.pixel_A), optics_table=parts[0][1].optics_table)
     return [p[0] for p in parts], every, [p[2] for p in parts], [p[3] for p in parts]
 
 

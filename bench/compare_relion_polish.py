@@ -2,10 +2,13 @@
 
     python bench/compare_relion_polish.py [--seeds 1] [--first-seed 300] [--fitted] [--folder FOLDER] [--add]
     python bench/compare_relion_polish.py --particles 200 --fitted --training --add
+    python bench/compare_relion_polish.py --full --fitted --training --minutes 8 --add
 
 Sessions of bench_polish.py (two movies of 30 particles 80 A wide, 12 frames of 3 e/A2, planted walks and damage, the
-motion of whole frames known), written as RELION's files: movies as MRC stacks, particles, corrected_micrographs.star
-with the motion of each movie, an FSC, the true map as both half maps, a ball as mask. Both follow particles up to 4 A
+motion of whole frames known; with ``--full`` two of 150 particles 120 A wide in boxes of 256 px, 40 frames of 1 e/A2
+and 3072 x 3072 px; ``--box`` and others change one of them), written as RELION's files: movies as MRC stacks,
+particles, corrected_micrographs.star with the motion of each movie, an FSC, the true map as both half maps, a ball as
+mask. Both follow particles up to 4 A
 with the same prior of tracks, whose values are those of RELION's interface (velocity 0.2 A/dose, divergence 5000 A,
 acceleration 2 A/dose), in one thread; with ``--fitted`` verglas with the prior from the data besides, and with
 ``--training`` RELION's search for its three parameters (no tracks). ``--particles`` of a movie, as many to an area.
@@ -19,13 +22,16 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mrcfile
 import numpy as np
 import pandas as pd
-from bench_polish import BOX, DOSE, FRAMES, PIXEL_A, about_mean, object_of, session
+from bench_polish import SMALL, Recorded, about_mean, object_of, session
 from child import VERGLAS, watch
 from compare_relion_motion import processor_seconds
 
@@ -37,19 +43,22 @@ from common import RESULTS, write
 
 PRIOR = {"velocity": 0.2, "correlation-length": 5000.0, "acceleration": 2.0}
 FINEST_A = 4.0
+# what users have: a detector's part, boxes of twice the particle, 40 frames of 1 e/A^2
+FULL = Recorded(256, 1.0, 40, 1.0, 3072, 150, diameter_A=120.0, walk_px=0.2)
 
 
-def write_session(folder: Path, seed: int, n: int = 30) -> list[np.ndarray]:
+def write_session(folder: Path, seed: int, how: Recorded) -> list[np.ndarray]:
     """All files of a session; where each particle lies in each frame of the movies, beyond its centre, in A."""
-    model, truth = object_of(seed)
-    movies, particles, true, _ = session(model, seed, n)
+    model, truth = object_of(seed, how)
+    movies, particles, true, _ = session(model, seed, how)
+    box, pixel_A = how.box, how.pixel_A
     names = []
     for recorded in movies:
         name = recorded.micrograph
         with mrcfile.new(folder / f"{Path(name).stem}_movie.mrcs") as file:
             file.set_data(np.asarray(recorded.open().source.data).astype(np.int16))
             file.set_image_stack()
-            file.voxel_size = PIXEL_A
+            file.voxel_size = pixel_A
         vars(recorded.trajectory)["movie"] = f"{Path(name).stem}_movie.mrcs"
         write_motion_star(folder / f"{Path(name).stem}.star", recorded.trajectory)
         names.append(name)
@@ -57,8 +66,8 @@ def write_session(folder: Path, seed: int, n: int = 30) -> list[np.ndarray]:
         {
             "rlnMicrographName": names,
             "rlnMicrographMetadata": [f"{Path(name).stem}.star" for name in names],
-            "rlnMicrographPixelSize": PIXEL_A,
-            "rlnMicrographOriginalPixelSize": PIXEL_A,
+            "rlnMicrographPixelSize": pixel_A,
+            "rlnMicrographOriginalPixelSize": pixel_A,
             "rlnVoltage": 300.0,
             "rlnSphericalAberration": 2.7,
             "rlnAmplitudeContrast": 0.1,
@@ -67,15 +76,15 @@ def write_session(folder: Path, seed: int, n: int = 30) -> list[np.ndarray]:
     write_micrographs(folder / "micrographs.star", table)
     write_particles(folder / "particles.star", particles, stack=folder / "particles.mrcs")
     write_map(folder / "map.mrc", truth)
-    y, x, z = np.mgrid[:BOX, :BOX, :BOX] - BOX / 2
-    ball = np.clip((45 / PIXEL_A + 5 - np.sqrt(x**2 + y**2 + z**2)) / 5, 0, 1)
-    write_map(folder / "mask.mrc", vg.Map(ball.astype(np.float32), PIXEL_A))
-    shells = np.arange(BOX // 2 + 1)
-    curve = (shells <= BOX * PIXEL_A / FINEST_A).astype(float)
+    y, x, z = np.mgrid[:box, :box, :box] - box / 2
+    ball = np.clip(((how.diameter_A / 2 + 5) / pixel_A + 5 - np.sqrt(x**2 + y**2 + z**2)) / 5, 0, 1)
+    write_map(folder / "mask.mrc", vg.Map(ball.astype(np.float32), pixel_A))
+    shells = np.arange(box // 2 + 1)
+    curve = (shells <= box * pixel_A / FINEST_A).astype(float)
     fsc = {
         "rlnSpectralIndex": shells,
-        "rlnResolution": shells / (BOX * PIXEL_A),
-        "rlnAngstromResolution": np.where(shells, BOX * PIXEL_A / np.maximum(shells, 1), 999.0),
+        "rlnResolution": shells / (box * pixel_A),
+        "rlnAngstromResolution": np.where(shells, box * pixel_A / np.maximum(shells, 1), 999.0),
         "rlnFourierShellCorrelationCorrected": curve,
         "rlnFourierShellCorrelationUnmaskedMaps": curve,
         "rlnFourierShellCorrelationMaskedMaps": curve,
@@ -88,7 +97,7 @@ def write_session(folder: Path, seed: int, n: int = 30) -> list[np.ndarray]:
         "rlnUnfilteredMapHalf2": "map.mrc",
     }
     write_star(folder / "postprocess.star", {"general": general, "fsc": pd.DataFrame(fsc)})
-    return [tracks * PIXEL_A for tracks in true]
+    return [tracks * pixel_A for tracks in true]
 
 
 def rms(found: list[np.ndarray], true: list[np.ndarray]) -> float:
@@ -99,14 +108,14 @@ def rms(found: list[np.ndarray], true: list[np.ndarray]) -> float:
 
 RELION = (
     "relion_motion_refine --i particles.star --f postprocess.star --m1 map.mrc --m2 map.mrc --mask mask.mrc "
-    f"--corr_mic micrographs.star --fdose {DOSE} --j 1 "
+    "--corr_mic micrographs.star --j 1 "
 )
 
 
-def relion(folder: Path, minutes: float) -> tuple[list[np.ndarray], Any]:
+def relion(folder: Path, how: Recorded, minutes: float) -> tuple[list[np.ndarray], Any]:
     """Tracks of relion_motion_refine in A, and what its run took."""
     given = f"--s_vel {PRIOR['velocity']} --s_div {PRIOR['correlation-length']} --s_acc {PRIOR['acceleration']}"
-    words = f"{RELION} --o relion/ {given} --combine_frames".split()
+    words = f"{RELION} --fdose {how.dose} --o relion/ {given} --combine_frames".split()
     seen = watch(words, folder, limit_s=60 * minutes, log=folder / "relion.log")
     tracks = []
     for path in sorted((folder / "relion").rglob("*_tracks.star")):
@@ -115,20 +124,19 @@ def relion(folder: Path, minutes: float) -> tuple[list[np.ndarray], Any]:
     return tracks, seen
 
 
-def relion_training(folder: Path, minutes: float) -> tuple[list[np.ndarray], Any]:
+def relion_training(folder: Path, how: Recorded, minutes: float) -> tuple[list[np.ndarray], Any]:
     """What its search for the three parameters took, on all particles."""
-    particles = len(read_star(folder / "particles.star")["particles"])
-    words = f"{RELION} --o training/ --params3 --min_p {particles}".split()
+    words = f"{RELION} --fdose {how.dose} --o training/ --params3 --min_p {how.movies * how.particles}".split()
     return [], watch(words, folder, limit_s=60 * minutes, log=folder / "training.log")
 
 
-def starting(folder: Path, minutes: float) -> tuple[list[np.ndarray], Any]:
+def starting(folder: Path, how: Recorded, minutes: float) -> tuple[list[np.ndarray], Any]:
     """What Python and its libraries take."""
     words = [*VERGLAS, "polish", "--help"]
     return [], watch(words, folder, limit_s=60 * minutes, log=folder / "starting.log")
 
 
-def ours(folder: Path, out: str, given: list[str], minutes: float) -> tuple[list[np.ndarray], Any]:
+def ours(folder: Path, how: Recorded, minutes: float, out: str, given: list[str]) -> tuple[list[np.ndarray], Any]:
     """The same of ``verglas polish``."""
     words = ["polish", "particles.star", "micrographs.star", "--half-maps", "map.mrc", "map.mrc", "--mask", "mask.mrc"]
     words += ["--max-resolution", str(FINEST_A), "--threads", "1", "--out", out, *given]
@@ -138,8 +146,8 @@ def ours(folder: Path, out: str, given: list[str], minutes: float) -> tuple[list
     if not account.is_file() or not read_json(account)["changed"]:  # stopped, or nothing gained
         return [], seen
     table = read_star(folder / out / "tracks.star")["tracks"]
-    places = table[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(float).reshape(2, -1, FRAMES, 2)
-    return list(places * PIXEL_A), seen
+    places = table[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(float).reshape(how.movies, -1, how.frames, 2)
+    return list(places * how.pixel_A), seen
 
 
 def main() -> None:
@@ -150,33 +158,44 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the files are kept; a temporary one by default")
     parser.add_argument("--fitted", action="store_true", help="also with the prior from the data, which takes longer")
     parser.add_argument("--training", action="store_true", help="also RELION's search for its parameters")
-    parser.add_argument("--particles", type=int, default=30, help="in each of the two movies")
+    parser.add_argument("--full", action="store_true", help="of the size that users have")
+    parser.add_argument("--particles", type=int, help="in each of the two movies, as many to an area (30; full 150)")
+    parser.add_argument("--box", type=int, help="pixels (64; full 256)")
+    parser.add_argument("--frames", type=int, help="in each movie (12; full 40)")
+    parser.add_argument("--side", type=int, help="of a square frame, pixels (768; full 3072)")
+    parser.add_argument("--only", help="programs whose name holds this")
     parser.add_argument("--add", action="store_true", help="to the rows that the file of results holds")
     args = parser.parse_args()
     if shutil.which("relion_motion_refine") is None:
         raise SystemExit("relion_motion_refine is not on PATH (Debian: apt-get install relion)")
     path = RESULTS / "compare_relion_polish.json"
     rows: list[dict[str, Any]] = read_json(path)["rows"] if args.add and path.is_file() else []
+    how = (FULL if args.full else SMALL).with_particles(args.particles or (150 if args.full else 30))
+    changes = {name: getattr(args, name) for name in ("box", "frames", "side") if getattr(args, name)}
+    how = replace(how, **changes)
     given = [word for name, value in PRIOR.items() for word in (f"--{name}", str(value))]
-    programs = {
-        "starting": lambda folder: starting(folder, args.minutes),
-        "verglas polish": lambda folder: ours(folder, "given", given, args.minutes),
-        "relion_motion_refine 3.1.3": lambda folder: relion(folder, args.minutes),
+    programs: dict[str, Callable[..., tuple[list[np.ndarray], Any]]] = {
+        "starting": starting,
+        "verglas polish": partial(ours, out="given", given=given),
+        "relion_motion_refine 3.1.3": relion,
     }
     if args.fitted:
-        programs["verglas polish, prior from the data"] = lambda folder: ours(folder, "fitted", [], args.minutes)
+        programs["verglas polish, prior from the data"] = partial(ours, out="fitted", given=[])
     if args.training:
-        programs["relion_motion_refine 3.1.3 --params3"] = lambda folder: relion_training(folder, args.minutes)
+        programs["relion_motion_refine 3.1.3 --params3"] = relion_training
+    if args.only:
+        programs = {name: run for name, run in programs.items() if args.only in name}
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         with tempfile.TemporaryDirectory(dir=args.folder) as made:
             folder = Path(args.folder or made)
-            true = write_session(folder, seed, args.particles)
+            true = write_session(folder, seed, how)
             known = [np.zeros_like(t) + about_mean(t).mean(axis=0, keepdims=True) for t in true]
-            mark = {"seed": seed, "particles": 2 * args.particles}
+            mark = {"seed": seed, "particles": how.movies * how.particles, "box": how.box, "frames": how.frames}
+            mark |= {"side": how.side}
             rows.append({**mark, "program": "mean motion of all particles", "track_rms_A": rms(known, true)})
             for name, run in programs.items():
                 before = processor_seconds()
-                tracks, seen = run(folder)
+                tracks, seen = run(folder, how, args.minutes)
                 row = {**mark, "program": name, "seconds": seen.seconds, "peak_GB": seen.peak_GB}
                 row |= {"processor_s": processor_seconds() - before, "stopped": seen.stopped}
                 row["track_rms_A"] = rms(tracks, true) if tracks else None

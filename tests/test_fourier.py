@@ -50,6 +50,16 @@ def test_equals_numpy_and_inverts(shape, seed, dtype, batch):
     assert np.array_equal(images, before)
 
 
+@pytest.mark.parametrize("n", [7, 8, 12])
+def test_low_frequencies_are_those_of_the_whole_transform(n):
+    images, last = random((2, n, n), n, np.float32), (n - 1) // 2
+    for some in (0, last // 2, last):
+        rows = np.r_[0 : some + 1, n - some : n]
+        close(fourier.low_frequencies(images, some), fourier.forward(images, 2)[:, rows, : some + 1], FOURIER_FLOAT32)
+    with pytest.raises(InputError, match=f"expected a frequency below half of {n} pixels"):
+        fourier.low_frequencies(images, last + 1)
+
+
 def test_one_dimension_magnitude_phase_and_power():
     n, k, amplitude, phase = 32, 5, 1.5, 0.7
     x = amplitude * np.cos(2 * np.pi * k * (np.arange(n) - n // 2) / n + phase)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import verglas as vg
-from verglas import image
+from verglas import fourier, image
 from verglas.errors import InputError
 from verglas.polishing import (
     Evidence,
@@ -35,6 +35,7 @@ from verglas.polishing import (
     track_errors_A,
     weights_gain,
 )
+from verglas.polishing.movie import cut_frame, cut_spectra
 from verglas.polishing.smoothing import OFFSET_A, frame_weights, parabolic_evidence
 from verglas.polishing.surfaces import noise_power
 from verglas.types import Snapshot
@@ -101,13 +102,33 @@ def test_tracks_are_nearer_than_the_motion_of_whole_frames_and_held_out_data_say
     assert gain.total > 3 * gain.error > 0
 
 
+@pytest.mark.parametrize("box", [12, 16])
+def test_boxes_are_cut_at_exact_places_and_beyond_the_edge(box):
+    """Against a frame put into a wide border of its mean, moved by a phase; twelve places take two batches."""
+    random = np.random.default_rng(2)
+    frame = random.normal(3, 1, (40, 50)).astype(np.float32)
+    places = np.vstack([random.uniform(-2, 45, (11, 2)), [[-90.0, 20.3]]])
+    plan = image.plan_resample(box, 1.0, 1.0)
+    wide = np.pad(frame, 120, constant_values=float(frame.mean(dtype=np.float64)))
+    wanted = []
+    for place in places:
+        x, y = np.floor(place + 0.5).astype(int) + 120 - box // 2
+        cut = -wide[y : y + box, x : x + box]
+        phases = fourier.shift_phases((box, box), -(place - np.floor(place + 0.5)))
+        wanted.append(fourier.forward(cut - cut.mean(), 2) * phases)
+    whole = cut_frame(frame, places, plan)
+    assert np.allclose(whole, wanted, atol=1e-4)
+    low = np.concatenate([part for _, part in cut_spectra(frame, places, plan, 4)])
+    assert np.allclose(low, whole[:, np.r_[0:5, box - 4 : box], :5], atol=1e-4)
+
+
 def test_surfaces_are_the_correlation_with_a_moved_reference(recorded):
     """Value between the samples: the sum over the plane itself; the curvature is what the reference says."""
     particles, references, window, measured, _ = recorded
     place = np.full((len(particles), 8, 2), (1.3, -2.1))
     values, slopes = (measured.folds[0] + measured.folds[1]).at(place)
-    f, spectra = next(iter(particles.spectra()))
-    images, shell = window.take(spectra), window.shell.clip(max=LAST)
+    f, images = next(iter(particles.spectra(LAST)))
+    shell = window.shell.clip(max=LAST)
     factor = particles.amplitude_left(LAST + 1)[f][shell] / noise_power(images, window)[shell] * window.weight
     ky, kx = np.r_[0 : LAST + 1, -LAST:0][:, None], np.arange(LAST + 1)
     wave = np.exp(2j * np.pi * (kx * 1.3 - ky * 2.1) / (BOX * PIXEL_A))
@@ -223,25 +244,28 @@ def dense_precision(prior, places, information, dose):
     return precision + np.diag(information.T.ravel()), mean
 
 
-def test_smoothing_is_that_of_the_whole_matrix():
+@pytest.mark.parametrize("frames", [7, 8])
+def test_smoothing_is_that_of_the_whole_matrix(frames):
     """Solutions, the prior's density, the determinant and errors, against dense algebra."""
     random = np.random.default_rng(4)
-    places, information = random.uniform(0, 2000, (6, 2)), random.uniform(0.2, 1.0, (6, 7))
+    places, information = random.uniform(0, 2000, (6, 2)), random.uniform(0.2, 1.0, (6, frames))
     smoother = TrackSmoother(PRIOR, Scene(places, 1.3, information))
     precision, mean = dense_precision(PRIOR, places, information, 1.3)
-    slope = random.normal(size=(6, 7, 2))
+    slope = random.normal(size=(6, frames, 2))
     flat = slope.transpose(1, 0, 2).reshape(-1, 2)
     solved = np.linalg.solve(precision, flat)
-    assert np.allclose(smoother.solve(slope), solved.reshape(7, 6, 2).transpose(1, 0, 2))
+    assert np.allclose(smoother.solve(slope), solved.reshape(frames, 6, 2).transpose(1, 0, 2))
     prior_part = precision - np.diag(information.T.ravel())
     assert np.isclose(smoother.log_prior(slope), -0.5 * (flat * (prior_part @ flat)).sum())
     velocity_part = prior_part - np.kron(np.outer(mean, mean), np.eye(6)) / OFFSET_A**2
-    step = np.kron(np.diff(np.eye(7), axis=0), np.eye(6))  # of velocities: the rest of the band has no say in a mean
+    step = np.kron(
+        np.diff(np.eye(frames), axis=0), np.eye(6)
+    )  # of velocities: the rest of the band has no say in a mean
     in_velocities = np.linalg.pinv(step).T @ velocity_part @ np.linalg.pinv(step)
     wanted = 0.5 * (np.linalg.slogdet(in_velocities)[1] - np.linalg.slogdet(precision)[1])
     assert np.isclose(smoother.log_determinant, wanted)
-    covariance = np.linalg.inv(precision).reshape(7, 6, 7, 6)
-    centre = np.eye(7) - mean
+    covariance = np.linalg.inv(precision).reshape(frames, 6, frames, 6)
+    centre = np.eye(frames) - mean
     errors = [np.sqrt(np.diag(centre @ covariance[:, p, :, p] @ centre.T)) for p in range(6)]
     assert 0.95 < (track_errors_A(smoother) / errors).mean() < 1.05
 

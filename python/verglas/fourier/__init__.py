@@ -17,7 +17,7 @@ from verglas.fourier.half_transform import (
     whole,
 )
 from verglas.fourier.shell_statistics import power_spectrum, radial_mean, shell_counts, shell_sums
-from verglas.fourier.whole_array import fast_size, forward, inverse, transforms
+from verglas.fourier.whole_array import fast_size, forward, inverse, low_frequencies, transforms
 
 __all__ = [
     "fast_size",
@@ -25,6 +25,7 @@ __all__ = [
     "half_grid",
     "half_weights",
     "inverse",
+    "low_frequencies",
     "power_spectrum",
     "radial_mean",
     "radius",

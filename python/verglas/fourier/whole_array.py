@@ -10,6 +10,7 @@ import scipy.fft
 
 from verglas._array_module import array_module
 from verglas._native import resolve_threads
+from verglas.errors import InputError
 from verglas.types.arrays import Array
 from verglas.types.profile import timing
 
@@ -88,6 +89,53 @@ def forward(images: Array, ndim: int, *, threads: int | None = None) -> Array:
         shifted = xp.fft.ifftshift(images, axes=odd) if odd else images
         spectra = xp.ascontiguousarray(fft.rfftn(shifted, axes=axes, **more))
         _apply_signs(spectra, tuple(images.shape[axis] for axis in axes))
+    return spectra
+
+
+def low_frequencies(images: Array, last: int, *, threads: int | None = None) -> Array:
+    """Phase-centred half transforms of images, of which only the frequencies up to ``last`` along each axis are made.
+
+    Parameters
+    ----------
+    images : (..., N, N) float32 or float64
+    last : int
+        Largest frequency, Fourier pixels; less than N / 2.
+    threads : int, optional
+        Threads; all by default.
+
+    Returns
+    -------
+    (..., 2 last + 1, last + 1) complex
+        Rows 0 .. last, then -last .. -1: those of :func:`forward` without the ones between.
+
+    Raises
+    ------
+    InputError
+        ``last`` is half the side or more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas import fourier
+    >>> images = np.random.default_rng(0).normal(size=(2, 8, 8))
+    >>> low = fourier.low_frequencies(images, 2)
+    >>> bool(np.allclose(low, fourier.forward(images, 2)[:, [0, 1, 2, 6, 7], :3]))
+    True
+    """
+    xp = array_module(images)
+    images = xp.asarray(images)
+    side = images.shape[-1]
+    if not 0 <= last < side / 2:
+        raise InputError(f"low_frequencies: expected a frequency below half of {side} pixels, got {last}")
+    rows = np.r_[0 : last + 1, side - last : side]
+    if side % 2:
+        return xp.ascontiguousarray(forward(images, 2, threads=threads)[..., rows, : last + 1])
+    fft, more = transforms(images, threads)
+    with timing("fft"):
+        columns = xp.ascontiguousarray(fft.rfft(images, axis=-1, **more)[..., : last + 1])
+        spectra = xp.ascontiguousarray(fft.fft(columns, axis=-2, **more)[..., rows, :])
+        signs = 1 - 2 * ((rows[:, None] + np.arange(last + 1)) % 2)
+        spectra *= xp.asarray(signs.astype(spectra.real.dtype))
     return spectra
 
 

@@ -11,6 +11,8 @@ from verglas.polishing.surfaces import References, Window
 from verglas.types import Map, Particles
 from verglas.types.arrays import FloatArray, IntArray
 
+_BATCH = 16  # particles at a time, for the cache
+
 
 class OtherHalf:
     """The maps of two half sets, each for the particles of the other.
@@ -40,14 +42,14 @@ class OtherHalf:
         models = np.zeros((len(particles), 2 * window.last + 1, window.last + 1), np.complex64)
         params = particles.optics.as_params()
         for h in range(2):
-            rows = np.flatnonzero(half == h).astype(np.int64)
-            if not len(rows):
-                continue
-            spectra = self._of_half[h].slices(particles[rows])
-            spectra = spectra * ops.ctf(params[rows], box, window.pixel_size_A, threads=self.threads)
-            if aberrations.any:
-                images = np.asarray(fourier.inverse(spectra, (box, box), threads=self.threads), np.float32)
-                changed = aberrations.apply(images, rows, window.pixel_size_A)
-                spectra = fourier.forward(changed, 2, threads=self.threads)
-            models[rows] = window.take(spectra)
+            of_half = np.flatnonzero(half == h).astype(np.int64)
+            for begin in range(0, len(of_half), _BATCH):
+                rows = of_half[begin : begin + _BATCH]
+                spectra = self._of_half[h].slices(particles[rows])
+                spectra *= ops.ctf(params[rows], box, window.pixel_size_A, threads=self.threads)
+                if aberrations.any:
+                    images = np.asarray(fourier.inverse(spectra, (box, box), threads=self.threads), np.float32)
+                    changed = aberrations.apply(images, rows, window.pixel_size_A)
+                    spectra = fourier.forward(changed, 2, threads=self.threads)
+                models[rows] = window.take(spectra)
         return References(models, np.tile(self.certain, (len(particles), 1)))

@@ -19,12 +19,14 @@ approximation, and ends at the same place when both are found in turns.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, cho_solve_banded, cholesky_banded
+from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial.distance import cdist
 
 from verglas.errors import InputError
+from verglas.polishing.blocks import BlockFactor
 from verglas.polishing.prior import MotionPrior
 from verglas.types.arrays import FloatArray
 
@@ -107,16 +109,16 @@ class TrackSmoother:
         self._factorise()
 
     def _factorise(self) -> None:
-        """Of the band with the information of frames, then of the means' term of low rank."""
+        """Of the blocks with the information of frames, then of the means' term of low rank."""
         for share in _ROUNDING:
-            band = _banded(self._precision, self.information.shape[1], self._stiffness)
-            band[0] += self.information.T.ravel()
-            rounding = share * band[0].max()
+            own, below = _blocks(self._precision, self.information, self._stiffness)
+            rounding = share * max(block.diagonal().max() for block in own)
             if rounding > _MOST_ROUNDING:
                 break
-            band[0] += rounding
+            for block in own:
+                block[np.diag_indices_from(block)] += rounding
             try:
-                self._factorise_band(band)
+                self._factorise_blocks(own, below)
             except np.linalg.LinAlgError:
                 continue
             return
@@ -125,17 +127,17 @@ class TrackSmoother:
             "larger velocity_A or acceleration_A"
         )
 
-    def _factorise_band(self, band: FloatArray) -> None:
+    def _factorise_blocks(self, own: list[FloatArray], below: list[FloatArray]) -> None:
         particles = len(self.information)
-        self._factor = cholesky_banded(band, lower=True, overwrite_ab=True, check_finite=False)
-        self._solved = cho_solve_banded((self._factor, True), self._spread, check_finite=False)
+        self._factor = BlockFactor.of(own, below)
+        self._solved = self._factor.solve(self._spread)
         inner = np.eye(particles) + self._spread.T @ self._solved
         self._inner = cho_factor(inner, lower=True, check_finite=False)
 
     @property
     def log_determinant(self) -> float:
         """Of the prior's precision of velocities over the posterior's of positions, halved; along one axis."""
-        posterior = np.log(self._factor[0]).sum() + np.log(np.diag(self._inner[0])).sum()
+        posterior = self._factor.log_diagonal + np.log(np.diag(self._inner[0])).sum()
         return float(self._log_prior - posterior)
 
     def solve(self, slope: FloatArray) -> FloatArray:
@@ -158,9 +160,7 @@ class TrackSmoother:
         size = particles * frames
         white = random.normal(size=(size, count))
         # factor times white has the covariance that the band has as a precision
-        seen = self._spread @ random.normal(size=(particles, count))
-        for offset, row in enumerate(self._factor):
-            seen[offset:] += row[: size - offset, None] * white[: size - offset]
+        seen = self._spread @ random.normal(size=(particles, count)) + self._factor.times(white)
         return self._solve(seen).reshape(frames, particles, count).transpose(1, 0, 2)
 
     def about_mean(self, places_A: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -169,7 +169,7 @@ class TrackSmoother:
         return places_A - mean[:, None], mean
 
     def _solve(self, flat: FloatArray) -> FloatArray:
-        made = cho_solve_banded((self._factor, True), flat, check_finite=False)
+        made = self._factor.solve(flat)
         made -= self._solved @ cho_solve(self._inner, self._spread.T @ made, check_finite=False)
         return np.asarray(made)
 
@@ -202,23 +202,26 @@ def _velocity_precision(
     return (vectors / values) @ vectors.T, 0.5 * float(np.log(1 / values[:, None] + stiffness).sum())
 
 
-def _banded(precision: FloatArray, frames: int, stiffness: float) -> FloatArray:
-    """(2 P + 1, P F) lower band of the prior's precision of positions, frame after frame, means left free."""
-    particles = len(precision)
+def _blocks(
+    precision: FloatArray, information: FloatArray, stiffness: float
+) -> tuple[list[FloatArray], list[FloatArray]]:
+    """Precision of positions, means left free, in blocks of two frames: on the diagonal, and under it.
+
+    No frame knows of others than its two neighbours on either side.
+    """
+    particles, frames = information.shape
     first = np.diff(np.eye(frames), axis=0)
     second = np.diff(first, axis=0)
     along, bending = first.T @ first, stiffness * second.T @ second
-    own, next_ = (np.zeros((2 * particles + 1, particles)) for _ in range(2))
-    for q in range(particles):  # column q: rows q and below of the own block, all of the next one
-        own[: particles - q, q] = precision[q:, q]
-        next_[particles - q : 2 * particles - q, q] = precision[:, q]
-    band = np.zeros((2 * particles + 1, frames, particles))
-    for f in range(frames):
-        band[:, f] = along[f, f] * own
-        band[0, f] += bending[f, f]
-        if f + 1 < frames:
-            band[:, f] += along[f + 1, f] * next_
-            band[particles, f] += bending[f + 1, f]
-        if f + 2 < frames:
-            band[2 * particles, f] += bending[f + 2, f]
-    return band.reshape(2 * particles + 1, -1)
+    still = np.eye(particles)
+
+    def between(rows: range, columns: range) -> FloatArray:
+        return np.asarray(
+            np.block([[along[f, g] * precision + bending[f, g] * still for g in columns] for f in rows]), np.float64
+        )
+
+    pairs = [range(f, min(f + 2, frames)) for f in range(0, frames, 2)]
+    own = [between(pair, pair) for pair in pairs]
+    for pair, block in zip(pairs, own, strict=True):
+        block[np.diag_indices_from(block)] += information[:, pair.start : pair.stop].T.ravel()
+    return own, [between(after, pair) for pair, after in pairwise(pairs)]

@@ -10,17 +10,16 @@ checkerboard) make two surfaces with independent noise: tracks fitted to one are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 from scipy.ndimage import spline_filter1d
 
-from verglas import fourier
 from verglas.errors import InputError
 from verglas.types.arrays import Complex64Array, Float32Array, FloatArray, IntArray
 
+_BATCH = 8  # particles at a time, for the cache
 _SAMPLES = 4  # of a surface to a period of its finest wave: cubic splines through them are exact to 0.1 %
 
 
@@ -113,29 +112,35 @@ class Surfaces:
     information : (P, F) float64
         Expected curvature along an axis, nats per square angstrom.
     step_A : float
+    amplitude : float
+        What the splines are yet to be multiplied by.
     """
 
     splines: Float32Array
     information: FloatArray
     step_A: float
+    amplitude: float = 1.0
 
     @classmethod
     def through(cls, samples: Float32Array, information: FloatArray, step_A: float) -> Surfaces:
         """Splines through samples (P, F, m, m)."""
-        splines = spline_filter1d(samples, 3, axis=-1, output=np.float32)
-        splines = spline_filter1d(splines, 3, axis=-2, output=np.float32)
+        splines = np.empty(samples.shape, np.float32)
+        for one, made in zip(samples, splines, strict=True):  # of a particle: the filter works in float64
+            spline_filter1d(spline_filter1d(one, 3, axis=-1), 3, axis=-2, output=made)
         return cls(splines, information, step_A)
 
     def scale(self, amplitude: float) -> Surfaces:
         """Of a reference whose amplitude is this times as large."""
-        return Surfaces(self.splines * np.float32(amplitude), self.information * amplitude**2, self.step_A)
+        return replace(self, information=self.information * amplitude**2, amplitude=self.amplitude * amplitude)
 
     def take(self, particles: IntArray) -> Surfaces:
         """Of some particles."""
-        return Surfaces(self.splines[particles], self.information[particles], self.step_A)
+        return replace(self, splines=self.splines[particles], information=self.information[particles])
 
     def __add__(self, other: Surfaces) -> Surfaces:
-        return Surfaces(self.splines + other.splines, self.information + other.information, self.step_A)
+        share = np.float32(other.amplitude / self.amplitude)
+        splines = self.splines + (other.splines if share == 1 else other.splines * share)
+        return replace(self, splines=splines, information=self.information + other.information)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -163,8 +168,8 @@ class Surfaces:
         value = np.einsum("pfy,pfy->pf", along_x, weights[..., 1, :])
         dy = np.einsum("pfy,pfy->pf", along_x, slopes[..., 1, :])
         dx = np.einsum("pfyx,pfx,pfy->pf", near, slopes[..., 0, :], weights[..., 1, :], optimize=True)
-        slope = np.stack([dx, dy], axis=-1) / self.step_A
-        return value, np.where(inside, slope, 0.0)
+        slope = np.stack([dx, dy], axis=-1) * (self.amplitude / self.step_A)
+        return value * self.amplitude, np.where(inside, slope, 0.0)
 
 
 def _spline_weights(t: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -206,34 +211,34 @@ class SurfaceBuilder:
         models, self.shells = references.models, window.last + 1
         certain = references.certain[:, np.minimum(window.shell, window.last)]
         self._expected = (np.conj(models) * certain * window.weight).astype(np.complex64)
-        self._power = np.abs(models) ** 2 * certain**2 * window.weight
+        power = np.abs(models) ** 2 * certain**2 * window.weight
+        # what noise and damage do to a sum depends on the shell alone
+        self._power = _sums_by_fold_and_shell(power, window)
+        self._curvature = _sums_by_fold_and_shell(power * (2 * np.pi**2 * window.k2), window)
         m = 2 * window.half_samples + 1
         shape = (2, len(models), n_frames)
         self.samples = np.zeros((*shape, m, m), np.float32)
         self.curvature, self.power = np.zeros(shape), np.zeros(shape)
         self.shell_sums = np.zeros((2, self.shells))  # of cross, and of power of the model: variance of the cross
 
-    def add(self, frame: int, spectra: Complex64Array, left: FloatArray) -> None:
-        """Take one frame: half transforms (P, box, box // 2 + 1), and what damage has left in each shell."""
+    def add(self, frame: int, images: Complex64Array, left: FloatArray) -> None:
+        """Take one frame: low frequencies (P, 2 last + 1, last + 1), and what damage has left in each shell."""
         window = self.window
-        images = window.take(spectra)
-        noise = noise_power(images, window)
-        q = left[window.shell.clip(max=window.last)]
-        factor = np.asarray(q / noise[window.shell.clip(max=window.last)], np.float32)
-        products = images * self._expected * factor
-        power = self._power * (q * factor)
-        self._count_shells(products, power)
-        for fold in range(2):
-            mine = window.fold == fold
-            self.samples[fold, :, frame] = window.samples(products * mine)
-            self.power[fold, :, frame] = (power * mine).sum(axis=(1, 2))
-            self.curvature[fold, :, frame] = (power * mine * (2 * np.pi**2 * window.k2)).sum(axis=(1, 2))
-
-    def _count_shells(self, products: Complex64Array, power: FloatArray) -> None:
-        shell = self.window.shell.clip(max=self.window.last).ravel()
-        total = power.sum(axis=0)
-        for row, values in enumerate((products.real.sum(axis=0), total)):
-            self.shell_sums[row] += np.bincount(shell, values.ravel(), self.shells)
+        noise, q, shell = noise_power(images, window), left[: self.shells], window.shell.clip(max=window.last)
+        factor = (q / noise)[shell].astype(np.float32)
+        cross = np.zeros((2, *factor.shape))
+        for begin in range(0, len(images), _BATCH):
+            some = slice(begin, begin + _BATCH)
+            products = images[some] * self._expected[some]
+            products *= factor
+            for fold in range(2):
+                mine = np.where(window.fold == fold, products, np.complex64(0))
+                self.samples[fold, some, frame] = window.samples(mine)
+                cross[fold] += mine.real.sum(axis=0)
+        self.power[:, :, frame] = self._power @ (q**2 / noise)
+        self.curvature[:, :, frame] = self._curvature @ (q**2 / noise)
+        self.shell_sums[0] += np.bincount(shell.ravel(), cross.sum(axis=0).ravel(), self.shells)
+        self.shell_sums[1] += self._power.sum(axis=(0, 1)) * (q**2 / noise)
 
     def surfaces(self) -> tuple[Surfaces, Surfaces]:
         """Of both folds, for a reference whose amplitude is 1."""
@@ -242,10 +247,18 @@ class SurfaceBuilder:
         return first, second
 
 
+def _sums_by_fold_and_shell(values: FloatArray, window: Window) -> FloatArray:
+    """(2, n, shells): sums of values (n, 2 last + 1, last + 1)."""
+    shells = window.last + 1
+    bins = (window.fold * shells + window.shell.clip(max=window.last)).ravel()
+    sums = np.stack([np.bincount(bins, one.ravel(), 2 * shells) for one in values])
+    return np.ascontiguousarray(sums.reshape(-1, 2, shells).transpose(1, 0, 2))
+
+
 def noise_power(images: Complex64Array, window: Window) -> FloatArray:
     """(last + 1,) mean squared coefficient of images in each shell."""
     shell, weight = window.shell.clip(max=window.last).ravel(), window.weight.ravel()
-    power = (images.real**2 + images.imag**2).mean(axis=0).ravel()
+    power = sum_products(images, images).ravel() / len(images)
     sums = np.bincount(shell, power * weight, window.last + 1)
     counts = np.bincount(shell, weight, window.last + 1)
     mean = sums / np.maximum(counts, 1)
@@ -255,6 +268,9 @@ def noise_power(images: Complex64Array, window: Window) -> FloatArray:
     return np.asarray(mean)
 
 
-def shift_transforms(spectra: Complex64Array, box: int, shifts_px: npt.ArrayLike) -> Complex64Array:
-    """Half transforms of images moved by minus the shifts (n, 2), x then y."""
-    return np.asarray(spectra * np.conj(fourier.shift_phases((box, box), shifts_px)), np.complex64)
+def sum_products(a: Complex64Array, b: Complex64Array) -> FloatArray:
+    """Sum over the first axis of the real part of a times the conjugate of b, one image at a time."""
+    total = np.zeros(a.shape[1:])
+    for one, other in zip(a, b, strict=True):
+        total += one.real * other.real + one.imag * other.imag
+    return total

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from verglas.errors import InputError
-from verglas.polishing.surfaces import References, Window, noise_power
+from verglas.polishing.surfaces import References, Window, noise_power, sum_products
 from verglas.types.arrays import Complex64Array, FloatArray, any_arrays
 
 _LEAST_SIGMA = 3.0  # a shell counts if all frames together correlate by so many standard errors
@@ -34,19 +34,20 @@ class FrameCorrelation:
         self.cross, self.images = (np.zeros((n_frames, window.last + 1)) for _ in range(2))
         self.models = np.zeros((n_frames, window.last + 1))
 
-    def add(self, frame: int, spectra: Complex64Array, references: References) -> None:
-        """Take one frame, its particles moved to where the reference has them; noise weighs each micrograph."""
-        window = self.window
-        images, models = window.take(spectra), references.models
+    def add(self, frame: int, images: Complex64Array, references: References) -> None:
+        """Take low frequencies of one frame, its particles moved to where the reference has them.
+
+        Noise weighs each micrograph.
+        """
+        window, models = self.window, references.models
         shell = window.shell.clip(max=window.last)
         inverse = (window.weight / noise_power(images, window)[shell]).ravel()
-        products = (images.real * models.real + images.imag * models.imag).sum(axis=0).ravel()
         for sums, values in (
-            (self.cross, products * inverse),
-            (self.images, (np.abs(images) ** 2).sum(axis=0).ravel() * inverse),
-            (self.models, (np.abs(models) ** 2).sum(axis=0).ravel() * inverse),
+            (self.cross, sum_products(images, models)),
+            (self.images, sum_products(images, images)),
+            (self.models, sum_products(models, models)),
         ):
-            sums[frame] += np.bincount(shell.ravel(), values, window.last + 1)
+            sums[frame] += np.bincount(shell.ravel(), values.ravel() * inverse, window.last + 1)
 
     def __add__(self, other: FrameCorrelation) -> FrameCorrelation:
         both = FrameCorrelation(self.window, len(self.cross))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from verglas import image
+from verglas import fourier, image
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io import read_json, read_micrographs
 from verglas.io.coordinates import MICROGRAPH, X, Y, match_names
@@ -24,7 +24,7 @@ from verglas.polishing.smoothing import LEAST_FRAMES
 from verglas.run.movies import read_movie
 from verglas.types import Movie, Particles
 from verglas.types import _columns as col
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import Complex64Array, FloatArray, IntArray
 from verglas.types.trajectory import Trajectory
 
 MOVIE = "rlnMicrographMovieName"
@@ -296,20 +296,33 @@ def _plan(particles: Particles, movie: Movie, where: str) -> image.ResamplePlan:
     return plan
 
 
-def shows_particles(particles: Particles, sums: Any, where: str) -> float:
+def shows_particles(particles: Particles, sums: Complex64Array, where: str) -> float:
     """Correlation of plain sums of frames with the particles' own images; refuse sums that show something else.
+
+    Parameters
+    ----------
+    particles : Particles
+    sums : (n, 2 last + 1, last + 1) complex64
+        Low frequencies of the sums (:func:`verglas.fourier.low_frequencies`).
+    where : str
+        Of the movie, for the message.
 
     Raises
     ------
     InputError
         They do not correlate: rows reversed, another gain, other coordinates.
     """
-    ours = np.asarray(sums, np.float64).reshape(len(particles), -1)
-    theirs = particles.images().reshape(len(particles), -1).astype(np.float64)
-    ours = ours - ours.mean(axis=1, keepdims=True)
-    theirs = theirs - theirs.mean(axis=1, keepdims=True)
-    size = np.sqrt((ours**2).sum(axis=1) * (theirs**2).sum(axis=1))
-    value = float(np.median((ours * theirs).sum(axis=1) / np.maximum(size, 1e-30)))
+    last = sums.shape[-1] - 1
+    weight = np.full(sums.shape[1:], 2.0)
+    weight[:, 0] = 1
+    weight[0, 0] = 0  # means of images
+    values = np.zeros(len(particles))
+    for i, ours in enumerate(sums):
+        theirs = fourier.low_frequencies(particles.images([i])[0], last, threads=1)
+        cross = (weight * (ours * theirs.conj()).real).sum(dtype=np.float64)
+        size = np.sqrt(np.prod([(weight * np.abs(one) ** 2).sum(dtype=np.float64) for one in (ours, theirs)]))
+        values[i] = cross / max(size, 1e-30)
+    value = float(np.median(values))
     if value < 0.2:
         raise InputError(
             f"{where}: sums of its frames at the particles' places correlate with their images by {value:.2f} only: "

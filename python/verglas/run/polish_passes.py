@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from verglas import fourier
 from verglas.errors import InputError
 from verglas.polishing import (
     Evidence,
@@ -36,6 +35,7 @@ from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.listener import Listener
 
 _SAMPLE_MOVIES, _SAMPLE_PARTICLES = 10, 60  # that the prior is fitted to
+_KEPT_BYTES = 64 << 20  # of surfaces of the sample that need not be made twice
 _WEIGHT_MOVIES = 30  # that weights of frames are fitted to
 _LEAST_SIGMA = 3.0  # of the correlation in a shell that counts as informative
 _START = MotionPrior(0.5, 2000.0, 0.5)  # where the search for the prior begins
@@ -153,6 +153,7 @@ class Passes:
     heard: Listener
     part: Callable[[str], Keeper]
     excluded: dict[int, str] = field(default_factory=dict)
+    _measured: dict[int, Measured] = field(default_factory=dict)
 
     def load(self, number: int) -> MovieParticles | None:
         """One movie's particles; None, and counted, where it does not fit."""
@@ -195,10 +196,12 @@ class Passes:
             made = measure(movie, self.references(number), self.other.window)
             if not measured:
                 self._check_images(number, movie, made)
+            made = replace(made, sums=made.sums[:0])
+            self._keep_measured(number, made)
             sums += made.shell_sums
             some = np.unique(np.linspace(0, len(movie) - 1, _SAMPLE_PARTICLES).round()).astype(np.int64)
             first, second = (fold.take(some) for fold in made.folds)
-            measured.append(Measured((first, second), made.power[:, some], made.shell_sums, made.sums[:0]))
+            measured.append(replace(made, folds=(first, second), power=made.power[:, some]))
             places.append(movie.places_A[some])
             doses.append(dose_of(movie))
         if not measured:
@@ -208,11 +211,16 @@ class Passes:
         z = sums[0, 1:] / np.sqrt(np.maximum(sums[1, 1:], 1e-30))
         return Sample(measured, places, doses, int((z > _LEAST_SIGMA).sum()))
 
+    def _keep_measured(self, number: int, made: Measured) -> None:
+        """For the pass that follows particles, while they are few."""
+        size = sum(fold.splines.nbytes for fold in made.folds)
+        if size + sum(fold.splines.nbytes for one in self._measured.values() for fold in one.folds) <= _KEPT_BYTES:
+            self._measured[number] = made
+
     def _check_images(self, number: int, movie: MovieParticles, made: Measured) -> None:
-        box = movie.plan.new_box
-        sums = fourier.inverse(made.sums, (box, box), threads=1)
         one = self.assigned[number]
-        shows_particles(self.particles[one.rows], sums, one.recorded.trajectory.movie or one.recorded.micrograph)
+        where = one.recorded.trajectory.movie or one.recorded.micrograph
+        shows_particles(self.particles[one.rows], made.sums, where)
 
     def fit_prior(self, sample: Sample, prior: MotionPrior | None) -> tuple[MotionPrior, float]:
         """The prior, as given or fitted, and the amplitude of the references in the frames."""
@@ -256,7 +264,8 @@ class Passes:
             movie = self.load(number)
             if movie is None:
                 continue
-            made = measure(movie, self.references(number), self.other.window)
+            before = self._measured.pop(number, None)
+            made = before or measure(movie, self.references(number), self.other.window)
             folds = scaled_folds(made, amplitude)
             whole = folds[0] + folds[1]
             gain, fits = held_out_gain(folds, prior, movie.places_A, dose_of(movie))

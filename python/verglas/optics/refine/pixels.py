@@ -96,11 +96,12 @@ class Reference:
 
     def __init__(self, volume: Map, pixels: Pixels, threads: int | None = None) -> None:
         self.pixels, self.threads = pixels, threads
-        self._grid = ops.Grid(volume.box)
+        full = ops.Grid(volume.box)
+        self._grid = ops.Grid(volume.box, max_radius=min(pixels.last + 1, full.max_radius))
         self._spectrum = gridding.to_grid(volume.data, self._grid, threads=threads)
 
     def on(self, pixels: Pixels) -> Reference:
-        """The same map on other pixels."""
+        """The same map on other pixels, none of them finer."""
         other = copy.copy(self)
         other.pixels = pixels
         return other
