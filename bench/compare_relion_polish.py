@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=300)
     parser.add_argument("--minutes", type=float, default=4.0, help="a program is stopped after so long")
-    parser.add_argument("--folder", type=Path, help="where the files are kept; a temporary one by default")
+    parser.add_argument("--folder", type=Path, help="where the files of one seed are kept and found again")
     parser.add_argument("--fitted", action="store_true", help="also with the prior from the data, which takes longer")
     parser.add_argument("--training", action="store_true", help="also RELION's search for its parameters")
     parser.add_argument("--full", action="store_true", help="of the size that users have")
@@ -188,7 +188,9 @@ def main() -> None:
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         with tempfile.TemporaryDirectory(dir=args.folder) as made:
             folder = Path(args.folder or made)
-            true = write_session(folder, seed, how)
+            kept = folder / "true_A.npy"  # a session that an earlier call left
+            true = list(np.load(kept)) if kept.is_file() else write_session(folder, seed, how)
+            np.save(kept, np.array(true))
             known = [np.zeros_like(t) + about_mean(t).mean(axis=0, keepdims=True) for t in true]
             mark = {"seed": seed, "particles": how.movies * how.particles, "box": how.box, "frames": how.frames}
             mark |= {"side": how.side}
