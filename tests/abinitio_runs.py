@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import verglas as vg
 from verglas.initial_model import find
-from verglas.initial_model.observer import Observer
 from verglas.map_geometry.hand import flip_hand
 from verglas.map_geometry.map_alignment import align_maps
 from verglas.search.grid_search import Where
@@ -41,7 +40,7 @@ class Stopping(Silence):
 
 def drawn_problem(particles, settings):
     """What starts begin with: the particles in memory, and their first noise."""
-    drawn = find._draw_particles(particles, settings, Where(threads=1), Observer())
+    drawn = find._draw_particles(particles, settings, Where(threads=1), Silence())
     return drawn.problem, find._first_noise(drawn.problem, drawn.power)
 
 

@@ -8,6 +8,7 @@ import mrcfile
 import numpy as np
 import pytest
 from command_line import main
+from heard import Heard
 from pages_again import check_page_again
 from scipy.spatial.transform import Rotation
 from scipy.stats import unitary_group
@@ -30,20 +31,9 @@ from verglas.map_geometry.sphere import spherical_average
 from verglas.run import abinitio_averages
 from verglas.run.common_lines import read_averages
 from verglas.run.tenure import lock_project
-from verglas.types.listener import Silence
 
 pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
 BOX, PIXEL_A, DIAMETER_A = 32, 5.0, 120.0
-
-
-class Heard(Silence):
-    """Sentences said."""
-
-    def __init__(self):
-        self.lines = []
-
-    def say(self, line):
-        self.lines.append(line)
 
 
 def averages_of(n, snr=4.0, seed=0):

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from heard import Heard
 
 import verglas as vg
 from verglas.errors import InputError
@@ -130,8 +131,8 @@ def flexible():
 def test_variance_by_bootstrap_has_its_peak_where_the_flexible_part_is(flexible):
     p, part = flexible
     posed = posed_images(p, job="test", resolution_A=20.0, diameter_A=150.0)
-    told = []
-    made = bootstrap_variance(posed, draws=60, tick=lambda *one: told.append(one))
+    heard = Heard()
+    made = bootstrap_variance(posed, draws=60, listener=heard)
     truth = np.square(resample_to_box(part.data, posed.box)) / 4
     peak = np.unravel_index(truth.argmax(), truth.shape)
     found = np.unravel_index(made.variance.data.argmax(), truth.shape)
@@ -140,7 +141,7 @@ def test_variance_by_bootstrap_has_its_peak_where_the_flexible_part_is(flexible)
     assert made.variance.data[peak] == pytest.approx(truth[peak], rel=0.5)
     still = (truth < 0.01 * truth.max()) & (posed.sphere > 0.99)
     assert abs(made.variance.data[still].mean()) < 0.05 * truth.max()
-    assert told[-1] == (60, 60)
+    assert heard.ends_of("maps of drawn particles") == (60, 60)
 
 
 def test_contrast_is_no_variance():

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from heard import Heard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -93,15 +94,16 @@ def test_training_learns_to_see_discs_in_noise():
     discs = [sum(np.hypot(x - u, y - v) < 6 for u, v in two) for two in centres]
     images = (rng.standard_normal((24, 64, 64)) + discs).astype(np.float32)
     wanted = np.stack([heat_map((64, 64), two, 6.0) for two in centres])
-    how, losses = TrainingSettings(60, 4, 1e-2, seed=1), []
+    how, heard = TrainingSettings(60, 4, 1e-2, seed=1), Heard()
     trained = train(
         Network.random(1, 4),
         images[:20],
         wanted[:20],
         np.ones_like(wanted[:20]),
         how,
-        lambda _, loss: losses.append(loss),
+        heard,
     )
+    losses = [row["loss"] for row in heard.rows]
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:3])
     unseen = trained.apply(images[20:])
     on = wanted[20:] > 0.5

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from heard import Heard
 
 import verglas as vg
 from verglas.image import in_memory
-from verglas.types.listener import Silence, phase_progress
 
 PIXEL_A = 6.0
-
-
-class Heard(Silence):
-    """Keeps what it is told of every phase."""
-
-    def __init__(self) -> None:
-        self.phases: dict[str, list[tuple[int, int]]] = {}
-
-    def progress(self, phase: str, done: int, total: int) -> None:
-        self.phases.setdefault(phase, []).append((done, total))
-
-    def ends_of(self, phase: str) -> tuple[int, int]:
-        """The last call, after calls that rise to it."""
-        calls = self.phases[phase]
-        assert [c[0] for c in calls] == sorted(c[0] for c in calls)
-        assert {c[1] for c in calls} == {calls[-1][1]}
-        return calls[-1]
 
 
 def simulate(n: int, symmetry: str) -> tuple[vg.Particles, vg.Map]:
@@ -54,7 +37,7 @@ def test_reading_tells_how_far_it_is(tmp_path):
     model = vg.simulate.phantom(20, PIXEL_A, 80.0)
     vg.simulate.particles(model, 12, 20, PIXEL_A, snr=1.0, out=tmp_path, seed=1)
     heard = Heard()
-    in_memory(vg.read_particles(tmp_path / "particles.star"), phase_progress(heard, "reading particles"))
+    in_memory(vg.read_particles(tmp_path / "particles.star"), heard)
     assert heard.ends_of("reading particles") == (12, 12)
 
 

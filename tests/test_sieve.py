@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from command_line import main
+from heard import Heard
 from scipy.stats import rankdata
 
 import verglas as vg
@@ -52,21 +53,6 @@ def auc(good, bad):
     return (ranks[: len(good)].sum() - len(good) * (len(good) + 1) / 2) / (len(good) * len(bad))
 
 
-class Heard(Silence):
-    def __init__(self):
-        self.said, self.rows, self.phases, self.passes = [], [], set(), 0
-
-    def say(self, line):
-        self.said.append(line)
-
-    def iteration(self, figures):
-        self.rows.append(dict(figures))
-
-    def progress(self, phase, done, total):
-        self.phases.add(phase)
-        self.passes += phase == "particles scored" and done == total
-
-
 @pytest.fixture(scope="module")
 def wrong_poses():
     p, bad, truth = planted("poses", 400)
@@ -88,7 +74,7 @@ def test_particles_at_wrong_poses_are_found_and_left_out(wrong_poses):
     assert vg.fsc(kept, truth).curve[4:10].mean() > vg.fsc(everything, truth).curve[4:10].mean()
     assert heard.rows[found.round]["kept"] == row.kept
     assert "particles scored" in heard.phases
-    assert heard.said[-1] == found.sentence
+    assert heard.lines[-1] == found.sentence
 
 
 def test_nothing_is_lost(wrong_poses):
@@ -123,7 +109,9 @@ def test_a_clean_set_stays_whole():
     assert len(found.kept) == len(p)
     assert len(found.removed) == 0
     assert found.sentence.startswith("nothing was sieved: by the best of 3 rounds")
-    assert heard.passes == 3  # before each round, and not once more for the scores that are given
+    assert (
+        sum(done == total for done, total in heard.phases["particles scored"]) == 3
+    )  # before each round, and not once more for the scores that are given
     # fewer particles of one kind make a worse map, and who was dropped was no worse than others
     assert found.rounds.gain_nats[1] < 0
     assert found.verdict.state == "go on"

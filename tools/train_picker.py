@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from verglas.learned.training import heat_map
 from verglas.picking import match_picks, prepare
 from verglas.picking.image import PIXELS_ACROSS
 from verglas.picking.network import INPUT_STATISTICS, background_peaks, features, network_peaks, probable
+from verglas.types.listener import Silence
 
 TRAINED = ("globule", "rod", "disc", "ring", "shell")
 HELD_OUT = ("dumbbell", "arch", "cone")
@@ -147,6 +148,20 @@ def calibrate(network: Network, fields: Sequence[Field]) -> dict[str, Any]:
     }
 
 
+class StepLog(Silence):
+    """Prints the mean loss of every fifty steps."""
+
+    def __init__(self) -> None:
+        self.began, self.losses = time.monotonic(), list[float]()
+
+    def iteration(self, figures: Mapping[str, Any]) -> None:
+        """Take a step."""
+        self.losses.append(figures["loss"])
+        if len(self.losses) % 50 == 0:
+            took = time.monotonic() - self.began
+            print(f"step {len(self.losses)}: {np.mean(self.losses[-50:]):.4f}, {took:.0f} s", flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fields, training, calibration, files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -164,22 +179,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{len(fields)} fields after {time.monotonic() - began:.0f} s", flush=True)
     images = np.stack([one.image for one in fields])
     wanted = np.stack([heat_map((SIDE, SIDE), one.xy_px, PIXELS_ACROSS / 2) for one in fields])
-    losses: list[float] = []
-
-    def log_step(step: int, loss: float) -> None:
-        losses.append(loss)
-        if step % 50 == 49:
-            print(f"step {step + 1}: {np.mean(losses[-50:]):.4f}, {time.monotonic() - began:.0f} s", flush=True)
-
     settings = TrainingSettings(given.steps, seconds=given.seconds, seed=given.seed)
-    network = train(Network.random(given.seed), images, wanted, np.ones_like(wanted), settings, log_step)
+    log = StepLog()
+    network = train(Network.random(given.seed), images, wanted, np.ones_like(wanted), settings, log)
     last = [field(others_, 100_000 * given.seed + given.fields + n) for n in range(given.calibration)]
     calibration = calibrate(network, last)
     card = {
         "name": "picker",
         "weights": int(sum(value.size for value in network.parameters.values())),
         "command": f"python tools/train_picker.py --fields {given.fields} --calibration {given.calibration} "
-        f"--each {given.each} --steps {len(losses)} --seed {given.seed}",
+        f"--each {given.each} --steps {len(log.losses)} --seed {given.seed}",
         "seed": given.seed,
         "data": {
             "kinds": TRAINED,
@@ -191,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "fields": f"{given.fields} of {SIDE} x {SIDE} pixels, {PIXELS_ACROSS} across a particle",
             "also": "carbon, contaminants, phase plates, smaller particles, fields without particles",
         },
-        "loss": float(np.mean(losses[-50:])),
+        "loss": float(np.mean(log.losses[-50:])),
         "calibration": calibration,
     }
     write_bytes(given.out, to_safetensors(Weights(network, card)))

@@ -364,7 +364,7 @@ def fixed_trials(
             iterations=1 if count == 1 else settings.iterations,
             T=1.0 if count == 1 else settings.prior_factor,
             seed=settings.seed,
-            tick=phase_progress(observer.listener, f"{count} classes at the particles' poses"),
+            listener=observer.listener,
         )
         evidence, posterior = held_out_class_evidence(posed, model, mean.sigma2)
         order = np.argsort(-posterior.sum(axis=0), kind="stable")

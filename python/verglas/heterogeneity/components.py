@@ -8,7 +8,6 @@ components; the FSC between them regularises both, and particles of one half jud
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +27,7 @@ from verglas.heterogeneity.linear import (
 from verglas.heterogeneity.posed import PosedImages
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.listener import Listener, phase_progress
 
 _MEAN_PASSES = 2
 _FIRST_A = 40.0
@@ -120,7 +120,7 @@ def learn_components(
     *,
     iterations: int,
     seed: int = 0,
-    tick: Callable[[int, int], None] | None = None,
+    listener: Listener | None = None,
 ) -> ComponentModel:
     """Components from a random start, their resolution growing to that of the images.
 
@@ -134,17 +134,17 @@ def learn_components(
     iterations : int
     seed : int
         Of the start.
-    tick : callable, optional
-        Called with iterations done and in all.
+    listener : Listener, optional
+        Is told how many iterations are done.
     """
     first = _first_components(posed, start, count, seed)
     halves = [HalfComponents(np.concatenate([h.volumes[:1], first]), h.contrasts) for h in start.halves]
     model = ComponentModel(halves, start.sigma2, np.zeros((1 + count, posed.radius + 1)), start.mask)
+    tell = phase_progress(listener, "components, iterations")
     for number in range(iterations):
         radius = component_radius(posed, number, iterations)
         model = _iterate(posed, model, [posed.radius] + [radius] * count)
-        if tick is not None:
-            tick(number + 1, iterations)
+        tell(number + 1, iterations)
     return sort_components(model)
 
 

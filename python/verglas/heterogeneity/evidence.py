@@ -24,7 +24,6 @@ from verglas.heterogeneity.settings import TestSettings
 from verglas.heterogeneity.variability import SIGNIFICANT, component_gains
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.convert import ParticlesLike, particles_of
-from verglas.types.listener import phase_progress
 from verglas.types.settings import settings_from
 
 _POSES = 0.5  # share of a component's power that wrong poses can make, above which it says nothing of structure
@@ -131,7 +130,7 @@ def heterogeneity_test(
             chosen.most_components,
             iterations=chosen.iterations,
             seed=chosen.seed,
-            tick=phase_progress(heard, "components, iterations"),
+            listener=heard,
         )
         # The noise of the mean model for all: evidence under a model's own noise compares nothing.
         evidence = held_out_evidence(posed, replace(model, sigma2=mean.sigma2))
@@ -146,8 +145,7 @@ def heterogeneity_test(
             _row(f"{q} components", evidence[:, q] - one, freed[:, q], posed.image) for q in range(1, evidence.shape[1])
         ]
         for count in range(2, chosen.most_classes + 1):
-            tick = phase_progress(heard, f"{count} classes, iterations")
-            fitted = fit_classes(posed, count, mean=mean, seed=chosen.seed, tick=tick)
+            fitted = fit_classes(posed, count, mean=mean, seed=chosen.seed, listener=heard)
             gain = held_out_class_evidence(posed, fitted, mean.sigma2)[0] - one
             freed_all, fewer = freed_class_evidence(posed, fitted, mean.sigma2, null)
             best_null = max(null.evidence, fewer, key=lambda e: float(e.mean()))

@@ -8,7 +8,6 @@ rest then has no part in the decision, as if it had been subtracted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +25,7 @@ from verglas.heterogeneity.latent import Contrasts
 from verglas.heterogeneity.linear import Products, half_volumes, noise_from, one_pass, products
 from verglas.heterogeneity.posed import PosedImages
 from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
+from verglas.types.listener import Listener, phase_progress
 
 _STILL = 0.005  # particles that may still change class when it ends
 _MOST_AXES = 4
@@ -213,7 +213,7 @@ def fit_classes(
     iterations: int = 25,
     T: float = 1.0,
     seed: int = 0,
-    tick: Callable[[int, int], None] | None = None,
+    listener: Listener | None = None,
 ) -> FixedClasses:
     """K classes at known poses, from posteriors that are given or from a split along the leading components.
 
@@ -236,8 +236,8 @@ def fit_classes(
         Factor of the prior's variance.
     seed : int
         Of the start.
-    tick : callable, optional
-        Called with iterations done and in all.
+    listener : Listener, optional
+        Is told how many iterations are done.
     """
     if mean is None:
         mean = mean_model(posed, contrast=contrast, mask=mask)
@@ -245,11 +245,11 @@ def fit_classes(
     model = classes_of(posed, mean, posterior, T=T)
     if mask is not None:
         model = _focus(model, mask)
+    tell = phase_progress(listener, f"{count} classes, iterations")
     for number in range(iterations):
         before = model.posterior.argmax(axis=1)
         model = iterate_classes(posed, model, mask=mask, T=T)
-        if tick is not None:
-            tick(number + 1, iterations)
+        tell(number + 1, iterations)
         if np.mean(before != model.posterior.argmax(axis=1)) <= _STILL:
             break
     return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,13 +14,12 @@ from verglas.heterogeneity.linear import LinearSums, fold, products, solve
 from verglas.heterogeneity.posed import PosedImages
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.listener import Listener, phase_progress
 
 _AT_A_TIME = 8  # maps of one pass
 _FEWEST_MAPS = 10
 _OUTSIDE = 0.01
 _FEWEST_OF_CLASS = 5.0
-
-Tick = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +41,7 @@ class BootstrapVariance:
 
 
 def bootstrap_variance(
-    posed: PosedImages, *, draws: int = 50, contrast: bool = False, seed: int = 0, tick: Tick | None = None
+    posed: PosedImages, *, draws: int = 50, contrast: bool = False, seed: int = 0, listener: Listener | None = None
 ) -> BootstrapVariance:
     r"""Variance of maps from particles drawn with replacement, less that of noise that is drawn likewise.
 
@@ -62,8 +60,8 @@ def bootstrap_variance(
     contrast : bool
         Estimate a contrast per particle.
     seed : int
-    tick : callable, optional
-        Called with maps made and in all.
+    listener : Listener, optional
+        Is told how many maps are made.
 
     Raises
     ------
@@ -86,6 +84,7 @@ def bootstrap_variance(
     rng = np.random.default_rng(seed)
     n = len(posed)
     moments = np.zeros((2, 2, *mean.volumes[0].shape))  # of data and noise; sum, sum of squares
+    tell = phase_progress(listener, "maps of drawn particles")
     for begin in range(0, draws, _AT_A_TIME):
         count = min(_AT_A_TIME, draws - begin)
         weights = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(count)], axis=1)
@@ -93,8 +92,7 @@ def bootstrap_variance(
         for kind in (0, 1):
             moments[kind, 0] += made[kind].sum(axis=0, dtype=np.float64)
             moments[kind, 1] += np.square(made[kind], dtype=np.float64).sum(axis=0)
-        if tick is not None:
-            tick(begin + count, draws)
+        tell(begin + count, draws)
     spread = (moments[:, 1] - np.square(moments[:, 0]) / draws) / (draws - 1)
     sphere = posed.sphere
     outside = sphere < _OUTSIDE
@@ -179,7 +177,7 @@ def subset_landscape(
     components: int = 2,
     iterations: int = 8,
     seed: int = 0,
-    tick: Tick | None = None,
+    listener: Listener | None = None,
 ) -> SubsetLandscape:
     """Classify many random subsets into many classes, and find the principal components of all class maps.
 
@@ -197,8 +195,8 @@ def subset_landscape(
     iterations : int
         Of each classification.
     seed : int
-    tick : callable, optional
-        Called with subsets done and in all.
+    listener : Listener, optional
+        Is told how many subsets are done.
 
     Raises
     ------
@@ -225,6 +223,7 @@ def subset_landscape(
         )
     rng = np.random.default_rng(seed)
     maps, weight, of_subset, members, chosen = [], [], [], [], []
+    tell = phase_progress(listener, "subsets classified")
     for number in range(subsets):
         rows = np.sort(rng.choice(n, size, replace=False))
         some = _subset(posed, rows)
@@ -237,8 +236,7 @@ def subset_landscape(
                 of_subset.append(number)
         members.append(members_of)
         chosen.append(rows)
-        if tick is not None:
-            tick(number + 1, subsets)
+        tell(number + 1, subsets)
     stack, share_of = np.stack(maps).astype(np.float64), np.array(weight)
     mean = np.average(stack, axis=0, weights=share_of)
     flat = (stack - mean).reshape(len(stack), -1)

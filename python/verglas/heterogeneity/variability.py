@@ -24,7 +24,6 @@ from verglas.optics import common_size
 from verglas.types import Map, Particles
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
-from verglas.types.listener import phase_progress
 from verglas.types.settings import settings_from
 
 SIGNIFICANT = 3.0  # standard errors that a held-out gain must have
@@ -250,8 +249,9 @@ def variability(
         inside = posed.sphere if mask is None else small_mask(posed, map_of(mask, "variability: mask"), given)
         heard.say(f"{len(posed)} particles at {posed.pixel_size_A:.2f} A per pixel, {posed.box} px")
         mean = mean_model(posed, contrast=chosen.contrast, mask=inside)
-        tick = phase_progress(heard, "components, iterations")
-        model = learn_components(posed, mean, chosen.largest, iterations=chosen.iterations, seed=chosen.seed, tick=tick)
+        model = learn_components(
+            posed, mean, chosen.largest, iterations=chosen.iterations, seed=chosen.seed, listener=heard
+        )
         gains = component_gains(held_out_evidence(posed, model), posed.image)
         if chosen.components == AUTO:
             model = model.first(int(gains["kept"].sum()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from verglas.types import Particles
 from verglas.types._columns import GRID_BOX, GRID_PIXEL
 from verglas.types.arrays import IntArray
 from verglas.types.images import ArraySource, ImageSource
+from verglas.types.listener import Listener, phase_progress
 
 _READ_BYTES = 64 << 20
 _PIECE_BYTES = 16 << 20  # of images that are resampled
@@ -127,19 +127,19 @@ def resample_particles(particles: Particles, plan: ResamplePlan) -> Particles:
     )
 
 
-def in_memory(particles: Particles, progress: Callable[[int, int], None] | None = None) -> Particles:
+def in_memory(particles: Particles, listener: Listener | None = None) -> Particles:
     """The particles with all images in memory, read in large sequential pieces.
 
-    ``progress`` is called with how many are read, and how many there are.
+    ``listener`` is told how many are read.
     """
     if isinstance(particles.source, ArraySource):
         return particles
     box = particles.box
     images = np.empty((len(particles), box, box), np.float32)
     step = max(1, _READ_BYTES // (4 * box**2))
+    tell = phase_progress(listener, "reading particles")
     for begin in range(0, len(particles), step):
         images[begin : begin + step] = particles.images(slice(begin, begin + step))
-        if progress is not None:
-            progress(min(begin + step, len(particles)), len(particles))
+        tell(min(begin + step, len(particles)), len(particles))
     # The sign was applied when the images were read: left in the table it would turn them dark again.
     return particles.with_columns(**{"blob/sign": None}).with_source(ArraySource(images, particles.pixel_size_A))

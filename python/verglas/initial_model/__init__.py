@@ -7,7 +7,6 @@ from verglas.initial_model.common_lines import CommonLines, Synchronised, find_c
 from verglas.initial_model.consensus import Comparison, Verdict
 from verglas.initial_model.find import AbInitio, find_initial_model
 from verglas.initial_model.line_cost import search_orientations
-from verglas.initial_model.observer import Observer
 from verglas.initial_model.optimisers import minimise
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.initial_model.starts import Start
@@ -19,7 +18,6 @@ __all__ = [
     "AveragesMap",
     "CommonLines",
     "Comparison",
-    "Observer",
     "Start",
     "SymmetryFound",
     "Synchronised",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 from verglas.initial_model.consensus import (
@@ -19,13 +18,14 @@ from verglas.initial_model.consensus import (
 from verglas.initial_model.contest import CUBIC, Contest, contest
 from verglas.initial_model.course import Course, resample_to_box
 from verglas.initial_model.hill_climbing import HillClimbing
-from verglas.initial_model.observer import Observer
+from verglas.initial_model.records import StartRecords
 from verglas.initial_model.settings import AUTO, METHODS, AbInitioSettings
 from verglas.initial_model.sign import SHARP_NATS, better_sign
 from verglas.initial_model.starts import Method, Start, StartTask, StochasticEM, evaluate_held_out, run_start
 from verglas.initial_model.symmetry import SymmetryFound
 from verglas.search.problem import Problem
 from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.listener import phase_progress
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def all_starts(
     settings: AbInitioSettings,
     sigma2: FloatArray,
     held_out: IntArray,
-    observer: Observer,
+    records: StartRecords,
     *,
     group: str = "",
 ) -> Starts:
@@ -99,8 +99,8 @@ def all_starts(
             problem,
             settings,
             StartTask(k, sigma2, held_out),
-            partial(observer.progress, _stage(settings, k, group)),
-            keeper=observer.keeper(k, group),
+            phase_progress(records.listener, _stage(settings, k, group)),
+            keeper=records.of_start(k, group),
             method=method_of(settings),
         )
         # The evidence of a nearly round particle begins with the square of what is not round: a start may end in its
@@ -108,7 +108,7 @@ def all_starts(
         if settings.method == METHODS[0]:
             start = better_sign(problem, settings, start, held_out)
         if not group:
-            observer.finished(start)
+            records.take_start(start)
         return start
 
     runs = [one(k) for k in range(settings.starts)]
@@ -142,7 +142,7 @@ def contest_groups(
     finer: Callable[[], NoisyProblem],
     sigma2: FloatArray,
     held_out: IntArray,
-    observer: Observer,
+    records: StartRecords,
 ) -> tuple[Starts, Contest]:
     """The starts under the cubic group that explains particles held out better than all others do; else as they were.
 
@@ -156,9 +156,9 @@ def contest_groups(
         First noise at the pixel size of the starts.
     held_out : (m,) int64
         Particles that no start learns from.
-    observer : Observer
+    records : StartRecords
     """
-    by_group = {g: all_starts(without.problem, without.settings, sigma2, held_out, observer, group=g) for g in CUBIC}
+    by_group = {g: all_starts(without.problem, without.settings, sigma2, held_out, records, group=g) for g in CUBIC}
     fine = finer()
     entrants = {"C1": without.made[0], **{g: s.made[0] for g, s in by_group.items()}}
     result = contest(
@@ -167,7 +167,7 @@ def contest_groups(
         fine.sigma2,
         entrants,
         held_out,
-        partial(observer.progress, "contest of point groups"),
+        phase_progress(records.listener, "contest of point groups"),
     )
     if result.winner is None or result.winner == "C1":
         return without, result

@@ -9,7 +9,6 @@ The hand is undetermined: J R_i J, J = diag(1, 1, -1), has the same lines.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +23,7 @@ from verglas.geometry import euler_to_matrix, matrix_to_euler, random_orientatio
 from verglas.initial_model.three_images import three_orientations  # noqa: F401  its former place
 from verglas.masks import soft_circle
 from verglas.types.arrays import FloatArray, any_arrays
+from verglas.types.listener import Listener, phase_progress
 
 _EDGE_PX = 3.0
 _AGREE_DEG = 10.0
@@ -225,7 +225,7 @@ def synchronise(
     *,
     refine: bool = True,
     threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    listener: Listener | None = None,
 ) -> Synchronised:
     """Orientations from common lines by the eigenvectors of their matrix, lines weighted by how well they fit.
 
@@ -241,8 +241,8 @@ def synchronise(
         Whether to do the last.
     threads : int, optional
         Threads; all by default.
-    progress : callable, optional
-        Called with (images moved, moves in all).
+    listener : Listener, optional
+        Is told how many of the moves of images are done.
 
     Returns
     -------
@@ -271,7 +271,7 @@ def synchronise(
         weight = np.exp(-0.5 * (residual / width) ** 2) * trust
     assert first_values is not None
     if refine:
-        rotations = refine_rotations(lines, rotations, threads=threads, progress=progress)
+        rotations = refine_rotations(lines, rotations, threads=threads, listener=listener)
     return summarise_lines(lines, rotations, first_values)
 
 
@@ -305,7 +305,7 @@ def refine_rotations(
     rotations: FloatArray,
     *,
     threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    listener: Listener | None = None,
 ) -> FloatArray:
     """Orientations moved to the largest sum of scores of the lines in which their planes meet; (n, 3, 3).
 
@@ -313,7 +313,7 @@ def refine_rotations(
     ``rotations`` have the axes of the image and its normal as columns.
     """
     result, rng = np.array(rotations, np.float64), np.random.default_rng(0)
-    half = len(_STEPS_DEG) // 2
+    half, tell = len(_STEPS_DEG) // 2, phase_progress(listener, "averages oriented")
     for number, step_deg in enumerate(_STEPS_DEG):
         if number == half:
             everyone = np.arange(len(result))
@@ -323,8 +323,7 @@ def refine_rotations(
                 _relocate(lines, result, int(i), threads)
         for moved, i in enumerate(rng.permutation(len(result)), number * len(result) + 1):
             _step(lines, result, int(i), step_deg, threads)
-            if progress is not None:
-                progress(moved, len(_STEPS_DEG) * len(result))
+            tell(moved, len(_STEPS_DEG) * len(result))
     return result
 
 

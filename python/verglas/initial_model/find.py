@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from verglas.initial_model.consensus import Comparison, Verdict
 from verglas.initial_model.contest import FINEST_A
 from verglas.initial_model.course import resample_to_box, working_box
 from verglas.initial_model.merged import centre_start, largest_offset_px, merge_starts
-from verglas.initial_model.observer import Observer
+from verglas.initial_model.records import StartRecords
 from verglas.initial_model.settings import AUTO, AbInitioSettings
 from verglas.initial_model.starts import Start, finish_start, place_particles
 from verglas.initial_model.symmetry import SymmetryFound, with_symmetry
@@ -32,7 +31,7 @@ from verglas.search.problem import Problem, survey
 from verglas.search.state import PoseTable
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
-from verglas.types.listener import count_phase
+from verglas.types.listener import Listener, count_phase, phase_progress
 from verglas.types.settings import settings_from
 
 _FEWEST = 50
@@ -149,7 +148,7 @@ def find_initial_model(
     flip_hand: bool = False,
     device: str = "cpu",
     threads: int | None = None,
-    observer: Observer | None = None,
+    listener: Listener | None = None,
     **changes: Any,
 ) -> AbInitio:
     """A first map from particles alone, with a verdict on whether to believe it; on arrays, nothing is written.
@@ -166,8 +165,8 @@ def find_initial_model(
         ``"cpu"``, or ``"cuda:<number>"``: where images are scored and added up.
     threads : int, optional
         Threads; all by default. The result does not depend on it.
-    observer : Observer, optional
-        Who is told how it goes, and who keeps where it stands.
+    listener : Listener, optional
+        Who is told how it goes; nobody by default.
     **changes
         Single choices, as the fields of :class:`AbInitioSettings`.
 
@@ -198,7 +197,7 @@ def find_initial_model(
     resolved_settings = settings_from("abinitio", AbInitioSettings, settings, **changes)
     where = Where(one_device("abinitio", device), threads)
     return search_initial_model(
-        for_job(particles, "abinitio"), resolved_settings, where, flip_hand=flip_hand, observer=observer
+        for_job(particles, "abinitio"), resolved_settings, where, flip_hand=flip_hand, records=StartRecords(listener)
     )
 
 
@@ -207,37 +206,37 @@ def search_initial_model(
     resolved_settings: AbInitioSettings,
     where: Where,
     *,
-    flip_hand: bool = False,
-    observer: Observer | None = None,
+    flip_hand: bool,
+    records: StartRecords,
 ) -> AbInitio:
     """:func:`find_initial_model` of particles on one grid, as :func:`verglas.optics.for_job` gives them."""
-    start_time, watch = time.perf_counter(), observer or Observer()
-    draw = _draw_particles(source, resolved_settings, where, watch)
+    start_time, listener = time.perf_counter(), records.listener
+    draw = _draw_particles(source, resolved_settings, where, listener)
     sigma2 = _first_noise(draw.problem, draw.power)
-    problem = centre_particles(draw.problem, resolved_settings, sigma2, watch.progress)
-    watch.prepared(problem)
+    problem = centre_particles(draw.problem, resolved_settings, sigma2, listener.progress)
+    records.take_problem(problem)
     held_out = np.sort(
         np.random.default_rng((resolved_settings.seed, 2**32)).permutation(len(problem))[
             : count_held_out(problem, resolved_settings)
         ]
     )
-    starts, found_symmetry = all_starts(problem, resolved_settings, sigma2, held_out, watch), None
+    starts, found_symmetry = all_starts(problem, resolved_settings, sigma2, held_out, records), None
     if resolved_settings.symmetry.lower() == AUTO and starts.verdict.kind != "noise":
         starts, found_symmetry = _impose_group(
             starts,
             lambda: _resample_finely(source[draw.rows], problem, resolved_settings, where),
             sigma2,
             held_out,
-            watch,
+            records,
         )
     problem, resolved_settings, runs = starts.problem, starts.settings, starts.made
     # Merged before it is finished: finishing adds the held-out particles, which judge the merging.
     mean, merged = merge_starts(starts, held_out)
-    tick = count_phase(watch.progress, "final poses, particles", len(problem))
+    tick = count_phase(listener.progress, "final poses, particles", len(problem))
     best = finish_start(problem, resolved_settings, centre_start(problem, mean), tick)
     placing = _Placed(problem, draw.rows, best.poses, draw.excluded)
     if len(draw.rows) < len(source) - len(draw.excluded):
-        placing = _place_all(source, draw.excluded, resolved_settings, best, watch, where)
+        placing = _place_all(source, draw.excluded, resolved_settings, best, records, where)
     return AbInitio(
         _final_maps(best, problem, source, flip_hand),
         starts.verdict,
@@ -265,7 +264,7 @@ def _impose_group(
     finer: Callable[[], NoisyProblem],
     sigma2: FloatArray,
     held_out: IntArray,
-    watch: Observer,
+    records: StartRecords,
 ) -> tuple[Starts, SymmetryFound]:
     """The starts under the group that the best map shows, or else that wins the contest of groups."""
     best = with_symmetry(starts.problem, starts.settings, starts.made[0], held_out)
@@ -274,7 +273,7 @@ def _impose_group(
         return starts.replace_best(best.start, best.problem, best.settings), symmetry
     if not starts.nearly_round:
         return starts, symmetry
-    starts, result = contest_groups(starts, finer, sigma2, held_out, watch)
+    starts, result = contest_groups(starts, finer, sigma2, held_out, records)
     return starts, describe_contest(symmetry, result)
 
 
@@ -351,15 +350,15 @@ class _Placed:
     excluded: dict[int, str]
 
 
-def _draw_particles(particles: Particles, settings: AbInitioSettings, where: Where, watch: Observer) -> _Drawn:
+def _draw_particles(particles: Particles, settings: AbInitioSettings, where: Where, listener: Listener) -> _Drawn:
     """As many as starts need, at random, of those that can be used."""
     rows = np.arange(len(particles))
     if len(particles) > settings.most_particles:
         rows = np.sort(
             np.random.default_rng((settings.seed, 2**33)).choice(rows, settings.most_particles, replace=False)
         )
-    small = in_memory(_crop_particles(particles[rows], settings), partial(watch.progress, "reading particles"))
-    inspection = survey(small, **where.of_ops, progress=partial(watch.progress, "inspecting particles"))
+    small = in_memory(_crop_particles(particles[rows], settings), listener)
+    inspection = survey(small, **where.of_ops, progress=phase_progress(listener, "inspecting particles"))
     usable = len(rows) - len(inspection.excluded)
     if usable < _FEWEST:
         raise InputError(f"abinitio: {usable} of {len(particles)} particles can be used; it takes {_FEWEST} or more")
@@ -379,12 +378,12 @@ def _place_all(
     excluded: dict[int, str],
     settings: AbInitioSettings,
     best: Start,
-    watch: Observer,
+    records: StartRecords,
     where: Where,
 ) -> _Placed:
     """Poses of all particles against the maps learned from some of them."""
     small = _crop_particles(particles, settings)
-    inspection = survey(small, **where.of_ops, progress=partial(watch.progress, "inspecting all particles"))
+    inspection = survey(small, **where.of_ops, progress=phase_progress(records.listener, "inspecting all particles"))
     whole = _problem(small, inspection.excluded, settings, where)
     used = np.setdiff1d(np.arange(len(particles)), list(inspection.excluded))
     # Micrographs are numbered anew in the whole set: scales learned from the drawn ones would meet others.
@@ -392,13 +391,13 @@ def _place_all(
     if whole.n_groups != len(model.sigma2):
         raise InputError("abinitio: an optics group has no particle among those drawn; raise most_particles")
     noise = _first_noise(whole, inspection.power[used])
-    whole = centre_particles(whole, settings, noise, watch.progress)
+    whole = centre_particles(whole, settings, noise, records.listener.progress)
     poses = place_particles(
         whole,
         settings,
         model,
-        lambda done, total: watch.progress("poses of all particles", done, total),
-        keeper=watch.placing(),
+        phase_progress(records.listener, "poses of all particles"),
+        keeper=records.of_poses(),
     )
     return _Placed(whole, used, poses, {**excluded, **inspection.excluded})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +13,7 @@ from scipy.special import expit
 from verglas.errors import InputError
 from verglas.learned.network import Network
 from verglas.types.arrays import Float32Array
+from verglas.types.listener import Listener
 
 # Kingma and Ba 2015 (arXiv:1412.6980).
 _FIRST, _SECOND, _SMALL = 0.9, 0.99, 1e-8
@@ -131,7 +131,7 @@ def train(
     wanted: Float32Array,
     weight: Float32Array,
     settings: TrainingSettings | None = None,
-    told: Callable[[int, float], None] | None = None,
+    listener: Listener | None = None,
 ) -> Network:
     """Weights after training, as they are at the end of it.
 
@@ -146,8 +146,8 @@ def train(
     weight : (n, y / stride, x / stride) float32
         How much each pixel counts; zero where it is not known what is there.
     settings : TrainingSettings, optional
-    told : callable, optional
-        Is given each step and its loss.
+    listener : Listener, optional
+        Is told the figures ``step`` and ``loss`` of every step.
 
     Returns
     -------
@@ -163,11 +163,10 @@ def train(
     >>> import numpy as np
     >>> from verglas.learned import Network, TrainingSettings, train
     >>> image = np.zeros((1, 32, 32), np.float32)
-    >>> losses = []
-    >>> _ = train(Network.random(0), image, np.zeros((1, 16, 16), np.float32), np.ones((1, 16, 16), np.float32),
-    ...           TrainingSettings(steps=3), lambda step, loss: losses.append(loss))
-    >>> len(losses), losses[-1] < losses[0]
-    (3, True)
+    >>> trained = train(Network.random(0), image, np.zeros((1, 16, 16), np.float32), np.ones((1, 16, 16), np.float32),
+    ...                 TrainingSettings(steps=3))
+    >>> trained.apply(image).shape
+    (1, 16, 16)
     """
     chosen = settings or TrainingSettings()
     stride, step_px = network.stride, network.coarsest
@@ -199,8 +198,8 @@ def train(
         adam.step(
             now.gradient(batch, of_logits, seen), chosen.rate * warm * (0.02 + 0.98 * np.cos(np.pi / 2 * share) ** 2)
         )
-        if told is not None:
-            told(step, loss)
+        if listener is not None:
+            listener.iteration({"step": step, "loss": loss})
     return Network(adam.parameters, stride)
 
 

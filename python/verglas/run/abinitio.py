@@ -120,16 +120,14 @@ def abinitio(
     with shown_to(listener) as heard:
         if folder is None:
             watch = Watch(None, resolved_settings, source, heard)
-            return search_initial_model(on_one_grid, resolved_settings, where, flip_hand=flip_hand, observer=watch)
+            return search_initial_model(on_one_grid, resolved_settings, where, flip_hand=flip_hand, records=watch)
         with tenure(folder, "abinitio", heard) as hold:
             # Inside the hold: opening removes checkpoints of another version, which no other process may then write.
             watch = Watch(folder, resolved_settings, source, hold, resume=resume)
             hold.write(state="running", n_particles=len(source), settings=asdict(resolved_settings))
             watch.show_plan(plan)
             try:
-                result = search_initial_model(
-                    on_one_grid, resolved_settings, where, flip_hand=flip_hand, observer=watch
-                )
+                result = search_initial_model(on_one_grid, resolved_settings, where, flip_hand=flip_hand, records=watch)
                 watch.last_page()
                 _write(folder, result)
             # Interrupted or terminated as well: the page must not go on saying that it runs.

@@ -23,7 +23,7 @@ from verglas.run.class2d import Class2DJob, class2d_files
 from verglas.run.common_lines import read_averages
 from verglas.run.tenure import now_text, tenure
 from verglas.types.arrays import Float32Array
-from verglas.types.listener import Listener, phase_progress
+from verglas.types.listener import Listener
 from verglas.types.settings import settings_from
 
 AVERAGES_METHODS = (*METHODS, SWARM)
@@ -103,7 +103,7 @@ def averages_files(job: AveragesJob, *, listener: ListenerChoice = "screen") -> 
             volumes=volumes,
             flip_hand=job.flip_hand,
             threads=job.threads,
-            progress=phase_progress(hold, "starts"),
+            listener=hold,
         )
         _write(job, settings, result, used)
     return result

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from verglas.initial_model.observer import Observer
+from verglas.initial_model.records import StartRecords
 from verglas.initial_model.settings import AbInitioSettings
 from verglas.initial_model.starts import Start
 from verglas.report.abinitio import StartSoFar, abinitio_running_page
@@ -25,7 +25,7 @@ from verglas.types.listener import Listener
 from verglas.types.settings import result_settings
 
 
-class Watch(Observer):
+class Watch(StartRecords):
     """Who is told how it goes.
 
     Parameters
@@ -48,7 +48,8 @@ class Watch(Observer):
         *,
         resume: bool = False,
     ) -> None:
-        self.settings, self.listener = settings, listener
+        super().__init__(listener)
+        self.settings = settings
         self.starts: dict[int, StartSoFar] = {}
         self.problem: Problem | None = None
         self.checkpoints: Checkpoints | None = None
@@ -66,7 +67,7 @@ class Watch(Observer):
         if isinstance(self.listener, Tenure):
             self.listener.write(memory_plan={name: round(size, 3) for name, size in plan.phases_GB.items()})
 
-    def prepared(self, problem: Problem) -> None:
+    def take_problem(self, problem: Problem) -> None:
         """The pixel size and sphere of what the page shows are known, and with them what it will take."""
         self.problem = problem
         forecast = abinitio_forecast(problem, self.settings)
@@ -77,11 +78,7 @@ class Watch(Observer):
         else:
             self.listener.say(str(forecast))
 
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """How far a stage has come."""
-        self.listener.progress(stage, done, total)
-
-    def keeper(self, number: int, group: str = "") -> Keeper | None:
+    def of_start(self, number: int, group: str = "") -> Keeper | None:
         """Of a start; None where nothing is written."""
         if self.checkpoints is None:
             return None
@@ -89,7 +86,7 @@ class Watch(Observer):
             return self.checkpoints.part(f"{group}_start{number + 1}")
         return _StartKept(self.checkpoints.part(f"start{number + 1}"), self, number)
 
-    def placing(self) -> Keeper | None:
+    def of_poses(self) -> Keeper | None:
         """Of the poses of all particles."""
         return None if self.checkpoints is None else self.checkpoints.part("poses")
 
@@ -107,7 +104,7 @@ class Watch(Observer):
         )
         self.page.show(*self._request(""))
 
-    def finished(self, start: Start) -> None:
+    def take_start(self, start: Start) -> None:
         """A start is done, perhaps by an earlier run."""
         if self.problem is None:
             return

@@ -21,7 +21,7 @@ from verglas.masks import soft_sphere
 from verglas.reconstruction import reconstruct
 from verglas.run.select import class_table
 from verglas.types import Map, Particles, Poses
-from verglas.types.listener import Listener, phase_progress
+from verglas.types.listener import Listener
 
 _SURE, _DOUBTFUL = 0.3, 0.2  # share of agreeing lines; docs/guide/abinitio.md has what simulations give
 _EDGE_PX = 4.0
@@ -130,7 +130,7 @@ def common_lines_files(job: CommonLinesJob, *, listener: ListenerChoice = "scree
         images, radius, diameter_px=diameter / pixel_size_A, n_theta=job.n_theta, threads=job.threads
     )
     with shown_to(listener) as heard:
-        orientations = synchronise(lines, threads=job.threads, progress=phase_progress(heard, "averages oriented"))
+        orientations = synchronise(lines, threads=job.threads, listener=heard)
     particles = Particles.from_images(
         images, pixel_size_A, poses=Poses(orientations.angles_deg, np.zeros((len(images), 2)))
     )

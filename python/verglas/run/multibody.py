@@ -278,7 +278,7 @@ class _Job:
         limit_GB = allowed_memory_GB() if self.memory_GB is None else self.memory_GB
         cached = fits_in_memory(work, limit_GB)
         if cached:
-            work = in_memory(work, phase_progress(listener, "reading particles"))
+            work = in_memory(work, listener)
         made, excluded = self._start(work, volume, bodies, listener)
         self._plan(made, limit_GB, cached, listener)
         refine_bodies(made, listener=listener, keeper=keeper)

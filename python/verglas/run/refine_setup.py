@@ -73,7 +73,7 @@ def _open(particles: Particles, around: Around) -> tuple[Particles, Particles, b
     stored = particles
     if around.cache is not None:
         stored = around.cache.open(particles, phase_progress(around.listener, "filling the cache"))
-    work = in_memory(stored, phase_progress(around.listener, "reading particles")) if keep else stored
+    work = in_memory(stored, around.listener) if keep else stored
     return stored, work, keep
 
 

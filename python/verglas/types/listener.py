@@ -11,7 +11,8 @@ class Listener(Protocol):
     """What a job tells while it runs. A job never waits for its listener and never reads anything back from it.
 
     Every public job takes ``listener=``: the default shows a bar on a terminal and in a notebook and a line now and
-    then elsewhere; ``None`` is silence; an object with these four methods gets the calls.
+    then elsewhere; ``None`` is silence; an object with these four methods gets the calls. The functions that jobs are
+    made of take it, too, and keep silent by default.
     """
 
     def say(self, line: str) -> None:
@@ -69,8 +70,8 @@ def count_phase(progress: Progress | None, phase: str, total: int) -> Callable[[
     return tick
 
 
-def phase_progress(listener: Listener, phase: str) -> Callable[[int, int], None]:
-    """The listener's progress for one phase, as a function of (done, total).
+def phase_progress(listener: Listener | None, phase: str) -> Callable[[int, int], None]:
+    """The listener's progress for one phase, as a function of (done, total); without a listener nobody is told.
 
     Examples
     --------
@@ -79,6 +80,7 @@ def phase_progress(listener: Listener, phase: str) -> Callable[[int, int], None]
     """
 
     def tell(done: int, total: int) -> None:
-        listener.progress(phase, done, total)
+        if listener is not None:
+            listener.progress(phase, done, total)
 
     return tell

@@ -39,6 +39,7 @@ from verglas.map_geometry.sphere import aspherical_part, spherical_average
 from verglas.search.state import HalfModel, PoseTable
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
+from verglas.types.listener import Listener, phase_progress
 
 Method = Callable[[Views, np.random.Generator], Float32Array]
 
@@ -128,7 +129,7 @@ def find_from_averages(
     volumes: Sequence[Map] = (),
     flip_hand: bool = False,
     threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    listener: Listener | None = None,
 ) -> AveragesMap:
     """A first map of class averages by one of the field's methods, and whether to believe it.
 
@@ -151,8 +152,8 @@ def find_from_averages(
         Give the other hand.
     threads : int, optional
         Threads; all by default.
-    progress : callable, optional
-        Called with (starts done, starts in all).
+    listener : Listener, optional
+        Is told how many starts are done.
 
     Returns
     -------
@@ -184,13 +185,12 @@ def find_from_averages(
     held_out = np.sort(rng.permutation(len(views))[:count])
     training = views.of_rows(np.setdiff1d(np.arange(len(views)), held_out))
     members = [_member(v, views, pixel) for v in volumes]
-    starts = []
+    starts, tell = [], phase_progress(listener, "starts")
     for number in range(resolved.starts):
         rng = np.random.default_rng((resolved.seed, number))
         volume = start_from(method, training, rng, members)
         starts.append(_start(number, volume, evidence_of(views, volume, held_out), len(views)))
-        if progress is not None:
-            progress(number + 1, resolved.starts)
+        tell(number + 1, resolved.starts)
     starts.sort(key=lambda s: (-s.score, s.number))
     best = starts[0]
     comparisons = [_compare(best, other, views, pixel) for other in starts[1:]]

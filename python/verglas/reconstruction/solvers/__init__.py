@@ -102,7 +102,8 @@ def solve(
         Of the methods fista, primal-dual, preconditioned-primal-dual (total variation), projected-subgradient,
         superiorised, and (several) admm.
     callback : callable, optional
-        ``callback(iteration, x, relative_residual)``; true stops.
+        ``callback(iteration, x, relative_residual)``, in the manner of SciPy's solvers and not a listener: it is given
+        the iterate, and true stops.
     **choices
         Of the method: ``relaxation``, ``blocks``, ``seed``, ``nonzeros``, ``penalty``, ...
 
