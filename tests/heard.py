@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from verglas.types.listener import Silence
 
 
@@ -16,7 +19,7 @@ class Heard(Silence):
     def say(self, line: str) -> None:
         self.lines.append(line)
 
-    def iteration(self, figures) -> None:
+    def iteration(self, figures: Mapping[str, Any]) -> None:
         self.rows.append(dict(figures))
 
     def progress(self, phase: str, done: int, total: int) -> None:

@@ -14,7 +14,7 @@ import verglas as vg
 from verglas.errors import FormatError
 from verglas.motion import PatternOfMovies, RecordedSum, correct_motion
 from verglas.motion.binned import bin_movie
-from verglas.motion.fixed_pattern import recorded_sum
+from verglas.motion.fixed_pattern import Steering, recorded_sum
 from verglas.run.motion import MovieSettings, correct_movies
 from verglas.run.movie_pattern import FILE, PatternFile
 from verglas.types.motion import Motion
@@ -38,7 +38,7 @@ def sum_of(seed, pattern):
     frames = 10 + rng.standard_normal((n, *shape)) + pattern * STILL[: shape[0], : shape[1]]
     specimen = np.cumsum(rng.standard_normal(shape), axis=0) * 0.05  # another in every movie
     binned = bin_movie(np.float32(frames + specimen), n, shape, 1)
-    return recorded_sum(binned, np.arange(n), (50.0, 2.0))
+    return recorded_sum(binned, np.arange(n), Steering(50.0, 2.0))
 
 
 @pytest.mark.parametrize("first_seed", [0, 1000, 2000, 3000, 4000])
@@ -132,6 +132,6 @@ def test_frames_of_one_colour_have_no_pattern():
     movies = PatternOfMovies()
     for i in range(3):
         binned = bin_movie(np.ones((2, 64, 64), np.float32), 2, (64, 64), 1)
-        movies.add(str(i), recorded_sum(binned, np.arange(2), (0.0, 0.0)))
+        movies.add(str(i), recorded_sum(binned, np.arange(2), Steering()))
     assert not movies.estimate().is_there
     assert isinstance(vg.motion.FixedPattern(0.1, 2.0).sentence, str)

@@ -16,7 +16,7 @@ import verglas as vg
 from verglas import filters, fourier, gridding, ops
 from verglas.geometry import euler_to_matrix
 from verglas.heterogeneity.bodies import make_bodies, move_map
-from verglas.heterogeneity.motions import lay_in_place, motions_of
+from verglas.heterogeneity.motions import Ways, lay_in_place, motions_of
 from verglas.heterogeneity.multibody import Part, WithoutOthers, keep_multibody, refine_bodies, start_multibody
 from verglas.heterogeneity.settings import MultibodySettings
 from verglas.masks import soft_edge
@@ -198,7 +198,7 @@ def test_bodies_that_lie_off_their_place_do_not_move():
     views /= np.linalg.norm(views, axis=1, keepdims=True)
     turn, move = np.array([[0.01, 0.02, 0.0], [0.0, -0.03, 0.01]]), np.array([[2.0, 0.0, -1.0], [-1.0, 3.0, 0.5]])
     across = np.eye(3) - views[:, :, None] * views[:, None, :]
-    way = (np.broadcast_to(turn, (200, 2, 3)), np.einsum("nij,bj->nbi", across, move))
+    way = Ways(np.broadcast_to(turn, (200, 2, 3)), np.einsum("nij,bj->nbi", across, move))
     found = motions_of(way, (way, way), views, bodies, PIXEL_A)
     assert found.variance.max() < 1e-12
     assert found.n_motions == 0
@@ -249,7 +249,7 @@ def test_a_motion_of_all_is_none():
     turn, move = rng.normal(0, 0.01, (n, 3)), rng.normal(0, 1, (n, 3))
     turns = np.repeat(turn[:, None], 2, axis=1)
     moves = np.cross(turn[:, None], centres[None]) + move[:, None]
-    ways = (turns, moves)
+    ways = Ways(turns, moves)
     shared = motions_of(ways, (ways, ways), views, bodies, PIXEL_A)
     assert np.abs(shared.turns_deg).max() < 1e-9
     assert np.abs(shared.moves_A).max() < 1e-9
@@ -257,8 +257,8 @@ def test_a_motion_of_all_is_none():
     angle = rng.normal(0, 0.05, n)
     along = np.repeat([[0.0, 0.0, 1.0]], n, axis=0)
     turns = np.stack([np.zeros((n, 3)), angle[:, None] * along], axis=1)
-    ways = (turns, np.zeros((n, 2, 3)))
-    found = motions_of(ways, (ways, (-turns, ways[1])), along, bodies, PIXEL_A)
+    ways = Ways(turns, np.zeros((n, 2, 3)))
+    found = motions_of(ways, (ways, Ways(-turns, ways.moves)), along, bodies, PIXEL_A)
     assert found.reliability[0] == pytest.approx(-1)
     assert found.n_motions == 0
     found = motions_of(ways, (ways, ways), along, bodies, PIXEL_A)

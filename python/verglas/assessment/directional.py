@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from scipy.spatial import ConvexHull, cKDTree
 
 from verglas import fourier
 from verglas.assessment.fsc import first_crossing, fsc
-from verglas.assessment.missing_cone import MissingCone, fit_missing_cone
+from verglas.assessment.missing_cone import HalfProducts, MissingCone, fit_missing_cone
 from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.types import Map
@@ -266,10 +265,10 @@ class _Bins:
         size = _BINS * (self.limit + 1)
         return np.bincount(self.index, self.weight * values, minlength=size).astype(np.float64).reshape(_BINS, -1)
 
-    def sums(self, spectra: list[npt.NDArray]) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Sums of abs(A)^2, Re A B*, abs(B)^2 per bin and shell, (bins, shells) each."""
+    def sums(self, spectra: list[npt.NDArray]) -> HalfProducts:
+        """Per bin and shell, (bins, shells) each."""
         a, b = (s.ravel()[self.where].astype(np.complex128) for s in spectra)
-        return self._binned(np.abs(a) ** 2), self._binned((a * b.conj()).real), self._binned(np.abs(b) ** 2)
+        return HalfProducts(*(self._binned(one) for one in (np.abs(a) ** 2, (a * b.conj()).real, np.abs(b) ** 2)))
 
 
 class _Cones:
@@ -280,7 +279,7 @@ class _Cones:
         cosine = np.abs(self.directions @ half_sphere(_BINS).T)
         self.inside = (cosine >= np.cos(np.deg2rad(cone_deg))).astype(np.float64)
 
-    def signal(self, sums: Sequence[FloatArray], voxels: FloatArray) -> FloatArray:
+    def signal(self, sums: HalfProducts, voxels: FloatArray) -> FloatArray:
         """Common power of each cone over that of its shells, which count by what they hold of signal."""
         power_a, cross, power_b = (one[:, 1:] for one in sums)
         power = np.sqrt(power_a.sum(axis=0) * power_b.sum(axis=0))
@@ -290,7 +289,7 @@ class _Cones:
         held = self.inside @ (cross @ (weight * (mean > 0)))
         return np.asarray(np.divide(held, expected, out=np.ones_like(held), where=expected > 0), np.float64)
 
-    def of(self, sums: Sequence[FloatArray]) -> tuple[FloatArray, float]:
+    def of(self, sums: HalfProducts) -> tuple[FloatArray, float]:
         """Curves of all directions, and the ratio of the least to the largest area under them."""
         power_a, cross, power_b = (self.inside @ s for s in _pool_shells(sums))
         scale = np.sqrt(power_a * power_b)
@@ -323,7 +322,7 @@ def _falls(frequency: FloatArray, curve: FloatArray) -> float:
     return first_crossing(frequency, above)[0]
 
 
-def _pool_shells(sums: Sequence[FloatArray]) -> list[FloatArray]:
+def _pool_shells(sums: HalfProducts) -> list[FloatArray]:
     pooled_sums = []
     for s in sums:
         padded = np.pad(s, ((0, 0), (_POOLED, _POOLED)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,8 +43,16 @@ class MissingCone:
         return bool(self.log_ratio >= _LEAST_LOG_RATIO and self.share <= _MOST_SHARE)
 
 
+class HalfProducts(NamedTuple):
+    """Sums over voxels, by direction and shell, of abs(A)^2, Re A B*, abs(B)^2 of the transforms of both half maps."""
+
+    power_a: FloatArray
+    cross: FloatArray
+    power_b: FloatArray
+
+
 def fit_missing_cone(
-    directions: FloatArray, voxels: FloatArray, sums: tuple[FloatArray, FloatArray, FloatArray], independent: FloatArray
+    directions: FloatArray, voxels: FloatArray, sums: HalfProducts, independent: FloatArray
 ) -> MissingCone:
     r"""The most likely missing cone, from sums over voxels by direction and shell.
 
@@ -63,8 +72,8 @@ def fit_missing_cone(
         Unit vectors, evenly over a half sphere.
     voxels : (n, shells) float64
         Voxels of the full transform, by direction and shell.
-    sums : three of (n, shells) float64
-        Of abs(A)^2, Re A B*, abs(B)^2.
+    sums : HalfProducts
+        (n, shells) float64 each.
     independent : (shells,) float64
         Part of a shell's voxels that count, under a mask and by Friedel's law.
 
@@ -77,10 +86,11 @@ def fit_missing_cone(
     --------
     >>> import numpy as np
     >>> from verglas.assessment.directional import half_sphere
-    >>> from verglas.assessment.missing_cone import fit_missing_cone
+    >>> from verglas.assessment.missing_cone import HalfProducts, fit_missing_cone
     >>> directions, voxels = half_sphere(400), np.full((400, 4), 20.0)
     >>> signal = voxels * (directions[:, 2:] < np.cos(np.deg2rad(30)))
-    >>> cone = fit_missing_cone(directions, voxels, (signal + voxels, signal, signal + voxels), np.full(4, 0.5))
+    >>> sums = HalfProducts(signal + voxels, signal, signal + voxels)
+    >>> cone = fit_missing_cone(directions, voxels, sums, np.full(4, 0.5))
     >>> cone.found, cone.half_angle_deg, bool(cone.axis[2] > 0.99)
     (True, 30.0, True)
     """

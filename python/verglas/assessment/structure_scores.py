@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -19,11 +21,18 @@ _TURNS_DEG = np.arange(20, 341, 20)  # a side chain's other places
 _CLASH_A = 2.2  # a copy whose atoms come closer to another residue's than this is no place it could have
 _FEWEST_COPIES = 5
 _SHIFTS_A = (3.0, 4.0, 5.0, 6.0)
+
+
 # P-SEA (Labesse et al., CABIOS 13 (1997) 291): distances of a CA to the second, third and fourth after it, angstrom,
 # and the dihedral angle of four, degrees, each with its tolerance. Distances alone call extended loops strands.
+class _Within(NamedTuple):
+    value: float
+    tolerance: float
+
+
 _RULES = {
-    "helix": (((5.5, 0.5), (5.3, 0.5), (6.4, 0.6)), (50.0, 20.0)),
-    "strand": (((6.7, 0.6), (9.9, 0.9), (12.4, 1.1)), (-170.0, 45.0)),
+    "helix": ((_Within(5.5, 0.5), _Within(5.3, 0.5), _Within(6.4, 0.6)), _Within(50.0, 20.0)),
+    "strand": ((_Within(6.7, 0.6), _Within(9.9, 0.9), _Within(12.4, 1.1)), _Within(-170.0, 45.0)),
 }
 _STRETCH = 5  # residues that the longest of the distances spans
 _CHAIN_STEP_A = 4.2  # CA to CA of residues that follow one another: 3.8 A, 2.9 in a cis peptide
@@ -217,8 +226,8 @@ def _z_scores(volume: Map, copies: list[FloatArray]) -> FloatArray:
 def _fits(
     xyz: FloatArray,
     follows: npt.NDArray[np.bool_],
-    distances: tuple[tuple[float, float], ...],
-    dihedral: tuple[float, float],
+    distances: tuple[_Within, ...],
+    dihedral: _Within,
 ) -> npt.NDArray[np.bool_]:
     """Which residues lie in a stretch of five whose distances and dihedral angles are those of the rule."""
     stretches, inside = len(xyz) - _STRETCH + 1, np.zeros(len(xyz), bool)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -87,7 +88,11 @@ class Motions:
         return np.linspace(low, high, count)
 
 
-Ways = tuple[FloatArray, FloatArray]  # turns (rad) and moves (A) of all bodies, (n, B, 3) each
+class Ways(NamedTuple):
+    """Turns (rad) and moves (A) of all bodies, (n, B, 3) each."""
+
+    turns: FloatArray
+    moves: FloatArray
 
 
 def principal_motions(made: Multibodies, looks: Sequence[tuple[PoseTable, PoseTable]]) -> Motions:
@@ -158,7 +163,7 @@ def _ways(made: Multibodies, tables: Sequence[PoseTable], whole: FloatArray) -> 
         assert centre is not None
         moves[:, number, :2] = centre.shifts_A - poses.origin_px * pixel_size_A
         moves[:, number] = np.einsum("nji,nj->ni", whole, moves[:, number])  # from the image's frame to the map's
-    return turns, moves
+    return Ways(turns, moves)
 
 
 @any_arrays
@@ -169,8 +174,8 @@ def motions_of(
 
     Parameters
     ----------
-    ways : ((n, B, 3), (n, B, 3)) float64
-        Turns (rad) and moves (A) of every body; moves along the view are not looked at.
+    ways : Ways
+        Of every body; moves along the view are not looked at.
     looks : pair of the same
         Two estimates whose errors have nothing to do with each other.
     views : (n, 3) float64
@@ -242,7 +247,7 @@ def _mean_ways(ways: Ways, across: FloatArray, bodies: Sequence[Body], roots: li
     for begin in range(0, len(across), _ROWS):
         some = slice(begin, begin + _ROWS)
         views = across[some]
-        seen = _flat(*_without_common(ways[0][some], ways[1][some], views, bodies, pixel_A), roots, bodies)
+        seen = _flat(*_without_common(ways.turns[some], ways.moves[some], views, bodies, pixel_A), roots, bodies)
         columns = np.stack(
             [
                 _flat(*_without_common(*_constant(turn, move, views), views, bodies, pixel_A), roots, bodies)
@@ -253,12 +258,12 @@ def _mean_ways(ways: Ways, across: FloatArray, bodies: Sequence[Body], roots: li
         right += np.einsum("kni,ni->k", columns, seen)
     # What all bodies share, and what no view shows, is in no column: the pseudo-inverse leaves it at 0.
     means = np.linalg.pinv(gram, rcond=_SINGULAR, hermitian=True) @ right
-    return np.tensordot(means, unit_turns, 1), np.tensordot(means, unit_moves, 1)
+    return Ways(np.tensordot(means, unit_turns, 1), np.tensordot(means, unit_moves, 1))
 
 
 def _constant(turn: FloatArray, move: FloatArray, across: FloatArray) -> Ways:
     """The ways (n, B, 3) of bodies that lie alike in all particles, as these views show them."""
-    return np.broadcast_to(turn, (len(across), *turn.shape)), np.einsum("nij,bj->nbi", across, move)
+    return Ways(np.broadcast_to(turn, (len(across), *turn.shape)), np.einsum("nij,bj->nbi", across, move))
 
 
 def _own_ways(
@@ -274,7 +279,7 @@ def _own_ways(
 
 def _without_common(
     turns: FloatArray, moves: FloatArray, across: FloatArray, bodies: Sequence[Body], pixel_size_A: float
-) -> tuple[FloatArray, FloatArray]:
+) -> Ways:
     """Turns and moves less the rigid motion that all bodies share, of every particle."""
     n = len(turns)
     system, right = np.zeros((n, 6, 6)), np.zeros((n, 6))
@@ -294,7 +299,7 @@ def _without_common(
     for number, lever in enumerate(levers):
         by_common = common[:, 3:] - common[:, :3] @ lever.T
         left_moves[:, number] = np.einsum("nij,nj->ni", across, moves[:, number] - by_common)
-    return left_turns, left_moves
+    return Ways(left_turns, left_moves)
 
 
 def _cross_matrix(v: FloatArray) -> FloatArray:

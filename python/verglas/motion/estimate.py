@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -40,7 +40,7 @@ class Estimate:
         What is wrong with the movie, a sentence each.
     agreement_nats : float
         Log-likelihood of the frames showing one picture, over that of their showing none.
-    steering : (float, float)
+    steering : Steering
         Of :class:`~verglas.motion.fixed_pattern.RecordedSum`.
     """
 
@@ -48,7 +48,7 @@ class Estimate:
     gains: list[choose.ModelGain]
     flags: list[str]
     agreement_nats: float
-    steering: tuple[float, float] = (0.0, 0.0)
+    steering: fixed_pattern.Steering = field(default_factory=fixed_pattern.Steering)
 
 
 def usable_frames(binned: BinnedFrames) -> tuple[Timing, list[str]]:

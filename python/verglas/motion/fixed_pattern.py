@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -177,6 +177,16 @@ def _share(pattern: float, whole: float) -> float:
     return float(np.clip(pattern / whole, 0.0, 1.0)) if whole > 0 and pattern > 0 else 0.0
 
 
+class Steering(NamedTuple):
+    """Agreement of frames that steers the shifts: what a pattern of the noise's power would make, and what is there.
+
+    Both are 0 where nothing was found to follow.
+    """
+
+    of_pattern: float = 0.0
+    of_all: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class RecordedSum:
     """What a movie's frames show where they lie, added up, for the comparison with other movies.
@@ -189,20 +199,16 @@ class RecordedSum:
         (y, x) of the binned frames.
     frames : int
         Of the sum.
-    steering : (float, float)
-        Agreement of the frames that steers the shifts: what a pattern of the noise's power would make, and what is
-        there; (0, 0) where nothing was found to follow.
+    steering : Steering
     """
 
     transform: Complex64Array
     shape: tuple[int, int]
     frames: int
-    steering: tuple[float, float] = (0.0, 0.0)
+    steering: Steering = field(default_factory=Steering)
 
 
-def recorded_sum(
-    binned: BinnedFrames, used: IntArray, steering: tuple[float, float], threads: int | None = None
-) -> RecordedSum:
+def recorded_sum(binned: BinnedFrames, used: IntArray, steering: Steering, threads: int | None = None) -> RecordedSum:
     """The sum of frames as recorded, whitened by the power of one of them, which is its noise's to a few per cent."""
     total = binned.data[used[0]].astype(np.float64)
     for f in used[1:]:
@@ -219,10 +225,10 @@ def recorded_sum(
     return RecordedSum(transform.astype(np.complex64, copy=False), shape, len(used), steering)
 
 
-def steering_of(agreed: Agreement, patches: Patches, weights: FloatArray) -> tuple[float, float]:
-    """See :class:`RecordedSum`."""
+def steering_of(agreed: Agreement, patches: Patches, weights: FloatArray) -> Steering:
+    """Of a movie's patches."""
     steer = weights * patches.radius**2
-    return (
+    return Steering(
         float((steer * agreed.pattern_pairs).sum()) * agreed.patches,
         max(0.0, float((steer * agreed.moved_back).sum())),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,13 @@ class Candidates:
     psi_rad: npt.NDArray[np.float64]
     shift: npt.NDArray[np.int32]
     gamma: npt.NDArray[np.float64]
+
+
+class CrossPower(NamedTuple):
+    """Arrays on the host that residuals are added to, (images, rings) each."""
+
+    cross: npt.NDArray[np.float64]
+    power: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -94,9 +101,9 @@ class CudaMaximisePlan:
         pixel_size_A: float,
         shifts: npt.NDArray[np.float32],
         candidates: Candidates,
-        residuals: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None,
+        residuals: CrossPower | None,
     ) -> None:
-        """Add images, as many at a time as memory allows; residuals (cross, power) are on the host, added to."""
+        """Add images, as many at a time as memory allows."""
         _check(candidates, len(images), len(shifts))
         ours = (candidates.slice >= 0) & (candidates.slice < self.n_slices) & (candidates.gamma > 0)
         self._touched[np.unique(candidates.slice[ours])] = True
@@ -111,7 +118,7 @@ class CudaMaximisePlan:
                     candidates,
                     mine,
                     image[mine] - begin,
-                    None if residuals is None else tuple(r[begin:end] for r in residuals),
+                    None if residuals is None else CrossPower(*(r[begin:end] for r in residuals)),
                 )
 
     def slices(self, index: npt.NDArray[np.int64]) -> tuple[DeviceArray, DeviceArray]:
@@ -158,7 +165,7 @@ class CudaMaximisePlan:
         candidates: Candidates,
         mine: npt.NDArray[np.int64],
         image: npt.NDArray[np.int64],
-        residuals: Any,
+        residuals: CrossPower | None,
     ) -> None:
         cuda, cupy, g = self.cuda, self.cuda.cupy, self.grid
         with cuda.active() as stream:
@@ -187,10 +194,10 @@ class CudaMaximisePlan:
                 "power_sum": cupy.empty((groups, g.n_rings), np.float64) if reference else None,
             }
             cuda.kernels.maximise_add(tables(g, cuda), ordered.terms, arrays, stream)
-            if reference:
+            if residuals is not None:
                 self._add_residuals(ordered, arrays, residuals, stream)
 
-    def _add_residuals(self, ordered: _Sorted, arrays: dict[str, Any], residuals: Any, stream: int) -> None:
+    def _add_residuals(self, ordered: _Sorted, arrays: dict[str, Any], residuals: CrossPower, stream: int) -> None:
         cuda = self.cuda
         cross, power = (cuda.cupy.asarray(np.ascontiguousarray(r)) for r in residuals)
         cuda.kernels.maximise_residuals(

@@ -226,7 +226,7 @@ class CudaScorePlan:
             if len(rounds) > 1:  # only these images take part
                 state["cut"][...] = np.inf
                 state["cut"][begin:end] = cut[begin:end]
-            parts.append(self._round(search, log_sum[begin:end], count[begin:end], (begin, n), n_shifts))
+            parts.append(self._round(search, log_sum[begin:end], count[begin:end], begin, n, n_shifts))
         lists = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
         return lists | {"log_sum": log_sum.get()}
 
@@ -235,10 +235,11 @@ class CudaScorePlan:
         search: Any,
         log_sum: DeviceArray,
         count: npt.NDArray[np.int64],
-        where: tuple[int, int],
+        begin: int,
+        n: int,
         n_shifts: int,
     ) -> dict[str, npt.NDArray]:
-        cuda, cupy, (begin, n) = self.cuda, self.cuda.cupy, where
+        cuda, cupy = self.cuda, self.cuda.cupy
         offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
         total, mine = int(offsets[-1]), len(count)
         cursor = np.zeros(n, np.int64)

@@ -120,7 +120,7 @@ def common_line_scores(
     [4.0]
     """
     if device != "cpu":
-        return _scores_cuda((lines, loss), rotations, candidates, image, device)
+        return _scores_cuda(lines, loss, rotations, candidates, image, device)
     fixed, moving = as_array(rotations, np.float64), as_array(candidates, np.float64)
     out = np.empty(len(moving))
     core.common_line_scores(lines, loss, fixed, moving, as_array(image, np.int64), out, resolve_threads(threads))
@@ -137,17 +137,17 @@ def _common_lines_cuda(lines: Any, loss: Any, device: str) -> Any:
     return angle, score
 
 
-def _scores_cuda(lines: tuple[Any, Any], rotations: Any, candidates: Any, image: Any, device: str) -> Any:
+def _scores_cuda(lines: Any, loss: Any, rotations: Any, candidates: Any, image: Any, device: str) -> Any:
     # A few matrices, looked at on the host: a wrong index would read beyond the lines.
     fixed, moving = (as_array(to_host(m), np.float64) for m in (rotations, candidates))
     index = as_array(to_host(image), np.int64)
-    if index.size and (index.min() < 0 or index.max() >= len(lines[0])):
-        raise ValueError(f"image: expected indices from 0 to {len(lines[0]) - 1}")
+    if index.size and (index.min() < 0 or index.max() >= len(lines)):
+        raise ValueError(f"image: expected indices from 0 to {len(lines) - 1}")
     if not all((np.abs(m) < 2).all() for m in (fixed, moving)):
         raise ValueError("rotations, candidates: expected rotation matrices")
     cuda = cuda_session(device)
     with cuda.active() as stream:
-        x, own = _device_lines(cuda, *lines)
+        x, own = _device_lines(cuda, lines, loss)
         out = cuda.empty((len(moving),), np.float64)
         arrays = [cuda.array(a, a.dtype) for a in (fixed, moving, index)]
         cuda.kernels.common_line_scores(x, own, *arrays, out, stream)

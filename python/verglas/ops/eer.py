@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -71,11 +71,20 @@ def eer(
         raise ValueError(f"upsampling: expected 1, 2, 4, 8 or 16, got {upsampling}")
     data = np.frombuffer(strip, np.uint8) if isinstance(strip, bytes) else strip
     if device != "cpu":
-        return _eer_cuda(data, counts, (run_bits, *sub_bits, level), device)
+        return _eer_cuda(data, counts, _Code(run_bits, *sub_bits, level), device)
     return int(core.eer(as_array(data, np.uint8), run_bits, *sub_bits, level, counts))
 
 
-def _eer_cuda(strip: Any, counts: Any, code: tuple[int, int, int, int], device: str) -> int:
+class _Code(NamedTuple):
+    """Bits of a run and of the place within a pixel (x, y), and the power of two of the upsampling."""
+
+    run_bits: int
+    x_bits: int
+    y_bits: int
+    level: int
+
+
+def _eer_cuda(strip: Any, counts: Any, code: _Code, device: str) -> int:
     """Counted in uint32, which the device adds to one at a time; added to counts of 16 bits in one go."""
     if counts.dtype != np.uint16:
         raise ValueError(f"counts: expected uint16, got {counts.dtype}")
@@ -91,4 +100,4 @@ def _eer_cuda(strip: Any, counts: Any, code: tuple[int, int, int, int], device: 
         sixteen = electrons.astype(np.uint16)
         counts += sixteen.get() if device_of(counts) == "cpu" else sixteen
     # each pixel of the sensor is passed once: who ends before the last was cut off
-    return int(total) if pixel >= counts.size >> (2 * code[3]) else -1
+    return int(total) if pixel >= counts.size >> (2 * code.level) else -1

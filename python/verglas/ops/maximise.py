@@ -193,7 +193,6 @@ class MaximisePlan:
         images: dict[str, Any] = {"inv_sigma2": inv_sigma2, "ctf": ctf, "centres_px": centres_px}
         x, mean_power = self._place_images(samples, images, first_particle, image_power, threads)
         into = self._residuals(posterior, mean_power, into) if self._has_reference else None
-        sums = None if into is None else (into.cross, into.power)
         candidates = self._candidates(posterior)
         if self.device == "cpu":
             self.native.add(
@@ -204,13 +203,15 @@ class MaximisePlan:
                 x.centres_px,
                 shifts,
                 candidates,
-                *(sums or (None, None)),
+                None if into is None else into.cross,
+                None if into is None else into.power,
                 resolve_threads(threads),
             )
         else:
-            from verglas.ops._cuda_maximise import Candidates
+            from verglas.ops._cuda_maximise import Candidates, CrossPower
 
-            self.native.add(x, float(pixel_size_A), shifts, Candidates(*candidates), sums)
+            residuals = None if into is None else CrossPower(into.cross, into.power)
+            self.native.add(x, float(pixel_size_A), shifts, Candidates(*candidates), residuals)
         return into
 
     def _candidates(self, posterior: Posterior) -> tuple[npt.NDArray[Any], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +77,9 @@ def scatter(
     ((8, 9), 1.0)
     """
     if device != "cpu":
-        return _scatter_cuda((atoms, types, factors), int(box), float(pixel_size_A), device, matrices, shifts_A)
+        return _scatter_cuda(
+            _sort_model(atoms, types, factors), int(box), float(pixel_size_A), device, matrices, shifts_A
+        )
     return core.scatter(
         as_array(atoms, np.float64),
         as_array(types, np.int64),
@@ -116,7 +118,7 @@ def scatter_volume(
     ((4, 4, 3), (2+0j))
     """
     if device != "cpu":
-        return _scatter_cuda((atoms, types, factors), int(box), float(pixel_size_A), device)
+        return _scatter_cuda(_sort_model(atoms, types, factors), int(box), float(pixel_size_A), device)
     return core.scatter_volume(
         as_array(atoms, np.float64),
         as_array(types, np.int64),
@@ -127,8 +129,16 @@ def scatter_volume(
     )
 
 
-def _sort_model(atoms: Any, types: Any, factors: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Atoms by type, where each type starts, and the factors: on the host, checked."""
+class _SortedModel(NamedTuple):
+    """Atoms by type, where each type starts, and the factors, on the host."""
+
+    rows: np.ndarray
+    first: np.ndarray
+    terms: np.ndarray
+
+
+def _sort_model(atoms: Any, types: Any, factors: Any) -> _SortedModel:
+    """Checked."""
     rows, kinds, terms = np.asarray(atoms, np.float64), np.asarray(types, np.int64), np.asarray(factors, np.float64)
     if rows.ndim != 2 or rows.shape[1] != 5:
         raise ValueError(f"atoms: expected float64 (any, 5), got {rows.shape}")
@@ -140,14 +150,14 @@ def _sort_model(atoms: Any, types: Any, factors: Any) -> tuple[np.ndarray, np.nd
     if bad.size:
         raise ValueError(f"types: expected 0 to {len(terms)} - 1, got {kinds[bad[0]]} for atom {bad[0]}")
     order = np.argsort(kinds, kind="stable")
-    return rows[order], np.searchsorted(kinds[order], np.arange(len(terms) + 1)).astype(np.int32), terms
+    return _SortedModel(rows[order], np.searchsorted(kinds[order], np.arange(len(terms) + 1)).astype(np.int32), terms)
 
 
 def _scatter_cuda(
-    model: tuple[Any, Any, Any], box: int, pixel_size_A: float, device: str, matrices: Any = None, shifts_A: Any = None
+    model: _SortedModel, box: int, pixel_size_A: float, device: str, matrices: Any = None, shifts_A: Any = None
 ) -> Any:
     """Images at the poses given, or without any the volume."""
-    rows, first, terms = _sort_model(*model)
+    rows, first, terms = model
     dimensions, side = (3 if matrices is None else 2), max(box, 1)
     cuda = cuda_session(device)
     with cuda.active() as stream:

@@ -173,7 +173,7 @@ def refine_tilted(
             trial = stage_angles_deg + np.array([first, 0.0, second])
             views = np.fft.rfft2(others.views(trial))
             penalty = (first**2 + second**2) / (2 * max(settings.turn_error_deg, 1e-6) ** 2)
-            mean.add(_likelihoods(transforms, views, weights, box, reach) + prior_shift - penalty, (first, second))
+            mean.add(_likelihoods(transforms, views, weights, box, reach) + prior_shift - penalty, first, second)
     turns, shifts = mean.result()
     return Poses(stage_angles_deg + np.column_stack([turns[:, 0], np.zeros(n), turns[:, 1]]), shifts * pixel)
 
@@ -186,14 +186,14 @@ class _PosteriorMean:
         self.highest = np.full(n, -np.inf)
         self.total, self.sums = np.zeros(n), np.zeros((n, 4))
 
-    def add(self, score: FloatArray, turns: tuple[float, float]) -> None:
+    def add(self, score: FloatArray, first: float, second: float) -> None:
         """Scores (n, y, x) of all shifts at one pair of turns."""
         highest = np.maximum(self.highest, score.max(axis=(1, 2)))
         old = np.exp(self.highest - highest)  # 0 at the first
         weight = np.exp(score - highest[:, None, None])
         total = weight.sum(axis=(1, 2))
         x, y = (weight.sum(axis=axis) @ self.window for axis in (1, 2))
-        self.sums = self.sums * old[:, None] + np.column_stack([turns[0] * total, turns[1] * total, x, y])
+        self.sums = self.sums * old[:, None] + np.column_stack([first * total, second * total, x, y])
         self.total, self.highest = self.total * old + total, highest
 
     def result(self) -> tuple[FloatArray, FloatArray]:

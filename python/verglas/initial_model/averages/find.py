@@ -18,6 +18,7 @@ from verglas.image import fourier_resample
 from verglas.initial_model.averages.annealed import anneal_directions
 from verglas.initial_model.averages.joint import orient_by_lines, run_simple
 from verglas.initial_model.averages.matching import (
+    Round,
     finishing_course,
     keep_significant,
     match_projections,
@@ -198,7 +199,7 @@ def find_from_averages(
         [evidence_of(views, control_map(views, best.model.volumes[0], rng), held_out) for _ in range(_CONTROLS)], axis=0
     )
     verdict = judge(best, control, comparisons, resolved.final_resolution_A, "averages", "a map of random phases")
-    volume = match_projections(views, best.model.volumes[0], [(_FINE, views.radius)] * 2)
+    volume = match_projections(views, best.model.volumes[0], [Round(_FINE, views.radius)] * 2)
     angles = matrix_to_euler(views.place(volume, _FINE).matrices)
     if flip_hand:
         volume, angles = mirror_map(volume), mirrored_angles(angles)

@@ -6,6 +6,7 @@ Each starts from chance and returns a map of the averages; :func:`match_projecti
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -27,18 +28,25 @@ def low_radius(views: Views) -> int:
     return max(3, views.radius // 2)
 
 
-def match_projections(views: Views, volume: Float32Array, course: Sequence[tuple[int, int]]) -> Float32Array:
-    """Place all averages against the map, make it anew, for each (HEALPix order, last shell) of the course."""
+class Round(NamedTuple):
+    """HEALPix order of the directions of a round, and the last shell compared."""
+
+    order: int
+    radius: int
+
+
+def match_projections(views: Views, volume: Float32Array, course: Sequence[Round]) -> Float32Array:
+    """Place all averages against the map and make it anew, round after round."""
     for order, radius in course:
         placed = views.place(volume, order, radius)
         volume = views.map(placed.matrices, weights=np.maximum(placed.correlation, 0.0))
     return volume
 
 
-def finishing_course(views: Views) -> list[tuple[int, int]]:
+def finishing_course(views: Views) -> list[Round]:
     """Shells that grow to the last, then finer directions."""
     low, last = low_radius(views), views.radius
-    return [(_COARSE, round(r)) for r in np.linspace(low, last, 6)] + [(_FINE, last)] * 3
+    return [Round(_COARSE, round(r)) for r in np.linspace(low, last, 6)] + [Round(_FINE, last)] * 3
 
 
 def mean_correlation(views: Views, volume: Float32Array, order: int = _COARSE, radius: int | None = None) -> float:
@@ -66,7 +74,7 @@ def draw_blobs(views: Views, rng: np.random.Generator, count: int = _BLOBS) -> F
 def start_from_blobs(views: Views, rng: np.random.Generator) -> Float32Array:
     """EMAN's way: blobs at random, a few rounds of matching each, the one that explains the averages best."""
     low = low_radius(views)
-    trials = [match_projections(views, draw_blobs(views, rng), [(_COARSE, low)] * 5) for _ in range(_TRIALS)]
+    trials = [match_projections(views, draw_blobs(views, rng), [Round(_COARSE, low)] * 5) for _ in range(_TRIALS)]
     return max(trials, key=lambda volume: mean_correlation(views, volume, radius=low))
 
 
@@ -87,7 +95,7 @@ def start_from_samples(views: Views, rng: np.random.Generator) -> Float32Array:
     threshold = np.percentile(scores, _INLIER_PERCENTILE)
     inliers = np.where(scores > threshold, scores, 0.0).sum(axis=1)
     kept = [volumes[i] for i in np.argsort(-inliers, kind="stable")[:_KEPT_SAMPLES]]
-    kept = [match_projections(views, volume, [(_COARSE, low)] * 8) for volume in kept]
+    kept = [match_projections(views, volume, [Round(_COARSE, low)] * 8) for volume in kept]
     return max(kept, key=lambda volume: mean_correlation(views, volume, radius=low))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,13 @@ def sector_curves(power: npt.NDArray[np.float32], band: Band) -> tuple[FloatArra
     return np.asarray(k, np.float64), logs, count
 
 
+class _ModelTable(NamedTuple):
+    """Overlap (18, z) with the curves and squared norm (z,) of models of every defocus."""
+
+    overlap: FloatArray
+    norm: FloatArray
+
+
 class SectorSearch:
     """Correlation of every sector's curve with the squared CTF of every defocus, backgrounds projected out.
 
@@ -83,17 +91,17 @@ class SectorSearch:
         self.z = np.arange(max(low - reach, 100.0), high + reach + 2 * step, step)
         self.means = self.z[(self.z >= low - step / 2) & (self.z <= high + step / 2)]
 
-    def table(self, phase_shift_deg: float, envelope_A2: float) -> tuple[FloatArray, FloatArray]:
-        """Overlap (18, z) and squared norm (z,) of the projected models."""
+    def table(self, phase_shift_deg: float, envelope_A2: float) -> _ModelTable:
+        """Of the models without what the background may be."""
         k2 = self.k**2
         lam = float(wavelength_A(self.base.voltage_kV[0]))
         offset = np.deg2rad(phase_shift_deg) + np.arcsin(self.base.amplitude_contrast[0])
         chi = np.pi * lam * self.z[:, None] * k2 - np.pi / 2 * self.base.cs_mm[0] * 1e7 * lam**3 * k2**2 + offset
         model = np.sin(chi) ** 2 * np.exp(-envelope_A2 * k2 / 2) * self.weight
         model -= (model @ self.basis) @ self.basis.T
-        return self.y @ model.T, (model**2).sum(axis=1)
+        return _ModelTable(self.y @ model.T, (model**2).sum(axis=1))
 
-    def scores(self, table: tuple[FloatArray, FloatArray], half_A: float, angle_rad: float) -> FloatArray:
+    def scores(self, table: _ModelTable, half_A: float, angle_rad: float) -> FloatArray:
         """Partial correlation of every mean defocus for an astigmatism (u - v) / 2 = half_A along an angle."""
         overlap, norm = table
         moved = half_A * np.cos(2 * (self.theta - angle_rad))
