@@ -18,7 +18,7 @@ from verglas import filters
 from verglas.geometry import euler_to_matrix, matrix_to_euler
 from verglas.initial_model import AbInitioSettings, Views, find_common_lines, find_from_averages, swarm_consensus
 from verglas.initial_model.averages import METHODS
-from verglas.initial_model.averages.annealed import likeness_of, smoothness, squared_angles
+from verglas.initial_model.averages.annealed import likeness_of, squared_angles
 from verglas.initial_model.averages.find import control_map, evidence_of
 from verglas.initial_model.averages.matching import significant_weights
 from verglas.initial_model.averages.pseudo_atoms import PseudoAtoms, densities_of, fit_atoms
@@ -135,8 +135,6 @@ def test_prior_of_directions(views):
     """Exact values, and a likeness that is symmetric with a few neighbours each."""
     right = squared_angles(np.eye(3))
     assert np.allclose(right + np.eye(3), (np.pi / 2) ** 2 * (1 - np.eye(3)) + np.eye(3))
-    probability = np.full((2, 3), 1 / 3)
-    assert smoothness(probability, np.eye(2)[::-1], right) == pytest.approx(2 * (2 / 3) * (np.pi / 2) ** 2)
     likeness = likeness_of(views)
     assert np.array_equal(likeness, likeness.T)
     assert not likeness.diagonal().any()

@@ -86,7 +86,6 @@ def test_one_em_step_with_true_poses_gives_map_noise_and_scale(simulated):
     planted = np.stack([s.sigma2(g, grid.radii) for g in (0, 1)])
     # Rings 1 and 2 hold so few independent coefficients that 1250 particles leave 2 % of noise in the estimate.
     np.testing.assert_allclose(by_noise.sigma2()[:, 2:], planted[:, 2:], rtol=0.03)
-    np.testing.assert_allclose(by_noise.shell_sigma2()[:, 1:], by_noise.sigma2())
 
     ops.fold(sums)
     polar_map = finish(sums, volume_grid)

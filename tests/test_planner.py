@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 import verglas as vg
 from verglas.assessment.planner import (
     Imaging,
-    combine_snr,
     detection_dose_e_A2,
     elastic_cross_section_A2,
     electron_speed,
@@ -23,6 +22,7 @@ from verglas.assessment.planner import (
     useful_dose_e_A2,
 )
 from verglas.errors import InputError
+from verglas.optics import compose_snr
 
 
 def test_printed_values():
@@ -50,7 +50,7 @@ def test_stages_of_noise_combine():
     for ratio in ratios:
         image = image + rng.standard_normal(len(image)) * np.sqrt(image.var() / ratio)
     measured = 1 / (image.var() / signal.var() - 1)
-    assert measured == pytest.approx(combine_snr(*ratios), rel=0.03)
+    assert measured == pytest.approx(compose_snr(ratios), rel=0.03)
 
 
 @given(n=st.floats(1e3, 1e7), b=st.floats(40, 400), dose=st.floats(1, 100))

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import optimize, special
 
 from verglas.errors import InputError
@@ -249,21 +248,6 @@ def particles_per_micrograph(diameter_A: float, field_A: tuple[float, float], *,
     return float(field_A[0] * field_A[1] / (spacing * diameter_A) ** 2)
 
 
-def combine_snr(*snr: float) -> float:
-    r"""Signal-to-noise ratio after several stages of noise, :math:`1 + 1 / R = \prod_i (1 + 1 / R_i)` (Baxter 2009).
-
-    Every stage adds noise to signal and noise of those before it; R_i is all that comes in over what it adds, as power.
-
-    Examples
-    --------
-    >>> from verglas.assessment.planner import combine_snr
-    >>> round(combine_snr(1.0, 1.0), 4)
-    0.3333
-    """
-    _positive(**{f"snr_{i}": value for i, value in enumerate(snr)})
-    return float(1 / (np.prod([1 + 1 / value for value in snr]) - 1))
-
-
 @dataclass(frozen=True)
 class ParticlesLaw:
     """Particles grow as :math:`10^{(d - d_0) / c}` with the resolution d, c negative (Stagg 2008, Heymann 2015).
@@ -282,22 +266,3 @@ class ParticlesLaw:
     def particles(self, resolution_A: float) -> float:
         """Particles that a resolution takes."""
         return float(10 ** ((resolution_A - self.one_A) / self.decade_A))
-
-
-def fit_particles_law(n_particles: npt.ArrayLike, resolutions_A: npt.ArrayLike) -> ParticlesLaw:
-    """The empirical law through subsets of one set of particles, each refined, as :func:`verglas.assessment.reslog`.
-
-    Examples
-    --------
-    >>> from verglas.assessment.planner import fit_particles_law
-    >>> law = fit_particles_law([1000, 10000, 100000], [6.0, 5.0, 4.0])
-    >>> round(law.one_A, 6), round(law.decade_A, 6), round(law.particles(3.0))
-    (9.0, -1.0, 1000000)
-    """
-    n, d = np.asarray(n_particles, np.float64), np.asarray(resolutions_A, np.float64)
-    if n.shape != d.shape or n.ndim != 1 or len(np.unique(n)) < 2 or not (np.all(n > 0) and np.all(d > 0)):
-        raise InputError(f"plan: expected resolutions of two and more numbers of particles, got {n.shape}, {d.shape}")
-    slope, intercept = np.polyfit(np.log10(n), d, 1)
-    if slope >= 0:
-        raise InputError("plan: the resolution does not get better with more particles")
-    return ParticlesLaw(float(intercept), float(slope))

@@ -96,7 +96,7 @@ def open_cluster(
     logging.getLogger("distributed").setLevel(logging.ERROR)
     settings = {**_CONFIG, **(_NO_SPILL if request.kind == "local" else {})}
     with dask.config.set(settings), contextlib.ExitStack() as ends:
-        client = ends.enter_context(_client(request, threads, processes, ends))
+        client = ends.enter_context(_client(request, processes, ends))
         if request.kind == "local":
             each = max(1, resolve_threads(threads) // request.workers)
             workers = Workers(client, each, memory_GB / 4 / request.workers, request)
@@ -118,7 +118,7 @@ def _require_dask(job: str, request: ClusterRequest) -> None:
         )
 
 
-def _client(request: ClusterRequest, threads: int | None, processes: bool, ends: contextlib.ExitStack) -> Client:
+def _client(request: ClusterRequest, processes: bool, ends: contextlib.ExitStack) -> Client:
     from distributed import Client
 
     if request.kind == "address":

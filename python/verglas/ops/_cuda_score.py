@@ -79,10 +79,6 @@ class CudaScorePlan:
                 stream,
             )
 
-    def reference_bytes(self) -> int:
-        """Bytes of the packed reference."""
-        return 0 if self.slices is None else int(self.slices.nbytes + self.prior.nbytes)
-
     def image_bytes(self, n_shifts: int) -> int:
         """Bytes that each image of a batch takes while it is searched."""
         real = self.cuda.kernels.TILE // (2 if self.settings.correlation else 1)

@@ -144,7 +144,7 @@ def _cuda_polar() -> Any:
     return module
 
 
-def _samples(samples: npt.ArrayLike, grid: PolarGrid) -> npt.NDArray[Any]:
+def _samples(samples: npt.ArrayLike) -> npt.NDArray[Any]:
     array = as_array(samples, np.complex64)
     return array[None] if array.ndim == 2 else array
 
@@ -311,7 +311,7 @@ def polar_harmonics(
         cuda = cuda_session(device)
         with cuda.active() as stream:
             return _cuda_polar().harmonics_of_samples(samples, grid, cuda, stream)
-    return core.polar_harmonics(_samples(samples, grid), grid.native, 1.0 / grid.n_theta, resolve_threads(threads))
+    return core.polar_harmonics(_samples(samples), grid.native, 1.0 / grid.n_theta, resolve_threads(threads))
 
 
 def polar_power(
@@ -349,7 +349,7 @@ def polar_power(
         cuda = cuda_session(device)
         with cuda.active():
             return _cuda_polar().power_of_samples(samples, grid, int(n_power), cuda)
-    return core.polar_power(_samples(samples, grid), grid.native, int(n_power), resolve_threads(threads))
+    return core.polar_power(_samples(samples), grid.native, int(n_power), resolve_threads(threads))
 
 
 def polar_ctf_power(
@@ -466,7 +466,7 @@ def polar_weighted(
             x = there.samples_on_device(samples, grid, cuda)
             images = there.PolarImages.of(grid, x, inv_sigma2=inv_sigma2, ctf=ctf, cuda=cuda)
             return there.weighted_harmonics(images, grid, shifts_px, float(pixel_size_A), cuda, stream)
-    samples = _samples(samples, grid)
+    samples = _samples(samples)
     n = len(samples)
     inv = np.broadcast_to(np.float32(1) if inv_sigma2 is None else np.asarray(inv_sigma2), (n, grid.n_rings))
     params = None if ctf is None else optics_rows(ctf)

@@ -158,12 +158,6 @@ class GroupSums:
         r"""Noise variance :math:`E|noise|^2` of one complex coefficient, (n_groups, n_rings); NaN for empty groups."""
         return noise_variance(self.squared, self.mass[:, None] * (self.grid.weights * self.grid.n_theta))
 
-    def shell_sigma2(self) -> FloatArray:
-        """The same on shells 0 .. R, (n_groups, R + 1); shell 0, which no ring lies in, is given shell 1's."""
-        ring_weights = self.grid.weights * (self.grid.shells == np.arange(self.grid.radius + 1)[:, None])
-        ring_weights[0] = ring_weights[1]
-        return self.sigma2() @ (ring_weights / ring_weights.sum(1, keepdims=True)).T
-
     def scale(self) -> FloatArray:
         r"""Factor :math:`\sum\mathrm{cross}/\sum\mathrm{power}` on the present scale, (n_groups,); NaN if empty."""
         return grey_scale(self.cross.sum(1), self.power.sum(1))

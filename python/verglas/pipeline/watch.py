@@ -193,7 +193,7 @@ class Watcher:
             if news or n_worked:
                 news_at = time.monotonic()
             counts = self.table.counts()
-            self.page(counts, force=n_worked > 0 and not counts["ready"])
+            self.page(force=n_worked > 0 and not counts["ready"])
             waiting = counts["seen"] + counts["growing"] + counts["ready"]
             if self.options.once and not waiting:
                 return
@@ -316,7 +316,7 @@ class Watcher:
 
     # ---- telling
 
-    def page(self, counts: dict[str, int], *, force: bool) -> None:
+    def page(self, *, force: bool) -> None:
         """Write the page anew, not too often: it shows every micrograph there is."""
         now = time.monotonic()
         wait = max(_PAGE_S, self.page_took / _PAGE_SHARE)

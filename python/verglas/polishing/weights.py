@@ -63,10 +63,6 @@ class FrameCorrelation:
         power = np.maximum(self.models, 1e-30)
         return self.cross / power, 1 / np.sqrt(power)
 
-    def fcc(self) -> FloatArray:
-        """(F, shells) correlation coefficients."""
-        return np.asarray(self.cross / np.sqrt(np.maximum(self.images * self.models, 1e-30)))
-
 
 @dataclass(frozen=True, eq=False)
 class FrameWeights:

@@ -15,6 +15,7 @@ from verglas.initial_model.symmetry import SymmetryFound
 from verglas.io import write_text
 from verglas.report import figures
 from verglas.report.chart import chart_block, fsc_curves_chart
+from verglas.report.heterogeneity import settings_section
 from verglas.report.html import REFRESH_S, Block, Page, Picture, Section, Table, render
 from verglas.report.view_chart import views_block
 from verglas.report.volume import viewer_block
@@ -149,13 +150,8 @@ def abinitio_page(shown: AbInitioShown, footer: str = "") -> Page:
             [views_block(shown.angles_deg, str(shown.summary.get("symmetry", "C1")))],
         )
     )
-    sections.append(_settings(shown.settings))
+    sections.append(settings_section(shown.settings))
     return Page("verglas abinitio", verdict.sentence, numbers, sections, footer)
-
-
-def _settings(settings: Mapping[str, Any]) -> Section:
-    rows = [(name.replace("_", " "), value) for name, value in settings.items()]
-    return Section("Settings", blocks=[Table(("setting", "value"), rows)])
 
 
 def _shares(shown: AbInitioShown) -> str:
@@ -294,7 +290,7 @@ def abinitio_running_page(
                 Table(head, rows),
             ],
         ),
-        _settings(settings),
+        settings_section(settings),
     ]
     numbers = {"start": str(last.number + 1), "mini-batches": f"{last.iterations} of {last.of}"}
     return Page("verglas abinitio", summary, numbers, sections, footer, refresh_s=None if stopped else REFRESH_S)

@@ -150,7 +150,7 @@ class ShownMotion:
 
     def charts(self, name: str) -> list[Chart]:
         """The track of the whole frames, and the tracks of places within the frame, drawn larger than they are."""
-        return [self._frames_chart(name), self._field_chart(name)]
+        return [self._frames_chart(name), self._field_chart()]
 
     def _frames_chart(self, name: str) -> Chart:
         x, y = self.frames_px.T
@@ -168,7 +168,7 @@ class ShownMotion:
         title = f"{name}: whole frames"
         return Chart(title, "x (px)", "y (px)", series, equal=True, down=True, scale_label="frame")
 
-    def _field_chart(self, name: str) -> Chart:
+    def _field_chart(self) -> Chart:
         rows, columns = self.shape
         most_px = np.hypot(*np.moveaxis(self.tracks_px, -1, 0)).max(axis=1)
         largest = float(most_px.max(initial=0.0))

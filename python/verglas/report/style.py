@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from verglas.errors import InputError
 
 if TYPE_CHECKING:
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours: told apart with every common colour vision.
@@ -125,10 +124,3 @@ def _draw(figure: Figure, dpi: float) -> bytes:
     assert isinstance(canvas, FigureCanvasAgg)
     canvas.print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
     return buffer.getvalue()
-
-
-def whole_numbers(axis: Axis) -> None:
-    """Ticks at whole numbers only, for what is counted."""
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1))

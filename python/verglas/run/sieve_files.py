@@ -27,7 +27,6 @@ from verglas.report.sieve import sieve_page
 from verglas.run.live_page import footer_text
 from verglas.run.sieve import REASON, Sieved, SieveSettings, sieve
 from verglas.run.tenure import now_text, tenure
-from verglas.types import Particles
 from verglas.types.listener import Listener
 
 
@@ -115,7 +114,7 @@ def sieve_files(
             listener=told,
         )
         summary = summary_of(sieved)
-        _write(job.out, given, sieved, summary)
+        _write(job.out, sieved, summary)
     return sieved, summary
 
 
@@ -147,7 +146,7 @@ def _kind(why: str) -> str:
     return re.sub(r" of -?[\d.e+-]+ among", " among", why)
 
 
-def _write(folder: Path, given: Particles, sieved: Sieved, summary: dict[str, Any]) -> None:
+def _write(folder: Path, sieved: Sieved, summary: dict[str, Any]) -> None:
     write_particles(folder / "kept.star", sieved.kept)
     removed = folder / "removed.star"
     if len(sieved.removed):

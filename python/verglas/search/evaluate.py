@@ -58,7 +58,7 @@ class Evaluator:
 
     def scores(self, reference: Reference, batch: ImageBatch, cells: Cells) -> npt.NDArray[np.float32]:
         """Log-likelihood of every cell's centre, without priors; all cells of an image share its list of shifts."""
-        n, out = len(batch), np.empty(len(cells), np.float32)
+        out = np.empty(len(cells), np.float32)
         pixel, opposite = slices_of_pixels(self.level.order, cells.pixel)
         # A slice costs far more than a score: each is made once, whichever images want it.
         unique, slice_of = np.unique(pixel, return_inverse=True)
@@ -68,11 +68,11 @@ class Evaluator:
                 self.level.order, unique[begin : begin + self.block], self.polar, batch.where.threads
             )
             part = Cells(cells.image[inside], slice_of[inside] - begin, cells.psi[inside], cells.shift[inside])
-            out[inside] = self._block(batch, slices, part, opposite[inside], n)
+            out[inside] = self._block(batch, slices, part, opposite[inside])
         return out
 
     def _block(
-        self, batch: ImageBatch, slices: npt.NDArray, cells: Cells, opposite: npt.NDArray, n: int
+        self, batch: ImageBatch, slices: npt.NDArray, cells: Cells, opposite: npt.NDArray
     ) -> npt.NDArray[np.float32]:
         # The kernel scores every shift of an image at each of its cells: integer keys find both lists without a loop.
         rows, image = np.unique(cells.image, return_inverse=True)

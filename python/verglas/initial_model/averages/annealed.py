@@ -28,29 +28,6 @@ def squared_angles(directions: FloatArray) -> FloatArray:
     return np.asarray(np.arccos(np.clip(directions @ directions.T, -1, 1)) ** 2)
 
 
-def smoothness(probability: FloatArray, likeness: FloatArray, squared: FloatArray) -> float:
-    r"""Minus the logarithm of the prior, in the mean over the probabilities: :math:`\sum s_{ij} p_i^T A p_j`.
-
-    Parameters
-    ----------
-    probability : (n, d) float64
-        Of directions.
-    likeness : (n, n) float64
-    squared : (d, d) float64
-        :func:`squared_angles`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from verglas.initial_model.averages.annealed import smoothness, squared_angles
-    >>> A = squared_angles(np.eye(3))
-    >>> likeness = np.array([[0.0, 0.5], [0.5, 0.0]])
-    >>> round(smoothness(np.eye(3)[:2], likeness, A), 4)  # two averages, 90 degrees apart: 2 x 0.5 (pi / 2)^2
-    2.4674
-    """
-    return float(np.einsum("ij,ia,ab,jb->", likeness, probability, squared, probability))
-
-
 def likeness_of(views: Views) -> FloatArray:
     """Of every average to its likest others, at the best in-plane turn; symmetric, zero elsewhere."""
     best = rotational_correlation(views.features, views.features, views.polar.n_theta).max(axis=0).astype(np.float64)

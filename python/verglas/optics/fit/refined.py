@@ -178,7 +178,7 @@ def _gauss_newton(
 ) -> tuple[Optics, float, FloatArray]:
     """Levenberg-Marquardt steps on fixed background and envelope: optics, mean cost, normal matrix."""
     free, low, high = np.flatnonzero(freedom.free), freedom.low, freedom.high
-    data = [_pixels(optics, slab, band, envelopes) for slab in slabs]
+    data = [_pixels(slab, band, envelopes) for slab in slabs]
     power = sum(slab.weight * float(y @ y) for slab, (y, _) in zip(slabs, data, strict=True))
     total = sum(slab.weight for slab in slabs) * len(band.flat)
 
@@ -212,7 +212,7 @@ def _gauss_newton(
     return with_ctf(optics, *p), cost / total, normal
 
 
-def _pixels(optics: Optics, slab: Slab, band: Band, envelopes: Envelopes) -> tuple[Float32Array, Float32Array]:
+def _pixels(slab: Slab, band: Band, envelopes: Envelopes) -> tuple[Float32Array, Float32Array]:
     """Residual power and ring amplitude in units of the noise, whose deviation is proportional to the power."""
     radius = np.hypot(band.kx, band.ky).astype(np.float64)
     grid = np.linspace(band.low, band.high, 512)
