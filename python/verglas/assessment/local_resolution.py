@@ -31,7 +31,7 @@ from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import MapLike, map_of
 from verglas.types.display import Shown
 from verglas.types.listener import phase_progress
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import JobSettings, setting, settings_from
 
 _WINDOW_RESOLUTIONS = 2.0  # radius of the window, in resolutions of the whole map
 _SMALLEST_WINDOW_PX = 4.0
@@ -50,7 +50,7 @@ _ELSEWHERE = {
 
 
 @dataclass(frozen=True)
-class LocalResolutionSettings:
+class LocalResolutionSettings(JobSettings, job="local_resolution"):
     """How the resolution of a voxel is judged."""
 
     method: Literal["fsc", "significance", "monogenic", "steerable", "network", "directional", "tomogram"] = setting(
@@ -81,10 +81,6 @@ class LocalResolutionSettings:
     finest_A: float | None = setting(
         None, "Finest resolution looked for", more_than=0, default_words="a little over two voxels"
     )
-
-    def __post_init__(self) -> None:
-        """Check once."""
-        check_settings("local_resolution", self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -19,7 +19,7 @@ from verglas.types.arrays import Complex64Array, Float32Array, any_arrays
 from verglas.types.convert import MapLike, map_of, values_of
 from verglas.types.display import Shown
 from verglas.types.listener import Listener, Silence
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import JobSettings, setting, settings_from
 
 # Signal over noise of the mean of two half maps where their FSC is 0.143, as power: 2 FSC / (1 - FSC).
 _SNR_AT_RESOLUTION = 1 / 3
@@ -31,7 +31,7 @@ _EMPTY = 1e-6  # of the largest average of a band: less is the rounding of trans
 
 
 @dataclass(frozen=True)
-class LocalSharpenSettings:
+class LocalSharpenSettings(JobSettings, job="local_sharpen"):
     """How a map is sharpened place by place."""
 
     noise_to_signal: float | None = setting(
@@ -54,10 +54,6 @@ class LocalSharpenSettings:
         more_than=0,
         default_words="beyond where map and model agree best: there noise would get the model's amplitudes",
     )
-
-    def __post_init__(self) -> None:
-        """Check once."""
-        check_settings("local_sharpen", self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -20,7 +20,7 @@ from verglas.types.arrays import FloatArray
 from verglas.types.atoms import Atoms
 from verglas.types.convert import MapLike, map_of
 from verglas.types.display import Shown
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import JobSettings, setting, settings_from
 
 _LEAST_INSIDE = 0.9  # of the atoms; fewer: the model belongs elsewhere
 _LEAST_DENSITY = 0.3  # mean density at atoms above the map's mean, in standard deviations
@@ -30,7 +30,7 @@ _B_SHAPE_A2 = 10.0  # of a carbon's own potential
 
 
 @dataclass(frozen=True)
-class MapModelSettings:
+class MapModelSettings(JobSettings, job="map_model"):
     """How a map and a model are compared."""
 
     resolution_A: float | None = setting(
@@ -38,10 +38,6 @@ class MapModelSettings:
     )
     mask_radius_A: float = setting(3.0, "Of the mask about every atom", more_than=0)
     sigma_A: float = setting(0.6, "Of the Gaussian of Q-scores", more_than=0)
-
-    def __post_init__(self) -> None:
-        """Check once."""
-        check_settings("map_model", self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -22,7 +22,7 @@ from verglas.masks import checked_mask
 from verglas.types import Map
 from verglas.types.convert import MapLike, map_of
 from verglas.types.display import Shown
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import JobSettings, setting, settings_from
 from verglas.types.verdict import Finding
 
 Mtf = filters.Gain | npt.ArrayLike
@@ -34,7 +34,7 @@ _CURVES = ("unmasked", "masked", "phase-randomised", "corrected")
 
 
 @dataclass(frozen=True)
-class PostprocessSettings:
+class PostprocessSettings(JobSettings, job="postprocess"):
     """Choices of :func:`postprocess` that seldom change.
 
     Attributes
@@ -69,11 +69,7 @@ class PostprocessSettings:
     symmetry: str = setting("C1", "Imposed on the maps: for voxel counts", flags=("--sym",))
     seed: int = setting(0, "Seed of the random phases", at_least=0)
 
-    def __post_init__(self) -> None:
-        """Check once."""
-        check_settings("postprocess", self, self._beyond_bounds())
-
-    def _beyond_bounds(self) -> Iterator[tuple[str, str]]:
+    def _impossible(self) -> Iterator[tuple[str, str]]:
         for name in ("fit_from_A", "fit_to_A", "low_pass_A"):
             if getattr(self, name) == np.inf:
                 yield name, "expected a finite number"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from verglas.types.settings import accept_former_names, check_settings, setting
+from verglas.types.settings import JobSettings, accept_former_names, setting
 
 
 @accept_former_names
 @dataclass(frozen=True)
-class Class2DSettings:
+class Class2DSettings(JobSettings, job="classify2d"):
     """How :func:`classify2d` works; every default is meant to be left alone.
 
     Attributes
@@ -87,13 +87,9 @@ class Class2DSettings:
     mask_m_step: bool = setting(True, "Averages and noise from masked images until the last iteration")
     seed: int = setting(0, "Seed of everything random", at_least=0)
 
-    def __post_init__(self) -> None:
-        """Say at once what cannot be."""
-        check_settings("classify2d", self)
-
 
 @dataclass(frozen=True)
-class BiasSettings:
+class BiasSettings(JobSettings, job="check_bias"):
     """How :func:`check_bias` aligns data and noise.
 
     Attributes
@@ -122,7 +118,3 @@ class BiasSettings:
     )
     ctf: bool = setting(True, "The CTF is in the model; without it for images that have none")
     seed: int = setting(0, "Seed of the noise", at_least=0)
-
-    def __post_init__(self) -> None:
-        """Say at once what cannot be."""
-        check_settings("check_bias", self)

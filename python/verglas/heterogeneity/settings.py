@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from verglas.types.settings import accept_former_names, check_settings, setting
+from verglas.types.settings import JobSettings, accept_former_names, setting
 
 AUTO = "auto"
 
 
 @accept_former_names
 @dataclass(frozen=True)
-class ClassSettings:
+class ClassSettings(JobSettings, job="class3d"):
     """Choices of a classification in three dimensions; every number has the unit in its name.
 
     Attributes
@@ -72,10 +72,6 @@ class ClassSettings:
     contrast: bool = setting(True, "With fixed poses: estimate a contrast per particle")
     seed: int = setting(0, "Seed of half sets and first classes", at_least=0)
 
-    def __post_init__(self) -> None:
-        """Say at once what cannot be."""
-        check_settings("class3d", self, self._impossible())
-
     def _impossible(self) -> Iterator[tuple[str, str]]:
         text = str(self.classes)
         if text != AUTO and not (text.isdigit() and int(text) >= 1):
@@ -90,7 +86,7 @@ class ClassSettings:
 
 
 @dataclass(frozen=True)
-class VariabilitySettings:
+class VariabilitySettings(JobSettings, job="variability"):
     """Choices of a variability analysis; every number has the unit in its name.
 
     Attributes
@@ -124,10 +120,6 @@ class VariabilitySettings:
     contrast: bool = setting(True, "Estimate a contrast per particle")
     seed: int = setting(0, "Seed of half sets and first components", at_least=0)
 
-    def __post_init__(self) -> None:
-        """Say at once what cannot be."""
-        check_settings("variability", self, self._impossible())
-
     def _impossible(self) -> Iterator[tuple[str, str]]:
         text = str(self.components)
         if text != AUTO and not text.isdigit():
@@ -140,7 +132,7 @@ class VariabilitySettings:
 
 
 @dataclass(frozen=True)
-class TestSettings:
+class TestSettings(JobSettings, job="heterogeneity"):
     """Choices of the test for heterogeneity; every number has the unit in its name.
 
     Attributes
@@ -174,13 +166,9 @@ class TestSettings:
     contrast: bool = setting(True, "Estimate a contrast per particle")
     seed: int = setting(0, "Seed of half sets, first components and classes", at_least=0)
 
-    def __post_init__(self) -> None:
-        """Say at once what cannot be."""
-        check_settings("heterogeneity", self)
-
 
 @dataclass(frozen=True)
-class MultibodySettings:
+class MultibodySettings(JobSettings, job="multibody"):
     """Choices of a multibody refinement; every number has the unit in its name.
 
     Attributes
@@ -214,13 +202,9 @@ class MultibodySettings:
     components: int = setting(3, "Motions that are shown", at_least=1)
     seed: int = setting(0, "Seed of half sets, where the particles have none", at_least=0)
 
-    def __post_init__(self) -> None:
-        """Say at once what cannot be."""
-        check_settings("multibody", self)
-
 
 @dataclass(frozen=True)
-class DeformSettings:
+class DeformSettings(JobSettings, job="deform"):
     """Choices of work on what bends; every number has the unit in its name.
 
     Attributes
@@ -272,7 +256,3 @@ class DeformSettings:
     )
     poses: bool = setting(True, "Correct the poses of the particles, too")
     seed: int = setting(0, "Seed of the pseudo-atoms", at_least=0)
-
-    def __post_init__(self) -> None:
-        """Say at once what cannot be."""
-        check_settings("deform", self)

@@ -33,7 +33,7 @@ from verglas.picking.particles import MERIT, PickResult
 from verglas.types import Picks
 from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import MicrographLike, micrograph_of
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import JobSettings, setting, settings_from
 
 # Orientations of half a turn; the filter's own width is about twice their distance.
 _ANGLES = 24
@@ -57,7 +57,7 @@ _SMOOTH = 0.05
 
 
 @dataclass(frozen=True)
-class FilamentSettings:
+class FilamentSettings(JobSettings, job="filaments"):
     """How filaments are traced.
 
     Attributes
@@ -79,10 +79,6 @@ class FilamentSettings:
     border_A: float | None = setting(None, "Least distance from the edge", at_least=0, default_words="half a width")
     exclude: bool = setting(True, "Leave out carbon and large bad areas")
     white: bool = setting(False, "Filaments are white in the micrographs")
-
-    def __post_init__(self) -> None:
-        """Check once."""
-        check_settings("filaments", self)
 
 
 @dataclass(frozen=True)

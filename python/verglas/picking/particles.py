@@ -34,7 +34,7 @@ from verglas.picking.template import (
 from verglas.types import Map, Micrograph, Optics, Picks
 from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import MicrographLike, micrograph_of
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import JobSettings, setting, settings_from
 
 if TYPE_CHECKING:
     from verglas.learned import Weights
@@ -56,7 +56,7 @@ Templates = Map | Averages
 
 
 @dataclass(frozen=True)
-class PickSettings:
+class PickSettings(JobSettings, job="pick"):
     """How to pick; every default is meant to be left alone.
 
     Attributes
@@ -136,11 +136,7 @@ class PickSettings:
         None, "Low-pass of templates", more_than=0, default_words="a sixth of the diameter"
     )
 
-    def __post_init__(self) -> None:
-        """Check once."""
-        check_settings("pick", self, self._impossible_threshold())
-
-    def _impossible_threshold(self) -> Iterator[tuple[str, str]]:
+    def _impossible(self) -> Iterator[tuple[str, str]]:
         # Without templates and without learning the figure of merit is a response, which has no limits.
         correlation = (self.learn or self.method == "template") and self.method not in ("variance", "swarm")
         if self.threshold is not None and not abs(self.threshold) <= (1 if correlation else np.inf):

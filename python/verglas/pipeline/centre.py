@@ -21,7 +21,7 @@ from verglas.pipeline.tables import usable_shots
 from verglas.run.parallel import in_order
 from verglas.types import Particles, Picks
 from verglas.types.arrays import FloatArray
-from verglas.types.settings import check_settings, setting
+from verglas.types.settings import JobSettings, setting
 from verglas.types.verdict import Finding, Verdict
 
 _SIDE = 24.0  # pixels per particle of the images that centres are sought in
@@ -29,7 +29,7 @@ _SAME = 0.4  # diameters: two particles nearer than this are one
 
 
 @dataclass(frozen=True)
-class CentreChoice:
+class CentreChoice(JobSettings, job="centre"):
     """How particles are centred.
 
     Attributes
@@ -46,10 +46,6 @@ class CentreChoice:
     way: Literal["auto", "picks", "surrogate", "average"] = setting("auto", "How particles are centred.")
     least_px: float = setting(1.0, "Cut boxes anew if their centres move by more, root mean square.", at_least=0)
     batch: int = setting(20000, "Particles tried together.", at_least=1)
-
-    def __post_init__(self) -> None:
-        """Check once."""
-        check_settings("centre", self)
 
 
 class CentreStage(Stage):

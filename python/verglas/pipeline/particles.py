@@ -24,14 +24,14 @@ from verglas.pipeline.stage import digest, file_digest
 from verglas.pipeline.tables import micrograph_table, usable_shots
 from verglas.run.extract import ExtractOptions, Piece, UnusedPick, cut_one, particles_of, write_excluded, write_piece
 from verglas.types import Particles, Picks
-from verglas.types.settings import check_settings, setting
+from verglas.types.settings import JobSettings, setting
 from verglas.types.verdict import Verdict
 
 _BOX_OVER_PARTICLE = 1.5
 
 
 @dataclass(frozen=True)
-class ExtractChoice:
+class ExtractChoice(JobSettings, job="extract"):
     """What of extraction can be set.
 
     Attributes
@@ -53,10 +53,6 @@ class ExtractChoice:
     edge: Literal["exclude", "fill"] = setting("exclude", "Boxes that leave the micrograph.")
     dtype: Literal["float32", "float16"] = setting("float32", "Of the stacks.")
     unclear: bool = setting(False, "Also particles of micrographs where picks and background do not separate.")
-
-    def __post_init__(self) -> None:
-        """Check once."""
-        check_settings("extract", self)
 
     def options(self, pixel_size_A: float) -> ExtractOptions:
         """For one micrograph."""

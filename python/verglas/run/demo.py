@@ -28,7 +28,7 @@ from verglas.run.simulate import particles as simulate_particles
 from verglas.simulate import Model, density, phantom
 from verglas.types import Map, Particles
 from verglas.types.listener import Listener
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import JobSettings, setting, settings_from
 
 _SHOWN = 9
 _RUN = "refine"  # the run folder of the refinement, inside the demo's
@@ -36,7 +36,7 @@ _MARGIN = 1.1  # diameter told to the refinement, on that of the model
 
 
 @dataclass(frozen=True)
-class DemoSettings:
+class DemoSettings(JobSettings, job="demo"):
     """What is simulated.
 
     Attributes
@@ -68,10 +68,6 @@ class DemoSettings:
         40.0, "Resolution of the map that the refinement starts from", more_than=0, former=("start_A",)
     )
     seed: int = setting(0, "Seed of everything random", at_least=0)
-
-    def __post_init__(self) -> None:
-        """Half maps and their FSC need a few particles and shells."""
-        check_settings("demo", self)
 
 
 @dataclass(frozen=True)

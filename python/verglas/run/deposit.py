@@ -30,7 +30,7 @@ from verglas.report.html import Gallery, Page, Picture, Section, Table, render
 from verglas.report.surface import level_for_volume
 from verglas.run.maps import half_map_suffixes, read_half_maps, read_mask
 from verglas.types import Map, Particles
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import JobSettings, setting, settings_from
 from verglas.types.verdict import STATES, Verdict
 
 _A_PER_NM = 10.0
@@ -39,7 +39,7 @@ _ENTRY = "EM9999"  # of an entry that has no number yet
 
 
 @dataclass(frozen=True)
-class DepositSettings:
+class DepositSettings(JobSettings, job="deposit"):
     """What a run's folder does not know.
 
     Attributes
@@ -52,10 +52,6 @@ class DepositSettings:
     mass_kDa: float | None = setting(None, "Mass of the molecule: sets the recommended contour level.", more_than=0)
     hand: str = setting("", "How the hand was found, as a sentence for the archive.")
     dose_e_A2: float | None = setting(None, "Dose of the exposures, in all.", more_than=0)
-
-    def __post_init__(self) -> None:
-        """Check once."""
-        check_settings("deposit", self)
 
 
 @dataclass(frozen=True)

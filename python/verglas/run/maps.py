@@ -23,7 +23,7 @@ from verglas.types import Map
 from verglas.types.arrays import IntArray
 from verglas.types.images import ImageSource
 from verglas.types.listener import Listener, phase_progress
-from verglas.types.settings import check_settings, setting
+from verglas.types.settings import JobSettings, setting
 
 Progress = Callable[[int, int], None]
 
@@ -166,7 +166,7 @@ def refuse_other_pixel_size(mask: Path, like: Map, source: Path | None = None) -
 
 
 @dataclass(frozen=True)
-class MaskShape:
+class MaskShape(JobSettings, job="mask"):
     """What a mask is made of, lengths in angstrom.
 
     Attributes
@@ -193,11 +193,7 @@ class MaskShape:
     largest: bool = setting(False, "Keep the largest connected part only")
     dark: bool = setting(False, "The particle is dark: what lies below the threshold")
 
-    def __post_init__(self) -> None:
-        """Check once."""
-        check_settings("mask", self, self._contradictions())
-
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
+    def _impossible(self) -> Iterator[tuple[str, str]]:
         if (self.diameter_A is None) == (self.threshold is None):
             yield "", "give either --diameter or --threshold"
         elif self.diameter_A is not None and (self.low_pass_A is not None or self.largest or self.dark):

@@ -22,7 +22,7 @@ from verglas.errors import InputError
 from verglas.geometry import symmetry_order
 from verglas.refinement.settings import RefineSettings
 from verglas.run.forecast import planned_refine_forecast
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import JobSettings, setting, settings_from
 
 _NYQUIST_ROOM = 1.25  # the resolution is kept this factor from Nyquist
 _BOX_OVER_DIAMETER = 1.5
@@ -32,7 +32,7 @@ _COUNTS = (1e3, 1e4, 1e5, 1e6)
 
 
 @dataclass(frozen=True)
-class PlanSettings:
+class PlanSettings(JobSettings, job="plan"):
     """What is planned.
 
     Attributes
@@ -63,10 +63,6 @@ class PlanSettings:
     micrographs_per_hour: float = setting(200.0, "Exposures that the microscope makes.", more_than=0)
     used: float = setting(0.5, "Share of the picked particles that goes into the map.", more_than=0, at_most=1)
     threads: int | None = setting(None, "Threads of the refinement.", at_least=1, default_words="all")
-
-    def __post_init__(self) -> None:
-        """Check once."""
-        check_settings("plan", self)
 
 
 @dataclass(frozen=True)

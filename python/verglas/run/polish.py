@@ -29,7 +29,7 @@ from verglas.types import Map, Particles, Snapshot
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 from verglas.types.listener import Listener
-from verglas.types.settings import check_settings, result_settings, setting, settings_from
+from verglas.types.settings import JobSettings, result_settings, setting, settings_from
 
 _LEAST_SHELLS = 5  # in which frames correlate with the reference; fewer decide nothing
 _FSC = 0.143
@@ -37,7 +37,7 @@ _SIGMAS = 3.0  # of held-out gain that is believed
 
 
 @dataclass(frozen=True)
-class PolishSettings:
+class PolishSettings(JobSettings, job="polish"):
     """What is known of the motion, how far it goes, and how images are written."""
 
     velocity_A: float | None = setting(
@@ -61,10 +61,6 @@ class PolishSettings:
         None, "Diameter of the particle, for mask and background", default_words="made from the map", more_than=0
     )
     dtype: Literal["float32", "float16"] = setting("float32", "Of the stacks")
-
-    def __post_init__(self) -> None:
-        """Check ranges once."""
-        check_settings("polish", self)
 
     def prior(self) -> MotionPrior | None:
         """As given; None where the data are to say it."""

@@ -38,7 +38,7 @@ from verglas.run.sieve_rounds import (
 )
 from verglas.types import Map, Particles, Poses
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import JobSettings, setting, settings_from
 from verglas.types.verdict import Finding, Verdict
 
 REASON, ROUND = "verglasSieveReason", "verglasSieveRound"
@@ -55,7 +55,7 @@ _EFFICIENCY_LOSS = 0.1  # of the evenness of views, beyond which it is said
 
 
 @dataclass(frozen=True)
-class SieveSettings:
+class SieveSettings(JobSettings, job="sieve"):
     """What is dropped, and what decides.
 
     Attributes
@@ -98,10 +98,6 @@ class SieveSettings:
     )
     alignability: int = setting(300, "Particles whose alignability is measured", at_least=0)
     seed: int = setting(0, "Of who is held out and of the control", at_least=0)
-
-    def __post_init__(self) -> None:
-        """Check ranges once."""
-        check_settings("sieve", self)
 
 
 @dataclass(frozen=True, eq=False)

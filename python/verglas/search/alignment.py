@@ -19,7 +19,7 @@ from verglas.search.grid_search import Where
 from verglas.search.planner import search_cost
 from verglas.search.step import step_radius
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import JobSettings, setting, settings_from
 
 if TYPE_CHECKING:
     from verglas.types import Particles
@@ -29,7 +29,7 @@ _FIRST_STEP_DEG = 7.5
 
 
 @dataclass(frozen=True)
-class AlignSettings:
+class AlignSettings(JobSettings, job="align"):
     """How :func:`align` searches.
 
     Attributes
@@ -67,10 +67,6 @@ class AlignSettings:
         None, "Finest data used in the search", more_than=0, default_words="what the step can resolve"
     )
     exhaustive: bool = setting(False, "Score every pose of a fine grid; very slow")
-
-    def __post_init__(self) -> None:
-        """Say at once what cannot be."""
-        check_settings("align", self)
 
 
 def _geometry(particles: Particles, settings: AlignSettings) -> Geometry:

@@ -20,7 +20,7 @@ from verglas.simulate.text import TextPhantom, check_phantom_fits, spectra_of
 from verglas.types import Optics, Particles, Poses
 from verglas.types.arrays import FloatArray, IntArray
 from verglas.types.listener import Listener
-from verglas.types.settings import check_settings, setting
+from verglas.types.settings import JobSettings, setting
 
 # Keys of the tables' streams, beyond every particle number (noise streams have the particle's number as key).
 _PARTICLE_TABLE, _MICROGRAPH_TABLE = 2**63, 2**63 + 1
@@ -28,7 +28,7 @@ _BATCH_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
-class Imaging:
+class Imaging(JobSettings, job="simulate"):
     """The microscope and how the particles lie: everything about the images but the model.
 
     Attributes
@@ -94,10 +94,6 @@ class Imaging:
     noise_power: npt.ArrayLike | str | None = setting(
         None, "White, coloured, or a relative power per shell", on_command_line=False
     )
-
-    def __post_init__(self) -> None:
-        """Check ranges once."""
-        check_settings("simulate", self, self._impossible())
 
     def _impossible(self) -> Iterator[tuple[str, str]]:
         low, high = self.defocus_A

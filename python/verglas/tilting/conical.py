@@ -41,7 +41,7 @@ from verglas.tilting.projections import (
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import ParticlesLike, particles_of
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import JobSettings, setting, settings_from
 
 _AVERAGING = 4  # alignments of a class to its own average, wide and narrow
 # A particle counts as lying on its face where its image is so much likelier as the mirror image: the rest of the class
@@ -52,7 +52,7 @@ _STEEP_DEG = 72.0  # beyond, too little of the class average is left across the 
 
 
 @dataclass(frozen=True)
-class ConicalSettings:
+class ConicalSettings(JobSettings, job="conical_tilt"):
     """How :func:`conical_tilt` works.
 
     Attributes
@@ -99,10 +99,6 @@ class ConicalSettings:
     max_resolution_A: float | None = setting(None, "Finest data used", more_than=0, default_words="Nyquist")
     symmetry: str = setting("C1", "Point group, the class seen along z", flags=("--sym",))
     ctf: bool = setting(False, "The CTF is in the model; without it for images that have none")
-
-    def __post_init__(self) -> None:
-        """Say at once what cannot be."""
-        check_settings("conical_tilt", self)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import typing
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from verglas.errors import SettingError, VerglasWarning
 
@@ -231,7 +231,7 @@ def accept_former_names(kind: type[Kind]) -> type[Kind]:
 
 
 def check_settings(job: str, settings: Any, further: Iterable[tuple[str, str]] = ()) -> None:
-    """Hold every field against its bounds and choices; called by ``__post_init__`` of settings.
+    """Hold every field against its bounds and choices; called by ``__post_init__`` of settings (:class:`JobSettings`).
 
     Parameters
     ----------
@@ -256,6 +256,27 @@ def check_settings(job: str, settings: Any, further: Iterable[tuple[str, str]] =
     problems += further
     if problems:
         raise SettingError(job, problems)
+
+
+class JobSettings:
+    """Base of a job's settings: every field is held against its bounds and choices when they are made.
+
+    ``class CountSettings(JobSettings, job="count")``: the name begins the messages.
+    """
+
+    _job: ClassVar[str]
+
+    def __init_subclass__(cls, job: str = "") -> None:
+        """Take the job's name; a class made from one with a name keeps it."""
+        cls._job = job or cls._job
+
+    def __post_init__(self) -> None:
+        """Check once."""
+        check_settings(self._job, self, self._impossible())
+
+    def _impossible(self) -> Iterable[tuple[str, str]]:
+        """Fields, and a sentence each, where a bound depends on other fields."""
+        return ()
 
 
 def choices_of(hint: Any) -> tuple[Any, ...]:
