@@ -47,6 +47,18 @@ def test_maps_of_parts_are_those_of_their_particles():
         assert np.abs(made.data - wanted.data).max() < 1e-5 * np.abs(wanted.data).max()
 
 
+@pytest.mark.parametrize(("halves", "number"), [((1, 2) * 2, 1), ((1,) * 30 + (2,), 2)])
+def test_half_sets_of_few_particles_are_the_reason(halves, number):
+    n = len(halves)
+    particles = vg.simulate.particles(vg.simulate.phantom(16, 6.0, 60.0), n, 16, 6.0, 1.0, seed=4, listener=None)
+    particles = particles.with_columns(rlnRandomSubset=np.array(halves))
+    mask = vg.Map(np.ones((16, 16, 16), np.float32), 6.0)
+    made = resolution_by_number(particles, mask, 20.0, symmetry="C1", finest_A=12.0)
+    few = halves.count(number)
+    assert made.reason == f"half set {number} has {few} particle{'s' * (few > 1)}, too few to be divided into parts"
+    assert made.line is None
+
+
 @pytest.mark.usefixtures("blank_figures")
 def test_page_shows_the_line_and_why_there_is_none(tmp_path):
     folder = make_run_folder(tmp_path / "run", iterations=1, n=60)

@@ -128,11 +128,17 @@ def resolution_by_number(
     most = min(len(particles), MOST)
     numbers = tuple(most // part for part in PARTS)
     order = np.random.default_rng(seed).permutation(len(particles))
+    mine_of = {number: order[half[order] == number] for number in (1, 2)}
+    ends_of = {number: [round(len(mine) * n / len(particles)) for n in numbers] for number, mine in mine_of.items()}
+    for number, ends in ends_of.items():
+        if min(np.diff([0, *ends])) < 1:
+            few = len(mine_of[number])
+            words = f"half set {number} has {few} particle{'s' * (few != 1)}, too few to be divided into parts"
+            return ResolutionByNumber((), (), None, words)
     settings = ReconstructSettings(symmetry=symmetry, max_resolution_A=finest_A)
     done, halves = 0, list[list[Map]]()
-    for number in (1, 2):
-        mine = order[half[order] == number]
-        ends = [round(len(mine) * n / len(particles)) for n in numbers]
+    for number, mine in mine_of.items():
+        ends = ends_of[number]
         halves.append([])
         for volume in maps_of_parts(particles, np.split(mine, ends)[:-1], settings, threads, device):
             halves[-1].append(volume)
