@@ -13,7 +13,7 @@ import pytest
 import verglas as vg
 from verglas import io
 from verglas.errors import FormatError
-from verglas.report.assessed import read_assessed
+from verglas.report.assessed import Assessed, read_assessed
 from verglas.run.postprocess import read_mtf
 
 pytestmark = pytest.mark.drawn
@@ -74,10 +74,17 @@ def test_what_is_read_back_is_what_was_written(run, maps, tmp_path):
     assert read_assessed(tmp_path / "nowhere") is None
 
 
+@pytest.mark.parametrize(("claimed", "shown"), [(5.0, {}), (6.0, {"to be stated": "6.00 Å"}), (None, {})])
+def test_a_page_says_what_to_state_where_it_is_coarser(claimed, shown):
+    assert Assessed({}, None, {"resolution_A": 5.0, "claimed_resolution_A": claimed}).claim == shown
+
+
 def test_page_has_its_figures_and_the_number(run, maps, tmp_path):
     _, text, _ = run("postprocess", *maps, "--out", tmp_path)
     page = (tmp_path / "report.html").read_text()
-    resolution = json.loads((tmp_path / "postprocess.json").read_text())["resolution_A"]
+    said = json.loads((tmp_path / "postprocess.json").read_text())
+    resolution, claimed = said["resolution_A"], said["claimed_resolution_A"]
+    assert (f"state {claimed:.2f} A: so few voxels" in text) == ("to be stated" in page) == (claimed > resolution)
     assert f"resolution: {resolution:.2f} A (corrected FSC = 0.143; chance in the shells alone: " in text
     assert f"{resolution:.2f} Å" in page
     assert re.findall("data:image/(png|jpeg);base64", page) == ["png", "jpeg"]  # a plot; slices

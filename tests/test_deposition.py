@@ -61,7 +61,7 @@ def test_the_files_say_what_the_run_says(run, deposited):
     points = [(float(c.find("x").text), float(c.find("y").text)) for c in root.iter("coordinate")]
     assert np.allclose(points, table[["frequency_per_A", "corrected"]], atol=1e-5)
     block = gemmi.cif.read(str(out / "metadata.cif")).sole_block()
-    stated = json.loads((run / "postprocess.json").read_text())["resolution_A"]
+    stated = json.loads((run / "postprocess.json").read_text())["claimed_resolution_A"]
     assert float(block.find_value("_em_3d_reconstruction.resolution")) == round(stated, 2)
     assert float(block.find_value("_em_imaging.accelerating_voltage")) == 300
     assert block.find_value("_em_3d_reconstruction.num_particles") == str(

@@ -71,6 +71,16 @@ def test_noise_has_no_resolution_under_any_mask():
     assert "no B-factor was fitted" in made.guinier.reason
 
 
+def test_what_is_claimed_where_chance_leaves_much_open(truth, done):
+    assert done.claimed_resolution_A == done.resolution_A > done.resolution_interval_A[1] / 1.05
+    open_ = vg.postprocess(*halves(truth, 16.0))
+    assert open_.claimed_resolution_A == open_.resolution_interval_A[1] / 1.05 > open_.resolution_A
+    assert open_.as_dict()["claimed_resolution_A"] == open_.claimed_resolution_A
+    nothing = vg.postprocess(*(truth.with_data(h.data - truth.data) for h in halves(truth, 2.0)))
+    assert nothing.claimed_resolution_A == np.inf
+    assert nothing.as_dict()["claimed_resolution_A"] is None
+
+
 def test_a_tight_mask_inflates_and_the_correction_takes_it_back():
     """Signal and noise that fill the box evenly: the unmasked curve is what any mask should show."""
     n = 40

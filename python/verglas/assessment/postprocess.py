@@ -29,6 +29,7 @@ Mtf = filters.Gain | npt.ArrayLike
 
 # Mean power of a shell, on that of the strongest, below which it was filtered away.
 _EMPTY = 1e-11
+_CLAIM_BEYOND = 1.05  # by which a claim may be finer than the coarse end of the interval
 _PHASE = "FSC, mask, random phases, sharpening"
 _CURVES = ("unmasked", "masked", "phase-randomised", "corrected")
 
@@ -151,6 +152,14 @@ class Postprocessed(Shown):
         return max(finest, self.data_to_A), max(coarsest, self.data_to_A)
 
     @property
+    def claimed_resolution_A(self) -> float:
+        """What to state: ``resolution_A``, or, where chance leaves much open, no finer than 5 % beyond the coarse end.
+
+        So a claim is more than 5 % finer than the resolution with the truth only where that lies outside the interval.
+        """
+        return max(self.resolution_A, self.resolution_interval_A[1] / _CLAIM_BEYOND)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """The sentences of the notes."""
         return tuple(note.sentence for note in self.notes)
@@ -172,6 +181,7 @@ class Postprocessed(Shown):
         g = self.guinier
         return {
             "resolution_A": finite_or_none(self.resolution_A),
+            "claimed_resolution_A": finite_or_none(self.claimed_resolution_A),
             "resolution_interval_A": [finite_or_none(value) for value in self.resolution_interval_A],
             "limited_by_sampling": not self.trusted.crosses(RESOLUTION_AT),
             "vouched_by_phase_randomisation": self.vouched,

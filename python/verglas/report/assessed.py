@@ -48,6 +48,12 @@ class Assessed:
         """Corrected, at 0.143."""
         return self.record.get("resolution_A")
 
+    @property
+    def claim(self) -> dict[str, str]:
+        """For the numbers of a page: what to state, where chance leaves so much open that it is coarser."""
+        found, claimed = self.resolution_A, self.record.get("claimed_resolution_A")
+        return {"to be stated": length(claimed)} if found and claimed and claimed > found else {}
+
 
 def read_assessed(folder: Path, suffix: str = "") -> Assessed | None:
     """Read fsc.csv, guinier.csv and postprocess.json of a folder; None if postprocessing has not been done yet.

@@ -40,6 +40,7 @@ def write_postprocess_page(folder: Path, footer: str = "") -> Path:
     average, sharpened, mask = (read_map(folder / f"{name}.mrc") for name in ("map", "map_sharpened", "mask"))
     numbers = {
         "resolution (corrected, 0.143)": length(record["resolution_A"]),
+        **assessed.claim,
         "unmasked": length(assessed.curves["unmasked"].resolution_A(0.143)),
         "B-factor": b_factor(assessed.guinier),
         "mask": f"{100 * record['mask']['fraction']:.1f} % of the box",

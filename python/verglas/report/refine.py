@@ -142,6 +142,7 @@ def _numbers(run: RunFolder) -> dict[str, str]:
     excluded = int(run.run.get("n_excluded", len(run.excluded)) or 0)
     numbers = {
         name: length(value),
+        **(run.assessed["map"].claim if run.n_classes == 1 and run.assessed else {}),
         "particles": f"{int(run.run.get('n_particles', 0)) - excluded:,}",
         "time": duration(float(run.run.get("seconds", 0) or 0)),
         "iterations": f"{len(run.iterations)}",

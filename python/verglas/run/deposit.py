@@ -67,8 +67,8 @@ class _Run:
 
     @property
     def resolution_A(self) -> float:
-        """As it is stated."""
-        return float(self.postprocessed["resolution_A"])
+        """As it is to be stated; folders that were written by earlier versions say no more than the resolution."""
+        return float(self.postprocessed.get("claimed_resolution_A") or self.postprocessed["resolution_A"])
 
 
 def deposit(
