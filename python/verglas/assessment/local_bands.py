@@ -23,6 +23,7 @@ _WINDOW_TAIL = 2e-3
 _SLAB_VOXELS = 1 << 19
 # A band is as wide as the window can tell frequencies apart: narrower ones reach out of the window instead.
 BAND_OF_WINDOW = 1 / 4.4
+_LARGEST_WINDOW = 1 / 6  # of the box, for bands of long waves
 # Of fewer independent voxels no correlation that maps have can be told from chance.
 LEAST_INDEPENDENT = 8.0
 
@@ -208,7 +209,7 @@ def nearest_points(field: BoolArray, side: int) -> BoolArray:
     return field[np.ix_(near, near, near)]
 
 
-def linear_bands(box: int, half_width: float, window_px: float, finest: float) -> list[Band]:
+def linear_bands(box: int, half_width: float, window_px: float, finest: float, least_waves: float = 0.0) -> list[Band]:
     """Bands one half width apart, whose gains add up to 1, from the first that the window counts enough voxels of.
 
     Parameters
@@ -221,6 +222,9 @@ def linear_bands(box: int, half_width: float, window_px: float, finest: float) -
         Radius of the window of all.
     finest : float
         Largest frequency, Fourier pixels.
+    least_waves : float
+        Wavelengths of a band's centre that its window's radius holds at least, up to a sixth of the box: of a wave that
+        is longer than the window few independent voxels say anything.
 
     Returns
     -------
@@ -229,7 +233,8 @@ def linear_bands(box: int, half_width: float, window_px: float, finest: float) -
     """
     last = max(1, round(finest / half_width))
     step = finest / last  # the last band's centre is the finest frequency
-    bands = [Band(n * step, step, window_px) for n in range(1, last + 1)]
+    centres = [n * step for n in range(1, last + 1)]
+    bands = [Band(k, step, max(window_px, min(least_waves * box / k, _LARGEST_WINDOW * box))) for k in centres]
     return [band for band in bands if band.independent(box) >= LEAST_INDEPENDENT]
 
 

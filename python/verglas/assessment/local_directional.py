@@ -101,6 +101,7 @@ class LocalDirections(Shown):
 class _ConeValues(MonogenicValues):
     """Monogenic amplitudes within a cone of Fourier space."""
 
+    window_share = 0.5  # what shines in from afar is more under a wider one
     leak_is_taken_off = False  # a cone's kernel is long along its axis: what it carries in is not known here
     direction: FloatArray
 

@@ -27,6 +27,7 @@ class NetworkValues(CorrelationValues):
     """The probability that a band is resolved, against the network's threshold."""
 
     window_share = 0.75
+    window_waves = 0.0  # as in training
     leak_is_taken_off = False  # it was trained on correlations as they are
     edge_is_looked_for = False  # a probability is no share of signal
     network: Perceptron | None = None  # another than the shipped one, in training

@@ -62,7 +62,8 @@ class LocalResolutionSettings(JobSettings, job="local_resolution"):
     threshold: float = setting(0.143, "Of the windowed FSC, for the method fsc", more_than=0, at_most=0.95)
     window_radius_A: float | None = setting(
         None,
-        "Of the window: full weight inside, a soft edge that ends at twice the radius",
+        "Of the window: full weight inside, a soft edge that ends at twice the radius; bands of long waves have one of "
+        "three quarters of their wavelength at least",
         more_than=0,
         default_words="twice the resolution of the whole map",
     )
@@ -102,6 +103,7 @@ class LocalResolution(Shown):
     half_width_per_A : float
         Of a band, which is also the distance to the next.
     window_radius_A : float
+        The least of the bands' windows.
     method : str
     global_A : float
         Resolution of the whole map, FSC 0.143 in the mask.
@@ -180,15 +182,20 @@ def local_resolution(
 
     A voxel's resolution is where this first falls below the threshold, from coarse to fine and in two bands in a row,
     less half a band's half width: of a band that is partly resolved the coarse side is. Where the signal over noise in
-    the last resolved band is less than a smooth spectrum through the bands before lets expect, it ends within that
-    band, at the place that this share names. ``"fsc"`` has a fixed threshold. ``"significance"`` asks whether noise
-    alone would reach the value: the correlation of noise under the window has n independent voxels
-    (:meth:`verglas.assessment.local_bands.Band.independent`), hence Student's distribution, and the threshold of a band
-    is where the false discovery rate over the molecule's voxels is as given (Benjamini and Hochberg). ``"monogenic"``
-    compares the local amplitude of the mean map, square root of the windowed square of a band and its three Riesz
-    transforms, with a quantile of the same of half the difference of the half maps. ``"steerable"`` is ResMap's
+    the last resolved band, the third or a finer one, is less than a smooth spectrum through the bands before lets
+    expect, it ends within that band, at the place that this share names. ``"fsc"`` has a fixed threshold.
+    ``"significance"`` asks whether noise alone would reach the value: the correlation of noise under the window has n
+    independent voxels (:meth:`verglas.assessment.local_bands.Band.independent`), hence Student's distribution, and the
+    threshold of a band is where the false discovery rate over the molecule's voxels is as given (Benjamini and
+    Hochberg); how far the last band that passes reaches is read as the windowed FSC is. ``"monogenic"`` compares the
+    local amplitude of the mean map, square root of the windowed square of a band and its three Riesz transforms, with a
+    quantile of the same of half the difference of the half maps. ``"steerable"`` is ResMap's
     question, whether a wave of the band in any direction and phase is there: the
     power of 16 steerable filters, against the gamma distribution of the noise's at the given false discovery rate.
+
+    Of a wave that is longer than the window few independent voxels say anything: a band's window has a radius of at
+    least three quarters of its wavelength, up to a sixth of the box (not ``"network"``, which was trained without, nor
+    ``"directional"``).
 
     A window as large as a few wavelengths tells neither edges sharper than itself nor steps of the spectrum sharper
     than a band: a region well resolved shines into its neighbours (docs/guide/trust.md shows how far).
@@ -237,9 +244,10 @@ def local_resolution(
         raise InputError(f"local_resolution: the method {chosen.method} is {_ELSEWHERE[chosen.method]}")
     pair = local_pair(half1, half2, mask, threads)
     first = pair.first
-    plan = plan_bands(first, pair.global_A, chosen)
+    method = _METHODS[chosen.method]
+    plan = plan_bands(first, pair.global_A, chosen, method.window_waves)
     spectra = [fourier.forward(one.data, 3, threads=threads) for one in (first, pair.second)]
-    values = _METHODS[chosen.method](spectra, first.box, pair.mask.data >= 0.5, chosen, threads)
+    values = method(spectra, first.box, pair.mask.data >= 0.5, chosen, threads)
     with shown_to(listener) as heard:
         frequency, thresholds = scan_bands(values, plan.bands, first.box, phase_progress(heard, "bands"), threads)
     resolution = first.with_data(first.box * first.pixel_size_A / frequency)
@@ -347,8 +355,8 @@ def _envelope(first: Map, second: Map, mask: MapLike | npt.ArrayLike | None, thr
     return first.with_data(checked)
 
 
-def plan_bands(like: Map, global_A: float, chosen: LocalResolutionSettings) -> BandPlan:
-    """Radius of the window in angstrom, and the bands."""
+def plan_bands(like: Map, global_A: float, chosen: LocalResolutionSettings, least_waves: float = 0.0) -> BandPlan:
+    """Radius of the window in angstrom, and the bands, whose windows hold so many of their waves at least."""
     pixel, extent = like.pixel_size_A, like.box * like.pixel_size_A
     window_A = chosen.window_radius_A
     if window_A is None:
@@ -359,7 +367,7 @@ def plan_bands(like: Map, global_A: float, chosen: LocalResolutionSettings) -> B
         raise InputError(f"local_resolution: {problem}")
     finest_A = max(chosen.finest_A or 0.0, 2.04 * pixel)
     half_width = max(BAND_OF_WINDOW * extent / window_A, 1.0)
-    bands = linear_bands(like.box, half_width, window_A / pixel, extent / finest_A)
+    bands = linear_bands(like.box, half_width, window_A / pixel, extent / finest_A, least_waves)
     if len(bands) < 2:
         raise InputError(
             f"local_resolution: a window of radius {window_A:.3g} A holds too few voxels for two bands coarser than "

@@ -35,6 +35,7 @@ class LocalValues(ABC):
     """A value per voxel and band, and what it has to exceed."""
 
     window_share = 1.0  # of the window's radius
+    window_waves = 0.75  # wavelengths of a band that its window's radius holds at least
     edge_is_looked_for = True  # within the last resolved band
     leak_is_taken_off = True  # what the bands' isotropic filter carries in from beyond the window's radius
 
@@ -64,6 +65,10 @@ class LocalValues(ABC):
     @abstractmethod
     def snr(self, values: Float32Array, level: float) -> Float32Array:
         """Signal over noise, up to a factor: which part of a band holds signal is judged by the band before."""
+
+    def reading(self, margins: Float32Array, level: float) -> Float32Array:
+        """Margins, value / level - 1, whose zero between two bands is where signal ends."""
+        return margins
 
     def coarse_inside(self, side: int) -> npt.NDArray[np.bool_]:
         """Which points of a window's grid lie in the molecule."""
@@ -111,12 +116,21 @@ class SignificanceValues(CorrelationValues):
         values = self.of(averages)[self.coarse_inside(len(averages[0]))]
         return correlation_threshold(values.astype(np.float64), n, self.settings.false_discovery)
 
+    def reading(self, margins: Float32Array, level: float) -> Float32Array:
+        """From the threshold of the windowed FSC.
+
+        Whether a band holds signal is asked of chance, and a small window asks much; how far the last one that does
+        reaches is then read as the windowed FSC is, or more noise would read coarser.
+        """
+        return (margins + 1) * np.float32(level / min(level, self.settings.threshold)) - 1
+
 
 class PowerValues(LocalValues):
     """A local power of the mean map, against the same of half the difference, which is noise."""
 
-    # Under the whole window the quantile is hardly above the mean of noise, and what shines in from afar exceeds it.
-    window_share = 0.5
+    # Under the whole window the quantile is hardly above the mean of noise, and what shines in from afar exceeds it;
+    # under half of it noise varies so much that of strong noise little stands out.
+    window_share = 0.75
 
     def gain(self, band: Band, side: int) -> Float32Array:
         """Of the band, on the half transform of a cube."""
@@ -310,8 +324,8 @@ def scan_bands(
     less half a half width, and not beyond where the last resolved band's share of the signal that the bands before let
     expect says that it ends; the first band's centre where not even that is resolved.
     """
-    walk = _Walk(values, bands, box)
     thresholds: list[float] = []
+    walk = _Walk(values, bands, thresholds, box)
     for number, band in enumerate(bands):
         window = dataclasses.replace(band, window_px=values.window_share * band.window_px)
         windowed = Windowed(window, box, threads)
@@ -329,8 +343,8 @@ class _Walk:
     in that very band, which the next one may take back, as few voxels of a band may fail by chance; _ENDED afterwards.
     """
 
-    def __init__(self, values: LocalValues, bands: list[Band], box: int) -> None:
-        self.values, self.bands = values, bands
+    def __init__(self, values: LocalValues, bands: list[Band], levels: list[float], box: int) -> None:
+        self.values, self.bands, self.levels = values, bands, levels
         self.frequency = np.full((box, box, box), bands[-1].centre, np.float32)
         self.margin = np.zeros_like(self.frequency)
         # Signal over noise in the last band, in the one before, and how much that had fallen.
@@ -348,7 +362,9 @@ class _Walk:
             before[:] = now
         else:
             falls = (before >= 0) & (now < 0)
-            step = before[falls] / (before[falls] - now[falls])
+            high = self.values.reading(before[falls], self.levels[number - 1])
+            low = np.minimum(self.values.reading(now[falls], level), 0)
+            step = high / np.maximum(high - low, np.float32(1e-12))
             place = np.minimum(step - _SHARE_BELOW, self._edge(number, planes, falls))
             out[falls] = np.maximum(self.bands[number - 1].centre + place * band.half_width, first)
             out[(before < 0) & (before > _ENDED) & (now >= 0)] = self.bands[-1].centre
@@ -362,9 +378,9 @@ class _Walk:
         """Where within the last band signal ends, in half widths from its centre.
 
         Of much signal a small share exceeds the threshold, and a band passes that hardly overlaps what is resolved. Its
-        share of what the bands before let expect says how far the signal reaches into it.
+        share of what the two bands before let expect says how far the signal reaches into it.
         """
-        if number < 2 or not self.values.edge_is_looked_for:
+        if number < 3 or not self.values.edge_is_looked_for:
             return np.inf
         last, earlier, fall = (one[planes][falls] for one in (self.last, self.earlier, self.fall))
         share = last / np.maximum(earlier * fall, np.float32(1e-6))

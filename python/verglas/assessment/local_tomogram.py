@@ -107,7 +107,7 @@ def local_resolution_of_tomogram(
     middle = _middle(first.data.shape, side)
     cubes = [Map(np.ascontiguousarray(half.data[middle.index]), first.pixel_size_A) for half in (first, second)]
     global_A = fsc(*cubes, threads=threads).resolution_A(0.143)
-    plan = plan_bands(cubes[0], global_A, chosen)
+    plan = plan_bands(cubes[0], global_A, chosen, MonogenicValues.window_waves)
     margin = int(np.ceil(_MARGIN * plan.window_A / first.pixel_size_A))
     if 2 * margin >= side:
         raise InputError(
