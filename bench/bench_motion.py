@@ -2,6 +2,7 @@
 
     python bench/bench_motion.py [--seeds 10] [--first-seed 1000] [--side 768] [--frames 24] [--minutes 60] [--add]
     python bench/bench_motion.py --full [--full-frames 40] [--methods likelihood pairs ...]
+    python bench/bench_motion.py --weak --first-seed 7100 --seeds 8
 
 Small movies: particles and ice counted by a detector with gain and hot pixels, in three kinds of motion: drift of
 whole frames that settles ("drift"), that and a random polynomial field of RELION's kind ("polynomial"), that and a
@@ -15,6 +16,9 @@ frames, each place's mean over frames taken off: a constant offset moves the mic
 ``--full``: `verglas motion` as a user types it, on one movie of 3710 x 3838 pixels in a TIFF file (LZW), one process
 after the other: wall time and peak resident memory, and the ratio to the quickest classical method. All classical
 methods begin with that of pairs, which is therefore the quickest.
+
+``--weak``: next to nothing to follow. By how many standard errors frames agree beyond chance, what error of the shifts
+of whole frames is stated (None where it is said that nobody knows it), and what it is.
 
 ``--super``: the same command on a super-resolution movie of 8184 x 11520 pixels binned by 2, of ``--full-frames``:
 time, peak memory, and the shift of the last frame, which is 2 px down and 1 px left per frame.
@@ -50,6 +54,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 FULL = (3710, 3838)
 SUPER = (8184, 11520)
+# particles, frames and e/A^2 a frame: from next to nothing to what is followed with ease
+WEAK = ((12, 7, 0.5), (12, 16, 0.5), (30, 7, 0.5), (30, 16, 0.5), (60, 7, 0.5), (30, 24, 0.7))
 PIXEL_A = 1.6
 
 
@@ -184,6 +190,47 @@ def write_grain_movie(
     return field
 
 
+def weak_movies(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row per movie; with ``--add`` to those that are there, and the file is written after every movie."""
+    model, shape = vg.simulate.phantom(96, PIXEL_A, 120.0, seed=5), (args.side, args.side)
+    rows: list[dict[str, Any]] = read_json(RESULTS / "motion_weak.json")["rows"] if args.add else []
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        kind = [*KINDS][seed % len(KINDS)]
+        for n, frames, dose in WEAK:
+            movie, truth = vg.simulate.movie(
+                model,
+                shape=shape,
+                pixel_size_A=PIXEL_A,
+                n=n,
+                frames=frames,
+                dose_per_frame_e_A2=dose,
+                drift_px=DRIFT_PX,
+                gain_sd=0.03,
+                hot_pixels=20,
+                seed=seed,
+                threads=1,
+                **KINDS[kind],
+            )
+            done = vg.correct_motion(movie, threads=1, listener=None)
+            stated = done.shift_errors_px
+            rows.append(
+                {
+                    "seed": seed,
+                    "kind": kind,
+                    "particles": n,
+                    "frames": frames,
+                    "agreement_sigma": done.agreement_sigma,
+                    "stated_px": None if stated is None else float(np.sqrt((stated**2).mean())),
+                    "off_px": errors(done.motion, truth.field, shape)["global_px"],
+                    "nothing_px": errors(None, truth.field, shape)["global_px"],
+                    "flags": "; ".join(done.flags),
+                }
+            )
+            print(rows[-1], flush=True)
+            write("motion_weak", rows, quiet=True, side_px=args.side)
+    return rows
+
+
 def full_movie(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The whole command on one movie by several methods, in turn; errors of the motion in its STAR file besides."""
     rows = []
@@ -258,12 +305,16 @@ def main() -> None:
     parser.add_argument(
         "--super", action="store_true", help="... of a super-resolution movie, 8184 x 11520, binned by 2"
     )
+    parser.add_argument("--weak", action="store_true", help="movies with next to nothing to follow instead")
     parser.add_argument("--full-frames", type=int, default=40)
     parser.add_argument("--methods", nargs="+", default=["likelihood", *METHODS], help="to run")
     parser.add_argument("--add", action="store_true", help="to the movies that bench/results/motion.json holds")
     parser.add_argument("--anew", nargs="*", default=[], help="methods whose rows of that file are dropped first")
     parser.add_argument("--minutes", type=float, default=60.0, help="no new small movie after so long")
     args = parser.parse_args()
+    if args.weak:
+        weak_movies(args)
+        return
     if args.super:
         write("motion_super", super_movie(args), shape=list(SUPER), threads=2, file="TIFF, not compressed")
         return

@@ -243,12 +243,15 @@ def test_epus_files_in_a_tree_of_their_own(tmp_path, data_dir):
     for stem in (name, "FoilHole_1_Data_2_3_20230919_160000"):
         tifffile.imwrite(tmp_path / f"{stem}_fractions.tif", counts, photometric="minisblack")
     given = {"model": "global", "metadata": tree, "listener": None, "threads": 1}
-    with pytest.warns(VerglasWarning, match=r"FoilHole_1_Data.*no XML or mdoc file of it lies beside it or below"):
+    with pytest.warns(
+        VerglasWarning, match=r"FoilHole_1_Data.*no XML or mdoc file of it lies beside it or below"
+    ) as told:
         made = correct_movies(tmp_path / "*.tif", tmp_path / "out", **given)
     assert (
         "nobody knows its pixel size"
         in made.excluded[str(tmp_path / "FoilHole_1_Data_2_3_20230919_160000_fractions.tif")]
     )
+    assert any("4 frames, where" in str(warning.message) for warning in told)
     row = vg.io.read_json(tmp_path / "out" / "micrographs" / f"{name}_fractions.json")["row"]
     assert row["original_pixel_size_A"] == pytest.approx(1.0559, abs=1e-4)
     assert row["voltage_kV"] == 300.0

@@ -122,6 +122,8 @@ class CorrectedMovie:
         What is wrong with the movie, a sentence each; empty where nothing is.
     spectrum : PowerSpectrum or None
         For the CTF fit; None where the micrograph is too small for one.
+    agreement_sigma : float
+        By how many standard errors the frames agree beyond what chance gives; NaN of the classical methods.
     recorded : RecordedSum or None
         What the frames show where they lie, to be compared with other movies'
         (:class:`~verglas.motion.PatternOfMovies`).
@@ -136,6 +138,7 @@ class CorrectedMovie:
     flags: list[str]
     spectrum: PowerSpectrum | None = None
     recorded: RecordedSum | None = None
+    agreement_sigma: float = float("nan")
 
     @property
     def model(self) -> str:
@@ -144,7 +147,7 @@ class CorrectedMovie:
 
     @property
     def shift_errors_px(self) -> FloatArray | None:
-        """Standard errors of the shifts of whole frames, (n_frames, 2)."""
+        """Standard errors of the shifts of whole frames, (n_frames, 2); None where nobody knows them."""
         return self.motion.global_error_px
 
 
@@ -240,6 +243,7 @@ def correct_motion(
         estimate.flags,
         _spectrum_of(groups or [weighted or plain]),
         recorded,
+        estimate.agreement_sigma,
     )
 
 

@@ -22,7 +22,7 @@ B_FACTORS_A2 = (500.0, 150.0)  # of the first steps, before the signal's own spe
 LATTICE_LENGTH = 0.35  # of the prior in space, sides of the frame
 LATTICE_FRAMES = 6.0  # ... and in time
 WEAK_SIGMA = 5.0  # frames that agree by less than this beyond what fitting gives hold no picture to follow
-DOUBT_SIGMA = 8.0  # up to here wrong places agree as well as right ones, and errors of shifts are stated too small
+DOUBT_SIGMA = 8.0  # up to here wrong places agree as well as right ones, and nobody knows how far shifts are off
 JUMP_PX = 8.0  # a frame that lies further from where its neighbours do moves by itself
 FAR_PX = 1.0  # binned pixels between a patch and where it was cut that ask for cutting again
 
@@ -40,6 +40,9 @@ class Estimate:
         What is wrong with the movie, a sentence each.
     agreement_nats : float
         Log-likelihood of the frames showing one picture, over that of their showing none.
+    agreement_sigma : float
+        By how many standard errors they agree beyond what the best of all places would by chance; NaN where they were
+        not searched for.
     steering : Steering
         Of :class:`~verglas.motion.fixed_pattern.RecordedSum`.
     """
@@ -48,6 +51,7 @@ class Estimate:
     gains: list[choose.ModelGain]
     flags: list[str]
     agreement_nats: float
+    agreement_sigma: float = float("nan")
     steering: fixed_pattern.Steering = field(default_factory=fixed_pattern.Steering)
 
 
@@ -112,19 +116,19 @@ class _Search:
         # shifts were searched over the whole frame: the best of so many places agrees by chance
         luck = len(self.timing.used) * np.log(max(2, base.scores.value.size * patches.side**2))
         beyond_luck, chance = base.value - luck, self.chance(patches, weights)  # chance is 0 where nothing agrees
-        if self.ran_away(base, start, patches) or beyond_luck < WEAK_SIGMA * chance:
+        sigma = beyond_luck / chance if chance > 0 else -np.inf
+        if self.ran_away(base, start, patches) or sigma < WEAK_SIGMA:
             n = self.timing.n_frames
             used = np.isin(np.arange(n), self.timing.used)
             flags = [*flags, "the frames hold no common picture to follow: summed where they lie"]
-            return Estimate(Motion(self.binned.shape, np.zeros((n, 2)), used=used), [], flags, base.value)
+            return Estimate(Motion(self.binned.shape, np.zeros((n, 2)), used=used), [], flags, base.value, sigma)
         flags = [
             *flags,
             *(f"frame {self.timing.used[j] + 1} lies {size:.0f} px from where its neighbours do" for j, size in jumps),
         ]
-        if beyond_luck < DOUBT_SIGMA * chance:
+        if sigma < DOUBT_SIGMA:
             flags.append(
-                f"little to follow ({beyond_luck / chance:.1f} standard errors beyond chance): shifts may be wrong by "
-                "more than is stated"
+                f"little to follow ({sigma:.1f} standard errors beyond chance): how far the shifts are off is not known"
             )
         fits, lattice = {"global": base}, self.lattice(patches)
         wanted = MODELS if model == "auto" else (model,)
@@ -137,7 +141,10 @@ class _Search:
         if model == "auto":
             at = fits["spline"].at_patches
             best, gains = choose.choose(fits, choose.fold_scores(patches, weights, at), at)
-        return self.finish(patches, fits[best], gains, flags, lattice[1] if best == "spline" else None)
+        found = self.finish(patches, fits[best], gains, flags, lattice[1] if best == "spline" else None)
+        # The curvature at one of several places that agree alike says nothing of the others.
+        motion = found.motion if sigma >= DOUBT_SIGMA else replace(found.motion, global_error_px=None)
+        return replace(found, motion=motion, agreement_sigma=sigma)
 
     def whole_frames(self) -> FloatArray:
         """(used, 2) px, the first at 0."""
@@ -236,4 +243,4 @@ class _Search:
         if pattern is not None and pattern.is_there:
             flags = [*flags, f"{pattern.sentence}; {fixed_pattern.WHAT_TO_DO}"]
         steering = fixed_pattern.steering_of(agreed, patches, weights)
-        return Estimate(replace(motion, global_error_px=both), gains, flags, fitting.value, steering)
+        return Estimate(replace(motion, global_error_px=both), gains, flags, fitting.value, steering=steering)

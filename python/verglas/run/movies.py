@@ -84,11 +84,19 @@ def read_movie(
     ...     len(movie), movie.shape, movie.frame(0)[0, 0].item()
     (3, (4, 6), 2.0)
     """
+    acquisition, summed = None, False
     if metadata is not False:
         summed = Path(path).suffix.lower() == ".eer" or known.get("frames_per_fraction") is not None
         acquisition = _acquisition_of(path, None if metadata is True else metadata)
         known = with_acquisition(known, acquisition, summed=summed)
     movie = open_movie(path, **known)
+    if acquisition is not None and not summed and acquisition.frames not in (None, len(movie)):
+        warnings.warn(
+            f"{path}: {len(movie)} frames, where {acquisition.source} says {acquisition.frames}: is the file whole, "
+            "and the exposure of a frame right?",
+            VerglasWarning,
+            stacklevel=2,
+        )
     # Before frames are summed for gain and defects, so that those are decoded once.
     if keep_bytes:
         movie = KeptFrames(movie.source, keep_bytes).of(movie)
