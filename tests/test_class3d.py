@@ -13,12 +13,14 @@ from verglas.errors import InputError, SettingError
 from verglas.heterogeneity.classes import keep_state, restore_state
 from verglas.heterogeneity.components import mean_model
 from verglas.heterogeneity.fixed_classes import _groups, classes_of, first_posterior, population_errors
+from verglas.heterogeneity.junk import junk_posterior
 from verglas.heterogeneity.posed import posed_images
 from verglas.heterogeneity.settings import ClassSettings
 from verglas.masks import soft_sphere
 from verglas.refinement.state import State
 from verglas.run.class3d import _counts, class3d_files
 from verglas.run.class3d_trials import result_sentence
+from verglas.run.select import SelectJob, select_files
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
 from verglas.simulate import Model, hinge, phantom
@@ -45,6 +47,16 @@ def three():
     return simulated(states, 400, snr=0.1, seed=5, populations=(0.5, 0.3, 0.2))
 
 
+def with_junk(particles, count, seed=3):
+    """The particles with images of noise in place of some; and the class of each, the last one for those."""
+    images, rng = particles.images().copy(), np.random.default_rng(seed)
+    bad = np.sort(rng.choice(len(particles), count, replace=False))
+    images[bad] = rng.normal(size=(count, BOX, BOX)) * images.std()
+    truth = number_of(particles)
+    truth[bad] = truth.max() + 1
+    return particles.with_source(vg.ArraySource(images, PIXEL_A)), truth
+
+
 def number_of(particles):
     return particles.table["rlnClassNumber"].to_numpy(np.int64) - 1
 
@@ -67,6 +79,61 @@ def test_three_structures_at_known_poses(three):
     assert (made.share_errors > 0.01).all()
     assert made.trials[-1]["gain_over_one_nats"] > 3 * made.trials[-1]["gain_over_one_error_nats"]
     assert not made.twins
+
+
+def test_junk_is_set_apart():
+    model = phantom(BOX, PIXEL_A, 110.0, seed=2)
+    p, truth = with_junk(simulated([model, hinge(model, 60)], 60, snr=0.5, seed=5, populations=(0.6, 0.4)), 15)
+    made = vg.classify3d(p, classes=2, junk=True, iterations=3, **(FIXED | {"resolution_A": 40}))
+    np.testing.assert_array_equal(number_of(made.particles) == 2, truth == 2)
+    assert accuracy(number_of(made.particles), truth) >= 0.95
+    assert made.junk.mean() == pytest.approx(0.25, abs=1e-3)
+    np.testing.assert_allclose(made.posterior.sum(axis=1) + made.junk, 1)
+    assert made.shares.sum() == pytest.approx(0.75, abs=1e-3)
+    assert "25.0 % of the particles are explained better by noise alone" in made.sentence
+    assert len(made.maps) == 2
+
+
+def test_junk_share_is_that_of_maximum_likelihood():
+    evidence = np.array([3.0, -2.0, -1.0, 0.5, -4.0, 6.0])
+    junk, together = junk_posterior(evidence)
+    share = junk.mean()
+    grid = np.linspace(0.01, 0.99, 99)
+    likelihood = [np.log(w + (1 - w) * np.exp(evidence)).sum() for w in grid]
+    assert share == pytest.approx(grid[int(np.argmax(likelihood))], abs=0.01)
+    np.testing.assert_allclose(together, np.log(share + (1 - share) * np.exp(evidence)), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_repeats_and_splitting_find_the_same_classes(tmp_path, three):
+    made = vg.classify3d(three, classes=3, repeats=3, out=tmp_path, **FIXED)
+    assert accuracy(number_of(made.particles), number_of(three)) >= 0.95
+    repeats = np.array(made.migration["repeats"])
+    np.testing.assert_allclose(repeats.sum(axis=1), 1, atol=1e-3)
+    back = vg.read_particles(tmp_path / "particles.star")
+    np.testing.assert_array_equal(back.table["verglasStableCore"].to_numpy(int), made.stable)
+    assert made.summary()["stable_share"] == pytest.approx(made.stable.mean())
+    core = select_files(SelectJob(tmp_path / "particles.star", tmp_path / "core.star", core=True))[0]
+    assert len(core) == made.stable.sum()
+    assert "in the same class in all 3 starts" in made.sentence
+    assert "Stability" in (tmp_path / "report.html").read_text()
+    split = vg.classify3d(three, classes=3, start="split", out=tmp_path, **FIXED)
+    assert accuracy(number_of(split.particles), number_of(three)) >= 0.9
+    variance = [s["variance"] for s in split.splits]
+    assert len(variance) == 2
+    assert variance[0] > variance[1] > 0
+    assert "verglasStableCore" not in vg.read_particles(tmp_path / "particles.star").table
+
+
+@pytest.mark.slow
+def test_global_search_grows_and_leaves_junk_out():
+    model = phantom(BOX, PIXEL_A, 110.0, seed=2)
+    p, truth = with_junk(simulated([model, hinge(model, 60)], 160, snr=0.2, seed=5, populations=(0.6, 0.4)), 50)
+    how = {"resolution_A": 25, "diameter_A": 130, "direction_order": 2, "consensus_iterations": 2, "listener": None}
+    start = vg.simulate.density(model, BOX, PIXEL_A)
+    made = vg.classify3d(p, start, classes=2, junk=True, first_particles=50, **how)
+    assert np.mean((number_of(made.particles) == 2) == (truth == 2)) >= 0.98
+    assert accuracy(number_of(made.particles), truth) >= 0.9
 
 
 @pytest.mark.slow
@@ -272,6 +339,14 @@ def test_bad_input_is_said_in_one_sentence(three):
     bare = three.with_columns(rlnAngleRot=None, rlnAngleTilt=None, rlnAnglePsi=None)
     with pytest.raises(InputError, match="have none"):
         vg.classify3d(bare, classes=2, **FIXED)
+    with pytest.raises(InputError, match="would all be one"):
+        vg.classify3d(three, [vg.Map(np.ones((32, 32, 32)), PIXEL_A)] * 2, repeats=2, listener=None)
+    with pytest.raises(InputError, match="one start"):
+        vg.classify3d(three, classes=2, start="split", repeats=2, **FIXED)
+    with pytest.raises(SettingError, match="start"):
+        vg.classify3d(three, classes=2, start="split", listener=None)
+    with pytest.raises(SettingError, match="first_particles"):
+        vg.classify3d(three, classes=2, first_particles=50, **FIXED)
     with pytest.raises(SettingError, match="classes"):
         vg.classify3d(three, classes="many", **FIXED)
     outside = np.roll(soft_sphere(BOX, 1, 0), 15, axis=0).astype(np.float32)

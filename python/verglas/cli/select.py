@@ -38,7 +38,9 @@ def register(app: typer.Typer) -> None:
         regions: Path = typer.Option(
             None, "--regions", help="particles_kept.json of `verglas serve`: particles inside lines drawn round values."
         ),
-        core: bool = typer.Option(False, "--core", help="Those in the core of their class (class2d --core)."),
+        core: bool = typer.Option(
+            False, "--core", help="Those in the core of their class (class2d --core, class3d --repeats)."
+        ),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     ) -> None:
         """Keep the particles of classes: by number, by a selection from a page, or by rules; or those in regions.

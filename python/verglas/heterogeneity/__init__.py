@@ -8,6 +8,7 @@ from verglas.heterogeneity.evidence import HeterogeneityTest, heterogeneity_test
 from verglas.heterogeneity.expand import collapse_symmetry, expand_symmetry
 from verglas.heterogeneity.fixed_classes import fit_classes, population_errors
 from verglas.heterogeneity.landscape import Landscape, Mixture, landscape
+from verglas.heterogeneity.migration import migration_matrix, stable_members
 from verglas.heterogeneity.motions import Motions, motions_of
 from verglas.heterogeneity.posed import PosedImages, posed_images
 from verglas.heterogeneity.regions import Region, in_regions
@@ -48,9 +49,11 @@ __all__ = [
     "in_regions",
     "landscape",
     "make_bodies",
+    "migration_matrix",
     "motions_of",
     "population_errors",
     "posed_images",
+    "stable_members",
     "subset_landscape",
     "subtract",
     "variability",

@@ -17,12 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from verglas.heterogeneity.components import mean_model
-from verglas.heterogeneity.fixed_classes import fit_classes, held_out_class_evidence
+from verglas.heterogeneity.components import ComponentModel, mean_model
+from verglas.heterogeneity.fixed_classes import FixedClasses, fit_classes, held_out_class_evidence
 from verglas.heterogeneity.gain import mean_gain
+from verglas.heterogeneity.junk import junk_posterior
+from verglas.heterogeneity.migration import migration_matrix
 from verglas.heterogeneity.posed import PosedImages
 from verglas.heterogeneity.seeds import Seeds, SeedSearch, seed_search
 from verglas.heterogeneity.settings import ClassSettings
+from verglas.heterogeneity.splitting import Split, SplittingClasses
 from verglas.initial_model.course import resample_to_box
 from verglas.refinement import schedule
 from verglas.refinement.em import initial_state, iterate
@@ -41,6 +44,8 @@ from verglas.types.listener import Listener, Silence, phase_progress
 from verglas.types.snapshot import from_arrays, to_arrays
 
 _NO_JOIN_A = 1e5  # half maps are given nothing in common: particles of one judge the maps of the other
+_FEWEST_OF_HALF = 10
+_REPEAT_SEED = 1_000_003  # repeats begin from guesses that no neighbouring seed draws
 
 
 class ClassObserver:
@@ -78,6 +83,13 @@ class ClassTrial:
     iterations : int
     class_change : list of float
         Particles that changed class, by iteration.
+    junk : (n,) float64, optional
+        Posterior of being explained by noise alone, which those of the classes leave room for
+        (:mod:`verglas.heterogeneity.junk`).
+    migration : (K, K) int64, optional
+        Particles of each class before the last iteration in each class after it.
+    splits : list of Split
+        How the classes were made from one, where they were made by splitting.
     """
 
     classes: int
@@ -89,6 +101,22 @@ class ClassTrial:
     evidence: FloatArray
     iterations: int
     class_change: list[float] = field(default_factory=list)
+    junk: FloatArray | None = None
+    migration: IntArray | None = None
+    splits: list[Split] = field(default_factory=list)
+
+    @property
+    def number(self) -> IntArray:
+        """(n,) class of every particle, from 0; K of those that are junk."""
+        all_of_them = self.posterior if self.junk is None else np.column_stack([self.posterior, self.junk])
+        return np.asarray(all_of_them.argmax(axis=1), np.int64)
+
+    def with_junk(self) -> ClassTrial:
+        """The same, with noise alone as another explanation of every particle."""
+        junk, evidence = junk_posterior(self.evidence)
+        made = replace(self, junk=junk, evidence=evidence, posterior=self.posterior * (1 - junk[:, None]))
+        made.poses.class_number = made.number
+        return made
 
 
 @dataclass(frozen=True)
@@ -115,6 +143,7 @@ def refine_settings(settings: ClassSettings) -> RefineSettings:
         join_resolution_A=_NO_JOIN_A,
         shift_range_A=settings.shift_range_A,
         solvent_mask=False,
+        first_particles=settings.first_particles,
         seed=settings.seed,
     )
 
@@ -141,15 +170,8 @@ def make_problem(
     return replace(problem, devices=devices, threads=threads), seen.power[used], seen.excluded
 
 
-def search_classes(
-    problem: RefineProblem,
-    power: Float32Array,
-    references: list[Map],
-    settings: ClassSettings,
-    counts: list[int],
-    observer: ClassObserver,
-) -> Iterator[ClassTrial]:
-    """Classes of each of these numbers by global search, one after the other; the single map comes first.
+class ClassSearch:
+    """Classes by global search: the single map, and what every number of classes and every repeat begins with.
 
     Parameters
     ----------
@@ -159,24 +181,95 @@ def search_classes(
     references : list of Map
         At the working sampling: one, or one per class.
     settings : ClassSettings
-    counts : list of int
-        Numbers of classes wanted.
     observer : ClassObserver
     """
-    work = _Work(problem, settings, observer)
-    several = len(references) > 1
-    state, step = _consensus(work, power, references[:1])
-    # Every number of classes is judged with the same noise and the same poses looked at: other evidence is of no use.
-    judge = _Judge(step, [h.sigma2.copy() for h in state.halves])
-    yield _trial(work.with_classes(1), state, step, judge)
-    seeding = _Seeding(work, state)
-    for count in counts:
-        if count == 1:
-            continue
-        whole = work.with_classes(count)
-        begun = _given_state(whole, power, references, state) if several else seeding.state(count)
-        now, last = _iterate_classes(work, whole, begun, step)
-        yield _trial(whole, now, last, judge)
+
+    def __init__(
+        self,
+        problem: RefineProblem,
+        power: Float32Array,
+        references: list[Map],
+        settings: ClassSettings,
+        observer: ClassObserver,
+    ) -> None:
+        self.whole, self.power, self.references = _Work(problem, settings, observer), power, references
+
+    @cached_property
+    def _single(self) -> tuple[State, Step]:
+        """The single map of all particles."""
+        return _consensus(self.whole, self.power, self.references[:1])
+
+    @cached_property
+    def _judge(self) -> _Judge:
+        """The same noise and the same poses looked at for every number of classes: other evidence is of no use."""
+        state, step = self._single
+        return _Judge(replace(step, particles=0), [h.sigma2.copy() for h in state.halves])
+
+    @cached_property
+    def _first(self) -> ClassTrial:
+        """One class."""
+        return self._trial(self.whole.with_classes(1), *self._single)
+
+    @cached_property
+    def _begun(self) -> tuple[_Work, IntArray, State, Step]:
+        """Particles that are not junk by the single map, and that map made once more of them alone."""
+        state, step = self._single
+        everyone = np.arange(len(self.whole.problem))
+        junk = self._first.junk
+        rows = everyone if junk is None else np.flatnonzero(junk < 0.5)
+        if len(rows) == len(everyone) or not _has_both_halves(self.whole.problem, rows):
+            return self.whole, everyone, state, step
+        work = replace(self.whole, problem=self.whole.problem.part(rows))
+        number = state.iteration + self.whole.settings.consensus_iterations
+        start = replace(state, poses=state.poses.of(rows))
+        return work, rows, *_iterate_single(work, start, step, "consensus_without_junk", number)
+
+    def trials(self, counts: list[int]) -> Iterator[ClassTrial]:
+        """Every number of classes; the single map comes first."""
+        _, rows, state, step = self._begun
+        yield self._first if len(rows) == len(self.whole.problem) else self._judged(1, rows, state, step)
+        for count in counts:
+            if count > 1:
+                yield self._classes(count, self._seeding, "")
+
+    def again(self, count: int, number: int) -> ClassTrial:
+        """So many classes once more, from other guesses; the repeats count from 1."""
+        work, _, state, _ = self._begun
+        return self._classes(count, _Seeding(work, state, number), f"repeat{number}_")
+
+    @cached_property
+    def _seeding(self) -> _Seeding:
+        work, _, state, _ = self._begun
+        return _Seeding(work, state)
+
+    def _classes(self, count: int, seeding: _Seeding, name: str) -> ClassTrial:
+        work, rows, state, step = self._begun
+        problem = work.with_classes(count)
+        if len(self.references) > 1:
+            begun = _given_state(problem, self.power[rows], self.references, state)
+        else:
+            begun = seeding.state(count)
+        now, last, migration = _iterate_classes(work, problem, begun, step, f"{name}classes{count}")
+        return self._judged(count, rows, now, last, migration)
+
+    def _judged(
+        self, count: int, rows: IntArray, state: State, step: Step, migration: IntArray | None = None
+    ) -> ClassTrial:
+        """All particles by maps of some."""
+        if len(rows) < len(self.whole.problem):
+            poses = self._first.poses.copy()
+            poses.put(rows, state.poses)
+            state = replace(state, poses=poses)
+        return self._trial(self.whole.with_classes(count), state, step, migration)
+
+    def _trial(self, problem: RefineProblem, state: State, step: Step, migration: IntArray | None = None) -> ClassTrial:
+        made = _trial(problem, state, replace(step, particles=0), self._judge, migration)
+        return made.with_junk() if self.whole.settings.junk else made
+
+
+def _has_both_halves(problem: RefineProblem, rows: IntArray) -> bool:
+    """Whether enough particles of each half set are left for maps."""
+    return bool(np.bincount(problem.half[rows], minlength=3)[1:].min() >= _FEWEST_OF_HALF)
 
 
 @dataclass
@@ -185,17 +278,20 @@ class _Seeding:
 
     work: _Work
     consensus: State
+    repeat: int = 0
     grown: Seeds | None = None
 
     @cached_property
     def search(self) -> SeedSearch:
         """Guesses from the single map, and the particles that choose among them."""
         problem, settings = self.work.problem, self.work.settings
-        return seed_search(problem, settings.shift_range_A / problem.pixel_size_A, settings.seed)
+        seed = settings.seed + _REPEAT_SEED * self.repeat
+        return seed_search(problem, settings.shift_range_A / problem.pixel_size_A, seed)
 
     def state(self, count: int) -> State:
         """Start of so many classes."""
-        keeper = self.work.observer.keeper(f"seeds{count}")
+        name = f"repeat{self.repeat}_" if self.repeat else ""
+        keeper = self.work.observer.keeper(f"{name}seeds{count}")
         saved = None if keeper is None else keeper.load()
         if saved is None:
             first, second = (h.volumes[0] for h in self.consensus.halves)
@@ -242,7 +338,17 @@ def _consensus(work: _Work, power: Float32Array, references: list[Map]) -> tuple
         step = _grid_step(problem, schedule.first_step(problem), work.settings)
     else:
         state, step = restore_state(saved)
-    while state.iteration < work.settings.consensus_iterations:
+    return _iterate_single(work, state, step, "consensus", work.settings.consensus_iterations)
+
+
+def _iterate_single(work: _Work, state: State, step: Step, name: str, number: int) -> tuple[State, Step]:
+    """The single map up to this iteration."""
+    problem = work.with_classes(1)
+    keeper = work.observer.keeper(name)
+    saved = None if keeper is None else keeper.load()
+    if saved is not None:
+        state, step = restore_state(saved)
+    while state.iteration < number:
         state, step = _one_iteration(work, problem, state, step, "one map")
         if keeper is not None:
             keeper.save(keep_state(state, step), needed=True)
@@ -259,27 +365,40 @@ def _one_iteration(work: _Work, problem: RefineProblem, state: State, step: Step
     for note in made.notes:
         work.observer.listener.say(note.sentence)
     work.observer.listener.iteration(state.figures[-1].as_row())
-    return state, _grid_step(problem, schedule.next_step(problem, state, step), work.settings)
+    following = schedule.next_step(problem, state, step)
+    # A pass over all particles is followed by such passes; over a part, by twice as many.
+    following = replace(following, particles=schedule.growing(problem, 2 * step.particles))
+    return state, _grid_step(problem, following, work.settings)
 
 
 def _grid_step(problem: RefineProblem, step: Step, settings: ClassSettings) -> Step:
     """The step as a posterior over a whole grid, of the order that the settings ask for."""
     made = schedule.make_step(problem, "grid", step.radius, settings.direction_order, step.shift_range_px)
-    return replace(made, split=False)
+    return replace(made, split=False, particles=step.particles)
 
 
-def _iterate_classes(work: _Work, problem: RefineProblem, state: State, step: Step) -> tuple[State, Step]:
-    """Until so few particles change class that the populations stand."""
+def _iterate_classes(
+    work: _Work, problem: RefineProblem, state: State, step: Step, name: str
+) -> tuple[State, Step, IntArray | None]:
+    """Until so few particles change class that the populations stand; and who went where in the last iteration."""
     count = problem.n_classes
-    keeper = work.observer.keeper(f"classes{count}")
+    keeper = work.observer.keeper(name)
     saved = None if keeper is None else keeper.load()
+    migration = None
+    # Maps of a part are no result, and its classes may stand while those of the others were never asked for.
+    whole = not step.particles
     if saved is not None:
         state, step = restore_state(saved)
-    while state.iteration < work.settings.iterations and not _stands(state, work.settings):
+        migration, whole = saved.arrays.get("migration"), bool(saved.record["whole"])
+    while not whole or (state.iteration < work.settings.iterations and not _stands(state, work.settings)):
+        before, whole = state.poses.class_number, not step.particles
         state, step = _one_iteration(work, problem, state, step, f"{count} classes")
+        known = before >= 0
+        migration = migration_matrix(before[known], state.poses.class_number[known], count)
         if keeper is not None:
-            keeper.save(keep_state(state, step), needed=True)
-    return state, step
+            kept = keep_state(state, step)
+            keeper.save(Snapshot(kept.arrays | {"migration": migration}, kept.record | {"whole": whole}), needed=True)
+    return state, step, migration
 
 
 def _stands(state: State, settings: ClassSettings) -> bool:
@@ -294,7 +413,9 @@ class _Judge:
     sigma2: list[FloatArray]
 
 
-def _trial(problem: RefineProblem, state: State, step: Step, judge: _Judge) -> ClassTrial:
+def _trial(
+    problem: RefineProblem, state: State, step: Step, judge: _Judge, migration: IntArray | None = None
+) -> ClassTrial:
     """Evidence under the maps of the half that a particle is not in; class and pose under those of both."""
     step = replace(step, split=False)
     count = problem.n_classes
@@ -327,6 +448,7 @@ def _trial(problem: RefineProblem, state: State, step: Step, judge: _Judge) -> C
         evidence,
         state.iteration,
         [row.class_change for row in state.figures],
+        migration=None if migration is None else migration[np.ix_(order, order)],
     )
 
 
@@ -348,33 +470,92 @@ class ClassPass(GridStep):
         return np.concatenate(shares), np.concatenate(evidence)
 
 
-def fixed_trials(
-    posed: PosedImages, settings: ClassSettings, counts: list[int], mask: Float32Array | None, observer: ClassObserver
-) -> Iterator[ClassTrial]:
-    """Classes of each of these numbers at the particles' own poses; the single map comes first."""
-    mean = mean_model(posed, contrast=settings.contrast, mask=mask)
-    for count in [1, *(c for c in counts if c > 1)]:
-        start = np.ones((len(posed), 1)) if count == 1 else None
+class FixedClassSearch:
+    """Classes at the particles' own poses.
+
+    Parameters
+    ----------
+    posed : PosedImages
+    settings : ClassSettings
+    mask : (N, N, N) float32, optional
+        Where classes may differ.
+    observer : ClassObserver
+    """
+
+    def __init__(
+        self, posed: PosedImages, settings: ClassSettings, mask: Float32Array | None, observer: ClassObserver
+    ) -> None:
+        self.posed, self.settings, self.mask, self.observer = posed, settings, mask, observer
+        # The noise by which all numbers of classes are judged is that of all particles.
+        self.mean = mean_model(posed, contrast=settings.contrast, mask=mask)
+
+    def trials(self, counts: list[int]) -> Iterator[ClassTrial]:
+        """Every number of classes; the single map comes first."""
+        some, mean = self._good
+        yield self._first if some is self.posed else self._single(some, mean)
+        for count in counts:
+            if count > 1:
+                yield self._classes(count, self.settings.seed)
+
+    def again(self, count: int, number: int) -> ClassTrial:
+        """So many classes once more, from another start; the repeats count from 1."""
+        return self._classes(count, self.settings.seed + _REPEAT_SEED * number)
+
+    @cached_property
+    def _first(self) -> ClassTrial:
+        return self._single(self.posed, self.mean)
+
+    def _single(self, posed: PosedImages, mean: ComponentModel) -> ClassTrial:
+        start = np.ones((len(posed), 1))
+        return self._trial(fit_classes(posed, 1, start=start, mean=mean, mask=self.mask, iterations=1))
+
+    @cached_property
+    def _good(self) -> tuple[PosedImages, ComponentModel]:
+        """Particles that are not junk by the single map, and their mean."""
+        junk = self._first.junk
+        rows = np.arange(len(self.posed)) if junk is None else np.flatnonzero(junk < 0.5)
+        halves = np.bincount(self.posed.half[rows], minlength=3)[1:]
+        if len(rows) == len(self.posed) or halves.min() < _FEWEST_OF_HALF:
+            return self.posed, self.mean
+        some = self.posed.part(rows)
+        return some, mean_model(some, contrast=self.settings.contrast, mask=self.mask)
+
+    @cached_property
+    def _tree(self) -> SplittingClasses:
+        s, some = self.settings, self._good[0]
+        return SplittingClasses(some, self.mask, s.contrast, s.iterations, s.prior_factor, s.seed)
+
+    def _classes(self, count: int, seed: int) -> ClassTrial:
+        s, (some, mean) = self.settings, self._good
+        start, splits = None, []
+        if s.start == "split":
+            start, splits = self._tree.grow(count, self.observer.listener), list(self._tree.splits)
+            if start.shape[1] < count:
+                self.observer.listener.say(f"no class can be split further: {start.shape[1]} of {count} classes")
+                count = start.shape[1]
         model = fit_classes(
-            posed,
+            some,
             count,
             start=start,
             mean=mean,
-            mask=mask,
-            iterations=1 if count == 1 else settings.iterations,
-            T=1.0 if count == 1 else settings.prior_factor,
-            seed=settings.seed,
-            listener=observer.listener,
+            mask=self.mask,
+            iterations=s.iterations,
+            T=s.prior_factor,
+            seed=seed,
+            listener=self.observer.listener,
         )
-        evidence, posterior = held_out_class_evidence(posed, model, mean.sigma2)
+        return replace(self._trial(model), splits=splits)
+
+    def _trial(self, model: FixedClasses) -> ClassTrial:
+        evidence, posterior = held_out_class_evidence(self.posed, model, self.mean.sigma2)
         order = np.argsort(-posterior.sum(axis=0), kind="stable")
-        table = PoseTable.unknown(len(posed))
-        given = posed.particles.poses
+        table = PoseTable.unknown(len(self.posed))
+        given = self.posed.particles.poses
         assert given is not None
-        table.angles_deg, table.origin_px = given.angles_deg.copy(), given.shifts_A / posed.pixel_size_A
+        table.angles_deg, table.origin_px = given.angles_deg.copy(), given.shifts_A / self.posed.pixel_size_A
         table.class_number = posterior[:, order].argmax(axis=1)
-        yield ClassTrial(
-            count,
+        made = ClassTrial(
+            posterior.shape[1],
             model.volumes[order],
             [h.volumes[order] for h in model.halves],
             model.fsc[order],
@@ -382,7 +563,9 @@ def fixed_trials(
             posterior[:, order],
             evidence,
             model.iterations,
+            migration=None if model.migration is None else model.migration[np.ix_(order, order)],
         )
+        return made.with_junk() if self.settings.junk else made
 
 
 def keep_state(state: State, step: Step) -> Snapshot:

@@ -23,6 +23,7 @@ from verglas.heterogeneity.components import (
 )
 from verglas.heterogeneity.latent import Contrasts
 from verglas.heterogeneity.linear import Products, half_volumes, noise_from, one_pass, products
+from verglas.heterogeneity.migration import migration_matrix
 from verglas.heterogeneity.posed import PosedImages
 from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
 from verglas.types.listener import Listener, phase_progress
@@ -65,6 +66,8 @@ class FixedClasses:
         Of every particle under its own half's maps.
     iterations : int
         Made.
+    migration : (K, K) int64, optional
+        Particles of each class before the last iteration in each class after it.
     """
 
     halves: list[HalfClasses]
@@ -72,6 +75,7 @@ class FixedClasses:
     fsc: FloatArray
     posterior: FloatArray
     iterations: int
+    migration: IntArray | None = None
 
     @property
     def volumes(self) -> Float32Array:
@@ -249,8 +253,10 @@ def fit_classes(
     for number in range(iterations):
         before = model.posterior.argmax(axis=1)
         model = iterate_classes(posed, model, mask=mask, T=T)
+        after = model.posterior.argmax(axis=1)
+        model = replace(model, migration=migration_matrix(before, after, count))
         tell(number + 1, iterations)
-        if np.mean(before != model.posterior.argmax(axis=1)) <= _STILL:
+        if np.mean(before != after) <= _STILL:
             break
     return model
 
@@ -268,10 +274,11 @@ def held_out_class_evidence(
 ) -> tuple[FloatArray, FloatArray]:
     """Log evidence (n,) and class posterior (n, K) of every particle under the other half's maps.
 
+    The particles may be more than those that the model was made of, if their half sets are the same.
     Evidence leaves out what depends on the noise alone: it compares models of one ``sigma2`` only, such as that of the
     mean model, and not each model's own, which falls with every class that is added.
     """
-    log, posterior = np.zeros(len(posed)), np.zeros_like(model.posterior)
+    log, posterior = np.zeros(len(posed)), np.zeros((len(posed), len(model.volumes)))
     for number in (1, 2):
         other = model.halves[2 - number]
         for made in products(posed, other.volumes, sigma2, posed.rows_of_half(number)):

@@ -77,6 +77,8 @@ class PosedImages:
     symmetry : str
         Point group, imposed on every map.
     threads : int, optional
+    whole_groups : int, optional
+        Noise groups of the set that these are a part of.
     """
 
     particles: Particles
@@ -88,6 +90,7 @@ class PosedImages:
     diameter_px: float
     symmetry: str = "C1"
     threads: int | None = None
+    whole_groups: int | None = None
 
     def __len__(self) -> int:
         return len(self.half)
@@ -155,12 +158,23 @@ class PosedImages:
     @property
     def n_groups(self) -> int:
         """Noise groups."""
-        return int(self.group.max()) + 1
+        return self.whole_groups or int(self.group.max()) + 1
 
     @property
     def batch(self) -> int:
         """Images worked on at a time; nothing depends on it but memory."""
         return max(8, _BATCH_PIXELS // self.box**2)
+
+    def part(self, rows: IntArray) -> PosedImages:
+        """Some of the particles, with the noise groups of the whole set."""
+        return replace(
+            self,
+            particles=self.particles[rows],
+            kept=self.kept[rows],
+            half=self.half[rows],
+            group=self.group[rows],
+            whole_groups=self.n_groups,
+        )
 
     def rows_of_half(self, half: int) -> IntArray:
         """Particles of a half set, in order."""

@@ -46,6 +46,17 @@ class ClassSettings(JobSettings, job="class3d"):
         Share of particles that may still change class at the end.
     contrast : bool
         At fixed poses: estimate a contrast per particle.
+    start : {"components", "split"}
+        At fixed poses: all classes at once, along the leading components; or one after the other, by splitting the
+        class that varies most into two.
+    junk : bool
+        Noise alone explains a particle, too: those that it explains better are of no class, and have no part in the
+        maps of several.
+    repeats : int
+        Classifications with the number of classes that was chosen, each from another start: the one that held-out
+        particles ask for is the result, and who is in the same class in all of them is the stable core.
+    first_particles : int, optional
+        Of each half set, in the first iteration of a global search; twice as many in each that follows.
     seed : int
         Of half sets and first classes.
     """
@@ -70,12 +81,27 @@ class ClassSettings(JobSettings, job="class3d"):
     iterations: int = setting(15, "Most iterations of each number of classes", at_least=1)
     still: float = setting(0.01, "Share of particles that may still change class at the end", at_least=0, at_most=1)
     contrast: bool = setting(True, "With fixed poses: estimate a contrast per particle")
+    start: Literal["components", "split"] = setting(
+        "components", "With fixed poses: all classes at once, or always the one that varies most split in two"
+    )
+    junk: bool = setting(False, "Set particles apart that noise alone explains better than any map")
+    repeats: int = setting(1, "Classifications, each from another start: the stable core stays together", at_least=1)
+    first_particles: int | None = setting(
+        None,
+        "Particles of each half set in the first iteration of a global search, doubled each time",
+        at_least=50,
+        default_words="all",
+    )
     seed: int = setting(0, "Seed of half sets and first classes", at_least=0)
 
     def _impossible(self) -> Iterator[tuple[str, str]]:
         text = str(self.classes)
         if text != AUTO and not (text.isdigit() and int(text) >= 1):
             yield "classes", f"expected a positive whole number or auto, got {self.classes!r}"
+        if self.start == "split" and self.poses != "fixed":
+            yield "start", 'classes are split at the particles\' own poses: say poses = "fixed"'
+        if self.first_particles is not None and self.poses == "fixed":
+            yield "first_particles", 'it is the search over all poses that grows: poses = "global"'
 
     @property
     def counts(self) -> list[int]:

@@ -133,6 +133,8 @@ def class3d_page(shown: Mapping[str, Any], maps: Sequence[Map], settings: Mappin
     sections += [Section("Surfaces", "", [turning, *(_surface(m, k) for k, m in enumerate(maps, 1))])]
     if len(maps) > 1:
         sections.append(_pairs(shown, maps))
+    if shown["migration"] or shown["splits"]:
+        sections.append(_stability(shown))
     if len(shown["trials"]) > 1:
         head = ("classes", "held-out gain over one fewer tried", "standard error")
         trials = [(t["classes"], f"{t['gain_nats']:+.4f}", f"{t['error_nats']:.4f}") for t in shown["trials"][1:]]
@@ -164,6 +166,34 @@ def _pairs(shown: Mapping[str, Any], maps: Sequence[Map]) -> Section:
     text = "FSC 0.5 between the maps of two classes, and difference maps."
     picture = Picture(figures.slices(differences), "Central slices of the differences of classes")
     return Section("Pairs of classes", text, [Table(("classes", "agree to"), rows), picture])
+
+
+def _stability(shown: Mapping[str, Any]) -> Section:
+    """Where particles of each class are in repeats and were before the last iteration; how classes were split."""
+    blocks: list[Picture | Table] = []
+    count = len(shown["shares"])
+    names = [f"class {k}" for k in range(1, count + 1)] + (["junk"] if shown["junk_share"] is not None else [])
+    if "repeats" in shown["migration"]:
+        head = ("in this run", *(f"{name} in the repeats" for name in names), "stable")
+        stable = [f"{100 * s:.0f} %" for s in shown["stable_share_of_class"]] + [""]
+        table = zip(names, shown["migration"]["repeats"], stable, strict=False)
+        blocks.append(Table(head, [(name, *(f"{100 * v:.1f} %" for v in row), s) for name, row, s in table]))
+    if "last_iteration" in shown["migration"]:
+        head = ("before the last iteration", *(f"{name} after it" for name in names[:count]))
+        last = zip(names, shown["migration"]["last_iteration"], strict=False)
+        blocks.append(Table(head, [(name, *(f"{100 * v:.1f} %" for v in row)) for name, row in last]))
+    if shown["splits"]:
+        head = ("split", "into", "variance between both", "particles")
+        rows = [
+            (f"part {s['parent']}", f"parts {s['parent']} and {s['child']}", f"{s['variance']:.3g}", s["particles"])
+            for s in shown["splits"]
+        ]
+        blocks.append(Table(head, rows))
+    text = (
+        "Where the particles of each class are in classifications that began elsewhere (classes matched so that most "
+        "stay), and where they were before the last iteration. The stable core is in the same class in all."
+    )
+    return Section("Stability", text, blocks)
 
 
 def _length(value: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +13,14 @@ import numpy as np
 from verglas._devices import device_names
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
+from verglas.classification.cores import CORE, STABLE_CORE
 from verglas.errors import InputError
 from verglas.heterogeneity.classes import (
     ClassObserver,
+    ClassSearch,
     ClassTrial,
-    fixed_trials,
+    FixedClassSearch,
     make_problem,
-    search_classes,
 )
 from verglas.heterogeneity.fixed_classes import population_errors
 from verglas.heterogeneity.posed import posed_images_for
@@ -38,6 +39,8 @@ from verglas.run.checkpoint import Checkpoints
 from verglas.run.class3d_trials import (
     FEWEST_PER_CLASS,
     compare_pairs,
+    further_sentence,
+    migration_of,
     resolution_of_curve,
     result_sentence,
     trial_row,
@@ -52,7 +55,7 @@ from verglas.run.set_aside import set_aside_sentence, write_set_aside
 from verglas.run.tenure import now_text, tenure
 from verglas.search.half_pass import Runner
 from verglas.types import Keeper, Map, Particles, Poses
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import BoolArray, FloatArray, IntArray
 from verglas.types.convert import particles_of
 from verglas.types.listener import Listener
 from verglas.types.settings import result_settings, settings_from
@@ -60,6 +63,7 @@ from verglas.types.settings import result_settings, settings_from
 Reference = Map | str | Path
 
 _POSTERIOR = "verglasClassPosterior"
+JUNK = "verglasJunkPosterior"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,7 +80,7 @@ class Classes3D:
     posterior : (n, K) float64
         Of every particle.
     particles : Particles
-        Those in use, with poses, half sets (rlnRandomSubset) and rlnClassNumber.
+        Those in use, with poses, half sets (rlnRandomSubset) and rlnClassNumber: K + 1 for junk, which has no map.
     excluded : dict
         Number in the input -> reason.
     trials : list of dict
@@ -87,6 +91,14 @@ class Classes3D:
         Two classes, and down to what resolution their maps agree (FSC 0.5).
     twins : list of (int, int)
         Classes, from 1, whose maps are one.
+    junk : (n,) float64, optional
+        Posterior of being explained by noise alone (``junk=True``).
+    stable : (n,) bool, optional
+        In the same class in all repeats.
+    migration : dict
+        Shares of each class in each class: "last_iteration" of the one before, "repeats" on average over them.
+    splits : list of dict
+        How the classes were made from one (``start="split"``).
     sentence : str
         What a reader must know.
     seconds : float
@@ -104,6 +116,10 @@ class Classes3D:
     resolutions_A: list[float]
     pairs: list[dict[str, Any]]
     twins: list[tuple[int, int]]
+    junk: FloatArray | None
+    stable: BoolArray | None
+    migration: dict[str, list[list[float]]]
+    splits: list[dict[str, Any]]
     sentence: str
     seconds: float
     settings: ClassSettings
@@ -116,12 +132,21 @@ class Classes3D:
         """K."""
         return len(self.maps)
 
+    @property
+    def number(self) -> IntArray:
+        """(n,) class of every particle, from 0; K of those that are junk."""
+        return np.asarray(self.particles.table["rlnClassNumber"].to_numpy(np.int64) - 1)
+
     def summary(self) -> dict[str, Any]:
         """What ``verglas class3d --json`` prints."""
         last = self.trials[-1]
-        number = self.posterior.argmax(axis=1)
-        sums = np.bincount(number, self.posterior.max(axis=1), minlength=self.classes)
-        sure = sums / np.maximum(np.bincount(number, minlength=self.classes), 1)
+        number = self.number
+        sums = np.bincount(number, self.posterior.max(axis=1), minlength=self.classes)[: self.classes]
+        sure = sums / np.maximum(np.bincount(number, minlength=self.classes)[: self.classes], 1)
+        stable = None
+        if self.stable is not None:
+            of_class = np.bincount(number, self.stable, minlength=self.classes)[: self.classes]
+            stable = of_class / np.maximum(np.bincount(number, minlength=self.classes)[: self.classes], 1)
         return {
             "classes": self.classes,
             "sentence": self.sentence,
@@ -134,6 +159,11 @@ class Classes3D:
             "trials": self.trials,
             "pairs": self.pairs,
             "twins": [list(t) for t in self.twins],
+            "junk_share": None if self.junk is None else float(self.junk.mean()),
+            "stable_share": None if self.stable is None else float(self.stable.mean()),
+            "stable_share_of_class": None if stable is None else stable.tolist(),
+            "migration": self.migration,
+            "splits": self.splits,
             "particles": len(self.particles),
             "excluded": len(self.excluded),
             "seconds": round(self.seconds, 1),
@@ -263,6 +293,13 @@ def _refuse(particles: Particles, references: list[Reference], settings: ClassSe
     _counts(settings, len(particles))
     if len(references) > 1 and settings.counts != [len(references)]:
         raise InputError(f"class3d: {len(references)} maps but classes = {settings.classes}; leave classes out")
+    if len(references) > 1 and settings.repeats > 1:
+        raise InputError(
+            f"class3d: {settings.repeats} repeats from the same {len(references)} maps would all be one; give one map "
+            "or none, or leave repeats out"
+        )
+    if settings.start == "split" and settings.repeats > 1:
+        raise InputError('class3d: repeats differ by where they start, and start = "split" is one start; leave one out')
     if has_mask and settings.poses != "fixed":
         raise InputError('class3d: a mask tells where classes differ at the particles\' own poses; say poses = "fixed"')
     if settings.poses == "fixed" and particles.poses is None:
@@ -272,7 +309,8 @@ def _refuse(particles: Particles, references: list[Reference], settings: ClassSe
 class _Prepared(NamedTuple):
     """Classifications to come, and the particles that they are of."""
 
-    trials: Iterator[ClassTrial]
+    search: ClassSearch | FixedClassSearch
+    counts: list[int]
     kept: IntArray
     half: IntArray
     image: IntArray
@@ -308,28 +346,45 @@ class _Job:
         if prepared.excluded:
             watch.listener.note("set_aside", set_aside_sentence(prepared.excluded))
         rows: list[dict[str, Any]] = []
-        best, last, one = None, None, None
-        for trial in prepared.trials:
+        best, before, last, one = None, None, None, None
+        for trial in prepared.search.trials(prepared.counts):
             one = one or trial
             row = trial_row(trial, last or trial, one, prepared.image)
             rows.append(row)
             watch.listener.say(trial_sentence(row))
             better = last is None or row["gain_nats"] > SIGNIFICANT * row["error_nats"]
             if self.settings.classes != AUTO or better:
-                best, chosen_row = trial, row
+                best, before, chosen_row = trial, last or trial, row
             if self.settings.classes == AUTO and not better:
                 break
             last = trial
         assert best is not None
-        rows.append(rows.pop(rows.index(chosen_row)))
-        return self._result(best, rows, prepared, time.perf_counter() - begun)
+        assert before is not None
+        assert one is not None
+        runs = [best, *self._repeats(best, prepared, watch.listener)]
+        # Maps that explain the particles of the other half set best are the result, wherever they began.
+        best = max(runs, key=lambda trial: float(trial.evidence.mean()))
+        rows.remove(chosen_row)
+        rows.append(chosen_row if best is runs[0] else trial_row(best, before, one, prepared.image))
+        others = [trial for trial in runs if trial is not best]
+        return self._result(best, others, rows, prepared, time.perf_counter() - begun)
+
+    def _repeats(self, best: ClassTrial, prepared: _Prepared, listener: Listener) -> list[ClassTrial]:
+        """The same number of classes from other starts."""
+        if best.classes == 1:
+            return []
+        made = []
+        for number in range(1, self.settings.repeats):
+            made.append(prepared.search.again(best.classes, number))
+            listener.say(f"repeat {number + 1}: shares {' '.join(f'{s:.3f}' for s in made[-1].posterior.mean(axis=0))}")
+        return made
 
     def _prepare_fixed(self, watch: _Watch) -> _Prepared:
         s = self.settings
         posed = posed_images_for(self.particles, s, "class3d", threads=self.threads)
         inside = None if self.mask is None else small_mask(posed, as_map(self.mask), self.particles)
-        trials = fixed_trials(posed, s, _counts(s, len(posed)), inside, watch)
-        return _Prepared(trials, posed.kept, posed.half, posed.image, posed.excluded)
+        search = FixedClassSearch(posed, s, inside, watch)
+        return _Prepared(search, _counts(s, len(posed)), posed.kept, posed.half, posed.image, posed.excluded)
 
     def _prepare_search(self, watch: _Watch) -> _Prepared:
         s, work = self.settings, for_job(self.particles, "class3d")
@@ -348,8 +403,8 @@ class _Job:
         small = [Map(resample_to_box(m.data, box), work.pixel_size_A) for m in fits]
         problem, power, excluded = make_problem(work, s, threads=self.threads, devices=self.devices)
         kept = np.setdiff1d(np.arange(len(work)), list(excluded))
-        trials = search_classes(problem, power, small, s, _counts(s, len(kept)), watch)
-        return _Prepared(trials, kept, problem.half, images_of(problem.particles), excluded)
+        search = ClassSearch(problem, power, small, s, watch)
+        return _Prepared(search, _counts(s, len(kept)), kept, problem.half, images_of(problem.particles), excluded)
 
     def _first_map(self, particles: Particles, watch: _Watch) -> Map:
         """Of the particles' own poses, or ab initio."""
@@ -362,7 +417,14 @@ class _Job:
             particles, symmetry=s.symmetry, diameter_A=s.diameter_A, starts=1, seed=s.seed, threads=self.threads
         ).map
 
-    def _result(self, trial: ClassTrial, rows: list[dict[str, Any]], prepared: _Prepared, seconds: float) -> Classes3D:
+    def _result(
+        self,
+        trial: ClassTrial,
+        others: list[ClassTrial],
+        rows: list[dict[str, Any]],
+        prepared: _Prepared,
+        seconds: float,
+    ) -> Classes3D:
         given, kept = self.particles, prepared.kept
         grid = on_one_grid(given)
         scale = grid.box * grid.pixel_size_A / len(trial.volumes[0])  # working pixel size
@@ -371,16 +433,19 @@ class _Job:
             return Map(resample_to_box(np.ascontiguousarray(volume), grid.box), grid.pixel_size_A)
 
         maps = [full(v) for v in trial.volumes]
-        shares, errors = population_errors(trial.posterior)
+        explained = trial.posterior if trial.junk is None else np.column_stack([trial.posterior, trial.junk])
+        shares, errors = (v[: trial.classes] for v in population_errors(explained))
         pairs, twins = compare_pairs([Map(v, scale) for v in trial.volumes], trial.fsc)
         used = given[kept] if len(kept) < len(given) else given
         placed = used.with_poses(Poses(trial.poses.angles_deg, trial.poses.origin_px * scale))
-        number = trial.posterior.argmax(axis=1)
+        stable, migration = migration_of(trial, others)
         placed = placed.with_columns(
             rlnRandomSubset=prepared.half,  # or who goes on from half1 and half2 would mix them
-            rlnClassNumber=number + 1,
-            rlnMaxValueProbDistribution=trial.posterior.max(axis=1),
+            rlnClassNumber=trial.number + 1,
+            rlnMaxValueProbDistribution=explained.max(axis=1),
             rlnLogLikeliContribution=trial.evidence,
+            # Cores of an earlier classification are of classes that have other numbers now.
+            **{JUNK: trial.junk, CORE: None, STABLE_CORE: None if stable is None else stable.astype(np.int64)},
         )
         return Classes3D(
             maps,
@@ -394,7 +459,12 @@ class _Job:
             [resolution_of_curve(c, grid.box * grid.pixel_size_A) for c in trial.fsc],
             pairs,
             twins,
-            result_sentence(shares, errors, rows, twins, auto=self.settings.classes == AUTO),
+            trial.junk,
+            stable,
+            migration,
+            [asdict(s) | {"parent": s.parent + 1, "child": s.child + 1} for s in trial.splits],
+            result_sentence(shares, errors, rows, twins, auto=self.settings.classes == AUTO)
+            + further_sentence(trial.junk, stable, len(others)),
             seconds,
             self.settings,
         )

@@ -12,13 +12,15 @@ from verglas.heterogeneity.classes import (
     ClassTrial,
     gain_over,
 )
+from verglas.heterogeneity.migration import stable_members
 from verglas.heterogeneity.variability import SIGNIFICANT
 from verglas.types import Map
-from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.arrays import BoolArray, FloatArray, IntArray
 
 FEWEST_PER_CLASS = 20
 _TWINS = 0.95  # correlation of two maps over the shells that both resolve, above which they are one
 _EMPTY = 0.01
+_STABLE = 0.8  # of the particles, below which classes are said to depend on their start
 
 
 def trial_row(trial: ClassTrial, before: ClassTrial, one: ClassTrial, image: IntArray) -> dict[str, Any]:
@@ -46,6 +48,31 @@ def trial_sentence(row: dict[str, Any]) -> str:
         f"{row['classes']} classes: held-out gain {row['gain_nats']:+.4f} +- {row['error_nats']:.4f} nats per particle "
         f"over the number before, shares {' '.join(f'{s:.3f}' for s in row['shares'])}"
     )
+
+
+def migration_of(trial: ClassTrial, others: list[ClassTrial]) -> tuple[BoolArray | None, dict[str, list[list[float]]]]:
+    """Who is in the same class in all repeats, and where classes went: in the last iteration, and in the repeats."""
+    made: dict[str, list[list[float]]] = {}
+    if trial.migration is not None and trial.classes > 1:
+        share = trial.migration / np.maximum(trial.migration.sum(axis=1, keepdims=True), 1)
+        made["last_iteration"] = share.round(4).tolist()
+    if not others:
+        return None, made
+    count = trial.classes + (trial.junk is not None)
+    stable, matrix = stable_members(trial.number, [o.number for o in others], count)
+    return stable, made | {"repeats": matrix.round(4).tolist()}
+
+
+def further_sentence(junk: FloatArray | None, stable: BoolArray | None, repeats: int) -> str:
+    """What more a reader must know of junk and of repeats."""
+    said = ""
+    if junk is not None:
+        said += f"; {100 * junk.mean():.1f} % of the particles are explained better by noise alone (junk)"
+    if stable is not None:
+        said += f"; {100 * stable.mean():.0f} % of the particles are in the same class in all {repeats + 1} starts"
+        if stable.mean() < _STABLE:
+            said += ": the classes depend on where they began"
+    return said
 
 
 def compare_pairs(maps: list[Map], curves: FloatArray) -> tuple[list[dict[str, Any]], list[tuple[int, int]]]:

@@ -46,7 +46,8 @@ class SelectJob:
         File of regions drawn about values of the particles (``particles_kept.json`` of ``verglas serve``): of the
         classes chosen, or of all particles, those inside.
     core : bool
-        Of these, those in the core of their class, at all levels where there are levels (``class2d --core``).
+        Of these, those in the core of their class, at all levels where there are levels (``class2d --core``), or in
+        one class in all repeats (``class3d --repeats``).
     ranker : {"rules", "learned"}
         What ``auto`` chooses by (:func:`select_automatically`). "learned" also scores the particles, however their
         classes are chosen.
@@ -235,8 +236,10 @@ def select_files(job: SelectJob) -> tuple[Particles, list[int], int]:
 
 
 def _in_cores(particles: Particles, path: Path) -> Particles:
-    if CORE not in particles.table:
-        raise InputError(f"{path}: no column {CORE}; verglas class2d --core writes it")
+    if not {CORE, STABLE_CORE} & set(particles.table):
+        raise InputError(
+            f"{path}: no column {CORE} or {STABLE_CORE}; verglas class2d --core or class3d --repeats writes it"
+        )
     inside = np.ones(len(particles), bool)
     for name in (CORE, STABLE_CORE):
         if name in particles.table:
