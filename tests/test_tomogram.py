@@ -10,7 +10,9 @@ import pytest
 
 import verglas as vg
 from verglas import ops
+from verglas.reconstruction import missing_wedge
 from verglas.reconstruction.tomogram import TomogramSettings, reconstruct_tilts
+from verglas.run.tomogram import align_tilts, read_tilt_angles, read_transforms
 
 TILTS = np.arange(-60, 61, 6.0)
 
@@ -73,7 +75,102 @@ def test_the_command(run, series, tmp_path):
     told = json.loads(out)
     assert told["tilts"] == 21
     assert vg.read_map(tmp_path / "o" / "map.mrc").data.shape == (24, 20, 24)
-    assert "Tilts left out" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    assert "FRC of tilts left out" in page
+    assert "a wedge of 60.0 degrees, 33.3 % of Fourier space" in page
+    curve = told["left_out_frc"]["frc"]
+    assert len(curve) == 13
+    assert curve[1] > 0.9 > curve[8]  # noise, which no tilt predicts
+    assert told["wedge"]["elongation"] == 1.5524
+
+
+def test_rings_of_left_out_tilts_are_those_of_signal_and_noise(ball):
+    """An image with noise and a prediction without: the curve is the root of S / (S + N); without noise 1."""
+    clean = np.asarray(ops.radon(ball, TILTS, threads=1))
+    how = TomogramSettings("sirt", iterations=25)
+    exact = reconstruct_tilts(clean, TILTS, how, check_tilts=2, threads=1).left_out_frc
+    assert exact.curve[1:4].min() > 0.95
+    noise = 1.0 * np.random.default_rng(4).normal(size=clean.shape).astype(np.float32)
+    noisy = reconstruct_tilts(clean + noise, TILTS, how, check_tilts=2, threads=1).left_out_frc
+    assert noisy.curve[1] > 0.9
+    assert abs(noisy.curve[8:].mean()) < 0.2
+    assert reconstruct_tilts(clean, TILTS, check_tilts=0).left_out_frc is None
+
+
+def test_transforms_align_the_images(run, tmp_path):
+    """Images moved and turned by what a .xf file undoes, in IMOD's frame, give the map of the aligned ones."""
+    box = 25
+    at = np.indices((box, box, box)) - box // 2
+    blobs = [np.exp(-((at - np.reshape(c, (3, 1, 1, 1))) ** 2).sum(axis=0) / 6) for c in ((3, 0, 5), (-2, 4, -4))]
+    images = np.asarray(ops.radon(np.sum(blobs, axis=0).astype(np.float32), TILTS, threads=1))
+    rng, lines, raw = np.random.default_rng(3), [], []
+    for image in images:
+        turn, offset = np.deg2rad(rng.uniform(-8, 8)), rng.uniform(-2, 2, 2)
+        matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        lines.append(" ".join(f"{v:.6f}" for v in (*matrix.ravel(), *offset)))
+        # Odd sides: IMOD's middle is pixel N // 2.
+        raw.append(vg.image.warp(image, vg.image.Affine(matrix, offset).inverse()))
+    aligned = align_tilts(np.array(raw), transforms_of("\n".join(lines), tmp_path))
+    assert np.corrcoef(aligned.ravel(), images.ravel())[0, 1] > 0.995
+    assert np.corrcoef(np.ravel(raw), images.ravel())[0, 1] < 0.9
+    mrcfile.write(tmp_path / "raw.st", np.array(raw), voxel_size=8.0)
+    (tmp_path / "t.tlt").write_text("\n".join(f"{t:.2f}" for t in TILTS))
+    files = [tmp_path / "raw.st", "--tilt-angles", tmp_path / "t.tlt", "--pixel-size", 8, "--transforms"]
+    status, _, error = run("tomogram", *files, tmp_path / "t.xf", "--check-tilts", 0, "--out", tmp_path / "o")
+    assert status == 0, error
+    expected = reconstruct_tilts(images, TILTS, check_tilts=0).volume
+    assert np.corrcoef(vg.read_map(tmp_path / "o" / "map.mrc").data.ravel(), expected.ravel())[0, 1] > 0.98
+    (tmp_path / "t.xf").write_text("1 0 0 1 0 0\n")
+    status, _, error = run("tomogram", *files, tmp_path / "t.xf", "--out", tmp_path / "p")
+    assert status == 1
+    assert "t.xf 1 transforms" in error
+
+
+def test_even_sides_have_their_middle_half_a_pixel_before_the_centre(tmp_path):
+    """IMOD's middle, where its tilt axis runs, comes to pixel N // 2."""
+    y, x = np.indices((16, 16))
+    image = np.exp(-((y - 7.5) ** 2 + (x - 7.5) ** 2) / 4).astype(np.float32)
+    aligned = align_tilts(image[None], transforms_of("1 0 0 1 0 0", tmp_path))[0]
+    above = np.maximum(aligned - aligned.max() / 2, 0)
+    assert [float((v * above).sum() / above.sum()) for v in (y, x)] == pytest.approx([8, 8], abs=0.02)
+
+
+def transforms_of(text, folder):
+    (folder / "t.xf").write_text(text + "\n")
+    return read_transforms(folder / "t.xf")
+
+
+@pytest.mark.parametrize("line", ["1 0 0 1 0", "1 0 0 1 0 x", "1 2 2 4 0 0", "1 0 0 1 0 nan", ""])
+def test_lines_that_are_no_transform_are_named(line, tmp_path):
+    with pytest.raises(vg.FormatError, match="line 2: expected a transform 'a11 a12" if line else "no transforms"):
+        transforms_of(f"1 0 0 1 0 0\n{line}" if line else line, tmp_path)
+
+
+@pytest.mark.parametrize("last", [45, 60, 70])
+def test_a_point_is_drawn_out_as_the_wedge_says(last):
+    """Back-projection of a blob: root of the mean squared frequencies across and along, where its spectrum is seen."""
+    side, tilts = 96, np.arange(-last, last + 1.0)
+    z, x = np.indices((side, side)) - side // 2
+    blob = np.exp(-(z**2 + x**2) / 8).astype(np.float32)
+    made = reconstruct_tilts(ops.radon(blob[:, None], tilts, threads=1), tilts, check_tilts=0, threads=1).volume[:, 0]
+    k = np.fft.fftfreq(side)
+    spectrum, radius = np.abs(np.fft.fft2(made)), np.hypot(k[:, None], k)
+    ring = (radius > 0.03) & (radius < 0.15)
+    expected = np.abs(np.fft.fft2(blob))
+    seen = ring & (spectrum > 0.5 * expected)
+    across, along = ((np.broadcast_to(v, seen.shape)[seen] ** 2).sum() for v in (k[None], k[:, None]))
+    assert np.sqrt(across / along) == pytest.approx(missing_wedge(tilts).elongation, rel=0.05)
+
+
+def test_a_wedge_is_what_lies_between_the_last_tilts():
+    wedge = missing_wedge([40, -60, 0, 20, -40, -20])
+    assert (wedge.angle_deg, wedge.largest_step_deg) == (80.0, 20.0)
+    assert wedge.resolution_A(900.0) == pytest.approx(900 * np.pi / 9)
+    whole = missing_wedge(np.arange(-90, 90, 3.0))
+    assert (whole.angle_deg, whole.elongation) == (0.0, 1.0)
+    assert str(whole) == "missing: no wedge"
+    with pytest.raises(vg.InputError, match="two different tilts"):
+        missing_wedge([0, 0])
 
 
 def test_refusals(series, tmp_path):
@@ -95,8 +192,6 @@ def test_refusals(series, tmp_path):
         reconstruct_tilts(bad, TILTS)
     with pytest.raises(vg.InputError, match="tilt axis is along y"):
         TomogramSettings("wbp", tilt_axis_deg=30.0)
-    from verglas.run.tomogram import read_tilt_angles
-
     (tmp_path / "a.tlt").write_text("-60\nabc\n")
     with pytest.raises(vg.FormatError, match="line 2: expected an angle in degrees, got 'abc'"):
         read_tilt_angles(tmp_path / "a.tlt")

@@ -21,10 +21,11 @@ def register(app: typer.Typer) -> None:
 
 @with_settings(TomogramSettings)
 def tomogram(
-    tilts: Path = typer.Argument(..., help="Aligned images (.mrc, .st), the tilt axis through pixel N // 2."),
+    tilts: Path = typer.Argument(..., help="Images (.mrc, .st), aligned, the tilt axis through pixel N // 2."),
     tilt_angles: Path = typer.Option(..., "--tilt-angles", help="One tilt a line, degrees (.tlt, .rawtlt)."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder to write: map.mrc, tomogram.json, report.html."),
     pixel_size: float = typer.Option(..., "--pixel-size", help="Of the images, A."),
+    transforms: Path = typer.Option(None, "--transforms", help="How to align them, IMOD's .xf [they are aligned]."),
     check_tilts: int = typer.Option(5, "--check-tilts", min=0, help="Tilts left out in turn and predicted."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
@@ -33,7 +34,9 @@ def tomogram(
 ) -> None:
     """Reconstruct a map from an aligned tilt series, and say how well left-out tilts are predicted."""
     refuse_unless_positive({"--pixel-size": pixel_size}, "A")
-    job = TomogramJob(tilts, tilt_angles, out, pixel_size, TomogramSettings(**settings), check_tilts, threads)
+    job = TomogramJob(
+        tilts, tilt_angles, out, pixel_size, TomogramSettings(**settings), check_tilts, threads, transforms
+    )
     numbers = tomogram_files(job)
     if as_json:
         typer.echo(json.dumps(numbers, indent=2))

@@ -8,12 +8,15 @@ from verglas.reconstruction.forward import project
 from verglas.reconstruction.known_poses import Reconstruction, ReconstructSettings, reconstruct, reconstruct_report
 from verglas.reconstruction.misfit import objective
 from verglas.reconstruction.solvers import Solution, solve
+from verglas.reconstruction.wedge import MissingWedge, missing_wedge
 
 __all__ = [
+    "MissingWedge",
     "ReconstructSettings",
     "Reconstruction",
     "Solution",
     "diffuse",
+    "missing_wedge",
     "objective",
     "operators",
     "priors",

@@ -9,7 +9,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from verglas import fourier
+from verglas.assessment.fsc import FSC
 from verglas.errors import InputError
+from verglas.image import crop_or_pad
 from verglas.reconstruction.compositions import solve_firt, solve_icon, solve_mbir
 from verglas.reconstruction.operators.tilt_series import (
     TiltSeries,
@@ -86,6 +89,8 @@ class Tomogram:
     volume : (z, y, x) float32
     left_out : list of (float, float)
         Tilt, and the correlation of its image with what the other tilts predict.
+    left_out_frc : FSC, optional
+        Ring correlation of these images with their predictions, all together, per pixel; none if no tilt was left out.
     prior_weight : float, optional
         In use, and ``tried`` says how well each candidate predicted: on the same tilts as ``left_out``.
     tried : list of (float, float)
@@ -94,6 +99,7 @@ class Tomogram:
 
     volume: Float32Array
     left_out: list[tuple[float, float]]
+    left_out_frc: FSC | None = None
     prior_weight: float | None = None
     tried: Sequence[tuple[float, float]] = ()
 
@@ -167,26 +173,45 @@ def reconstruct_tilts(
     # The first and the last tilt are never left out: to predict them would be to extrapolate.
     tested = np.unique(np.linspace(1, len(stack) - 2, min(check_tilts, len(stack) - 2)).round().astype(int))
 
-    def agreement(weight: float | None) -> list[tuple[float, float]]:
-        agreements = []
-        for i in tested if check_tilts > 0 else ():
-            image, predicted = leave_one_out(
-                stack, tilts, lambda s, t: _volume(s, t, how, weight, threads), int(i), how.tilt_axis_deg
-            )
-            agreements.append((float(tilts[i]), float(np.corrcoef(image.ravel(), predicted.ravel())[0, 1])))
-        return agreements
+    def agreement(weight: float | None) -> list[tuple[Float32Array, Float32Array]]:
+        """Images left out, and their predictions."""
+        return [
+            leave_one_out(stack, tilts, lambda s, t: _volume(s, t, how, weight, threads), int(i), how.tilt_axis_deg)
+            for i in tested
+        ]
 
     if how.method not in _WEIGHTS or how.prior_weight is not None:
         weight, trials = how.prior_weight, []
-        left_out = agreement(weight)
+        pairs = agreement(weight)
     else:
         unit = 1.0 if how.method == "firt" else _noise(stack)
         candidates = [factor * unit for factor in _WEIGHTS[how.method]]
         tried = [agreement(w) for w in candidates]
-        trials = [(w, float(np.mean([c for _, c in one]))) for w, one in zip(candidates, tried, strict=True)]
-        best = int(np.argmax([mean for _, mean in trials]))
-        weight, left_out = candidates[best], tried[best]
-    return Tomogram(_volume(stack, tilts, how, weight, threads), left_out, weight, trials)
+        means = [float(np.mean([_correlation(*pair) for pair in one])) for one in tried]
+        trials, best = list(zip(candidates, means, strict=True)), int(np.argmax(means))
+        weight, pairs = candidates[best], tried[best]
+    left_out = [(float(tilts[i]), _correlation(*pair)) for i, pair in zip(tested, pairs, strict=True)]
+    volume = _volume(stack, tilts, how, weight, threads)
+    return Tomogram(volume, left_out, _ring_correlation(pairs) if pairs else None, weight, trials)
+
+
+def _correlation(image: Float32Array, predicted: Float32Array) -> float:
+    return float(np.corrcoef(image.ravel(), predicted.ravel())[0, 1])
+
+
+def _ring_correlation(pairs: Sequence[tuple[Float32Array, Float32Array]]) -> FSC:
+    """Of all images with their predictions together; images that are no squares stand in one of zeros."""
+    side = max(pairs[0][0].shape)
+    shape = (side, side)
+    sums = np.zeros((3, side // 2 + 1))
+    for pair in pairs:
+        spectra = [fourier.forward(crop_or_pad(x - x.mean(), shape).astype(np.float32), 2) for x in pair]
+        sums += fourier.shell_sums(spectra, shape)
+    own, cross, other = sums
+    power = np.sqrt(own) * np.sqrt(other)
+    curve = np.divide(cross, power, out=np.zeros_like(cross), where=power > 1e-12 * power.max())
+    counts, independent = fourier.shell_counts(shape)
+    return FSC(np.arange(len(curve)) / side, curve, counts, independent, 1.0, unit="px")
 
 
 def _noise(stack: Float32Array) -> float:

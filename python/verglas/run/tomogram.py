@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,18 @@ import numpy as np
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
+from verglas.assessment.fsc import FSC
 from verglas.errors import FormatError, InputError
+from verglas.image import Affine, warp
 from verglas.io import check_folder, make_folder, read_stack, write_json, write_map
 from verglas.io.atomic import write_text
 from verglas.reconstruction.tomogram import Tomogram, TomogramSettings, reconstruct_tilts
+from verglas.reconstruction.wedge import MissingWedge, missing_wedge
+from verglas.report.chart import chart_block, fsc_curves_chart
 from verglas.report.figures import slices
 from verglas.report.html import Page, Picture, Section, Table, render
 from verglas.types import Map
-from verglas.types.arrays import FloatArray
+from verglas.types.arrays import Float32Array, FloatArray
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class TomogramJob:
     Attributes
     ----------
     tilts : Path
-        Aligned images, MRC or .st.
+        Images, MRC or .st; aligned, unless ``transforms`` says how to align them.
     angles : Path
         One tilt a line, degrees (.tlt, .rawtlt).
     out : Path
@@ -38,6 +42,8 @@ class TomogramJob:
     check_tilts : int
         Tilts left out in turn.
     threads : int, optional
+    transforms : Path, optional
+        One transform a line (IMOD's .xf), under which the images are aligned.
     """
 
     tilts: Path
@@ -47,6 +53,7 @@ class TomogramJob:
     settings: TomogramSettings
     check_tilts: int = 5
     threads: int | None = None
+    transforms: Path | None = None
 
 
 def read_tilt_angles(path: Path) -> FloatArray:
@@ -72,6 +79,46 @@ def read_tilt_angles(path: Path) -> FloatArray:
     return np.array(angles)
 
 
+def read_transforms(path: Path) -> list[Affine]:
+    """Transforms of a file of IMOD's, ``a11 a12 a21 a22 dx dy`` a line, about the middle of the image.
+
+    Raises
+    ------
+    FormatError
+        A line that is no transform, naming it.
+    """
+    transforms = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            values = np.array([float(word) for word in line.split()])
+        except ValueError:
+            values = np.zeros(0)
+        if len(values) != 6 or not np.isfinite(values).all() or values[0] * values[3] == values[1] * values[2]:
+            raise FormatError(
+                f"{path}, line {number}: expected a transform 'a11 a12 a21 a22 dx dy', got {line.strip()[:60]!r}"
+            )
+        transforms.append(Affine(values[:4].reshape(2, 2), values[4:]))
+    if not transforms:
+        raise FormatError(f"{path}: no transforms in it")
+    return transforms
+
+
+def align_tilts(images: Float32Array, transforms: list[Affine]) -> Float32Array:
+    """Images (n, y, x) under IMOD's transforms, the middle of each moved onto pixel N // 2; means outside.
+
+    IMOD turns about the middle of the image, (N - 1) / 2 counted from 0 at the first pixel, and its tilt axis runs
+    there: half a pixel from pixel N // 2 where N is even.
+    """
+    middle = np.array([(n - 1) / 2 - n // 2 for n in images.shape[:0:-1]])  # x, y from pixel N // 2
+    aligned = np.empty_like(images)
+    for out, image, given in zip(aligned, images, transforms, strict=True):
+        mean = image.mean()
+        out[:] = warp(image - mean, given @ Affine.translation(-middle)) + mean
+    return aligned
+
+
 def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
     """Read, reconstruct, write map.mrc, tomogram.json and report.html; the summary.
 
@@ -82,37 +129,73 @@ def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> 
     images, angles = read_stack(job.tilts), read_tilt_angles(job.angles)
     if len(images) != len(angles):
         raise InputError(f"{job.tilts} holds {len(images)} images, {job.angles} {len(angles)} angles")
+    if job.transforms is not None:
+        transforms = read_transforms(job.transforms)
+        if len(images) != len(transforms):
+            raise InputError(f"{job.tilts} holds {len(images)} images, {job.transforms} {len(transforms)} transforms")
+        images = align_tilts(images, transforms)
     with shown_to(listener) as heard:
         heard.say(f"{len(images)} tilts, {job.check_tilts} of them left out in turn and predicted")
         heard.progress("tomogram", 0, 1)
         tomogram = reconstruct_tilts(images, angles, job.settings, check_tilts=job.check_tilts, threads=job.threads)
         heard.progress("tomogram", 1, 1)
     make_folder(job.out)
-    volume = Map(tomogram.volume, job.pixel_size_A)
+    volume, wedge = Map(tomogram.volume, job.pixel_size_A), missing_wedge(angles)
+    frc = _frc_in_A(tomogram, job.pixel_size_A)
     write_map(job.out / "map.mrc", volume)
     summary = {
         "map": str(job.out / "map.mrc"),
         "shape": list(tomogram.volume.shape),
         "tilts": len(angles),
         "left_out": [{"tilt_deg": t, "correlation": round(c, 4)} for t, c in tomogram.left_out],
+        "left_out_frc": None if frc is None else _curve(frc),
+        "wedge": {k: round(v, 4) for k, v in asdict(wedge).items()},
+        "step_resolution_A": round(wedge.resolution_A(tomogram.volume.shape[0] * job.pixel_size_A), 2),
         "prior_weight": tomogram.prior_weight,
         "tried": [list(one) for one in tomogram.tried],
         "settings": asdict(job.settings),
         "seconds": round(time.perf_counter() - start_time, 1),
     }
     write_json(job.out / "tomogram.json", summary)
-    write_text(job.out / "report.html", render(_page(tomogram, volume, summary)))
+    write_text(job.out / "report.html", render(_page(tomogram, volume, summary, wedge, frc)))
     return summary
 
 
-def _page(tomogram: Tomogram, volume: Map, summary: dict[str, Any]) -> Page:
+def _frc_in_A(tomogram: Tomogram, pixel_size_A: float) -> FSC | None:
+    frc = tomogram.left_out_frc
+    if frc is None:
+        return None
+    return replace(frc, frequency_per_A=frc.frequency_per_A / pixel_size_A, pixel_size_A=pixel_size_A, unit="A")
+
+
+def _curve(frc: FSC) -> dict[str, Any]:
+    """The curve, and the detail to which it stays above 0.5 (none: not even the coarsest)."""
+    resolution_A = frc.resolution_A(0.5)
+    return {
+        "frequency_per_A": [round(float(v), 6) for v in frc.frequency_per_A],
+        "frc": [round(float(v), 4) for v in frc.curve],
+        "resolution_A": round(resolution_A, 2) if np.isfinite(resolution_A) else None,
+    }
+
+
+def _page(tomogram: Tomogram, volume: Map, summary: dict[str, Any], wedge: MissingWedge, frc: FSC | None) -> Page:
     mean = float(np.mean([c for _, c in tomogram.left_out])) if tomogram.left_out else float("nan")
     picture = Picture(slices({"map": volume}), "central slices of the map", "Central slices.")
     rows = [(f"{tilt:.1f}", f"{correlation:.3f}") for tilt, correlation in tomogram.left_out]
-    sections = [Section("Map", "", [picture])]
-    if rows:
-        text = "Each tilt was left out in turn and predicted from the others; without noise in it the correlation is 1."
-        sections.append(Section("Tilts left out", text, [Table(("tilt, degrees", "correlation"), rows)]))
+    seen = (
+        f"Tilts from {wedge.lowest_deg:g} to {wedge.highest_deg:g} degrees. What is {wedge}. Steps of up to "
+        f"{wedge.largest_step_deg:g} degrees leave gaps at details below {summary['step_resolution_A']:.0f} Å in a "
+        f"specimen as thick as the map."
+    )
+    sections = [Section("Map", "", [picture]), Section("What the tilts leave out", seen)]
+    if frc is not None:
+        text = (
+            "Each tilt was left out in turn and predicted from the others; without noise in it the correlation is 1. "
+            "The curve is the ring correlation of all these images with their predictions."
+        )
+        chart = fsc_curves_chart("FRC of tilts left out", {"image and prediction": frc}, (0.5,))
+        blocks = [chart_block(chart), Table(("tilt, degrees", "correlation"), rows)]
+        sections.append(Section("Tilts left out", text, blocks))
     return Page(
         "Tomogram",
         f"{summary['tilts']} tilts, {summary['settings']['method']}; tilts that were left out are predicted with a "
