@@ -64,6 +64,7 @@ def test_noise_is_not_predicted():
     noise = np.random.default_rng(2).normal(size=(21, 16, 16))
     found = reconstruct_tilts(noise, TILTS, TomogramSettings("sirt"), check_tilts=5)
     assert abs(np.mean([c for _, c in found.left_out])) < 0.1
+    assert abs(found.left_out_frc[3:].mean()) < 0.1
 
 
 def test_the_command(run, series, tmp_path):
@@ -85,15 +86,15 @@ def test_the_command(run, series, tmp_path):
 
 
 def test_rings_of_left_out_tilts_are_those_of_signal_and_noise(ball):
-    """An image with noise and a prediction without: the curve is the root of S / (S + N); without noise 1."""
+    """Without noise 1 in coarse rings; noise lowers the rings of little signal."""
     clean = np.asarray(ops.radon(ball, TILTS, threads=1))
     how = TomogramSettings("sirt", iterations=25)
     exact = reconstruct_tilts(clean, TILTS, how, check_tilts=2, threads=1).left_out_frc
-    assert exact.curve[1:4].min() > 0.95
+    assert exact[1:4].min() > 0.95
     noise = 1.0 * np.random.default_rng(4).normal(size=clean.shape).astype(np.float32)
     noisy = reconstruct_tilts(clean + noise, TILTS, how, check_tilts=2, threads=1).left_out_frc
-    assert noisy.curve[1] > 0.9
-    assert abs(noisy.curve[8:].mean()) < 0.2
+    assert noisy[1] > 0.9
+    assert noisy[8:].mean() < exact[8:].mean() - 0.3
     assert reconstruct_tilts(clean, TILTS, check_tilts=0).left_out_frc is None
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas import fourier
-from verglas.assessment.fsc import FSC
 from verglas.errors import InputError
 from verglas.image import crop_or_pad
 from verglas.reconstruction.compositions import solve_firt, solve_icon, solve_mbir
@@ -89,8 +88,9 @@ class Tomogram:
     volume : (z, y, x) float32
     left_out : list of (float, float)
         Tilt, and the correlation of its image with what the other tilts predict.
-    left_out_frc : FSC, optional
-        Ring correlation of these images with their predictions, all together, per pixel; none if no tilt was left out.
+    left_out_frc : (rings,) float64, optional
+        Ring correlation of these images with their predictions, all together; rings of the longer side of an image, 0
+        to N // 2. None if no tilt was left out.
     prior_weight : float, optional
         In use, and ``tried`` says how well each candidate predicted: on the same tilts as ``left_out``.
     tried : list of (float, float)
@@ -99,7 +99,7 @@ class Tomogram:
 
     volume: Float32Array
     left_out: list[tuple[float, float]]
-    left_out_frc: FSC | None = None
+    left_out_frc: FloatArray | None = None
     prior_weight: float | None = None
     tried: Sequence[tuple[float, float]] = ()
 
@@ -199,7 +199,7 @@ def _correlation(image: Float32Array, predicted: Float32Array) -> float:
     return float(np.corrcoef(image.ravel(), predicted.ravel())[0, 1])
 
 
-def _ring_correlation(pairs: Sequence[tuple[Float32Array, Float32Array]]) -> FSC:
+def _ring_correlation(pairs: Sequence[tuple[Float32Array, Float32Array]]) -> FloatArray:
     """Of all images with their predictions together; images that are no squares stand in one of zeros."""
     side = max(pairs[0][0].shape)
     shape = (side, side)
@@ -209,9 +209,7 @@ def _ring_correlation(pairs: Sequence[tuple[Float32Array, Float32Array]]) -> FSC
         sums += fourier.shell_sums(spectra, shape)
     own, cross, other = sums
     power = np.sqrt(own) * np.sqrt(other)
-    curve = np.divide(cross, power, out=np.zeros_like(cross), where=power > 1e-12 * power.max())
-    counts, independent = fourier.shell_counts(shape)
-    return FSC(np.arange(len(curve)) / side, curve, counts, independent, 1.0, unit="px")
+    return np.divide(cross, power, out=np.zeros_like(cross), where=power > 1e-12 * power.max())
 
 
 def _noise(stack: Float32Array) -> float:

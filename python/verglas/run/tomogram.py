@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from verglas import fourier
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.assessment.fsc import FSC
@@ -141,7 +142,7 @@ def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> 
         heard.progress("tomogram", 1, 1)
     make_folder(job.out)
     volume, wedge = Map(tomogram.volume, job.pixel_size_A), missing_wedge(angles)
-    frc = _frc_in_A(tomogram, job.pixel_size_A)
+    frc = _frc_in_A(tomogram, max(images.shape[1:]), job.pixel_size_A)
     write_map(job.out / "map.mrc", volume)
     summary = {
         "map": str(job.out / "map.mrc"),
@@ -161,11 +162,12 @@ def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> 
     return summary
 
 
-def _frc_in_A(tomogram: Tomogram, pixel_size_A: float) -> FSC | None:
-    frc = tomogram.left_out_frc
-    if frc is None:
+def _frc_in_A(tomogram: Tomogram, side_px: int, pixel_size_A: float) -> FSC | None:
+    curve = tomogram.left_out_frc
+    if curve is None:
         return None
-    return replace(frc, frequency_per_A=frc.frequency_per_A / pixel_size_A, pixel_size_A=pixel_size_A, unit="A")
+    counts, independent = fourier.shell_counts((side_px, side_px))
+    return FSC(np.arange(len(curve)) / (side_px * pixel_size_A), curve, counts, independent, pixel_size_A)
 
 
 def _curve(frc: FSC) -> dict[str, Any]:
