@@ -18,9 +18,11 @@ from verglas import filters
 from verglas.geometry import euler_to_matrix, matrix_to_euler
 from verglas.initial_model import AbInitioSettings, Views, find_common_lines, find_from_averages, swarm_consensus
 from verglas.initial_model.averages import METHODS
-from verglas.initial_model.averages.annealed import likeness_of, squared_angles
+from verglas.initial_model.averages import matching
+from verglas.initial_model.averages.annealed import anneal_directions, likeness_of, squared_angles
 from verglas.initial_model.averages.find import control_map, evidence_of
-from verglas.initial_model.averages.matching import significant_weights
+from verglas.initial_model.averages.joint import run_simple
+from verglas.initial_model.averages.matching import match_projections, mean_correlation, significant_weights
 from verglas.initial_model.averages.pseudo_atoms import PseudoAtoms, densities_of, fit_atoms
 from verglas.initial_model.averages.transport import frames, transport_orientations
 from verglas.initial_model.common_lines import orientation_error_deg, trust_of_lines
@@ -109,6 +111,17 @@ def test_every_optimiser_orients_twenty_averages():
         assert found.agreeing > 0.8
 
 
+def test_sixty_clean_averages_are_oriented_together():
+    """A mean error far below five degrees; the mirror image of all orientations costs the same, so no hand is known."""
+    _, images, angles = averages_of(60, snr=1000.0, seed=2)
+    lines = find_common_lines(images, 11, diameter_px=26, threads=1)
+    found, _ = search_orientations(lines, "annealing", evaluations=200, seed=5, threads=1)
+    assert orientation_error_deg(found.angles_deg, angles).mean() < 5
+    cost, matrices = LineCost(lines), euler_to_matrix(found.angles_deg).transpose(0, 2, 1)
+    mirror = np.diag([1.0, 1.0, -1.0])
+    assert cost.of((mirror @ matrices @ mirror)[None]) == pytest.approx(cost.of(matrices[None]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", OPTIMISERS)
 def test_optimisers_reach_the_planted_optimum(method):
@@ -139,6 +152,49 @@ def test_prior_of_directions(views):
     assert np.array_equal(likeness, likeness.T)
     assert not likeness.diagonal().any()
     assert (likeness > 0).sum(axis=1).min() >= 3
+
+
+@pytest.mark.slow
+def test_annealing_explains_averages_better_than_greed():
+    """The same blobs, prior and averages; without temperature every average takes the likeliest direction at once."""
+    gain = []
+    for seed in range(10, 14):
+        _, images, _ = averages_of(40, snr=20.0, seed=seed)
+        views = Views.of(images, 11, 26, threads=1)
+        annealed, greedy = (
+            mean_correlation(views, anneal_directions(views, np.random.default_rng(seed), temperatures=between))
+            for between in ((12.0, 1.0), (1e-3, 1e-3))
+        )
+        gain.append(annealed - greedy)
+    assert min(gain) > 0
+
+
+@pytest.mark.slow
+def test_simple_orients_twenty_averages():
+    """Ten seeds: annealed lines, then differential evolution of five parameters each; right in eight or more."""
+    right = 0
+    for seed in range(20, 30):
+        _, images, angles = averages_of(20, snr=20.0, seed=seed)
+        views = Views.of(images, 11, 26, threads=1)
+        placed = views.place(run_simple(views, np.random.default_rng(seed)), 3)
+        right += np.median(orientation_error_deg(matrix_to_euler(placed.matrices), angles)) < 15
+    assert right >= 8
+
+
+def test_blobs_are_ranked_by_what_they_explain(views, monkeypatch):
+    """Of the trials the one kept correlates best with the averages."""
+    made = []
+
+    def keep(*arguments):
+        made.append(match_projections(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(matching, "match_projections", keep)
+    monkeypatch.setattr(matching, "_TRIALS", 3)
+    kept = matching.start_from_blobs(views, np.random.default_rng(0))
+    scores = [mean_correlation(views, one, radius=matching.low_radius(views)) for one in made]
+    assert len(scores) == 3
+    assert kept is made[int(np.argmax(scores))]
 
 
 def test_significant_directions_narrow():
@@ -197,6 +253,12 @@ def test_swarm_is_no_worse_than_its_best(views, planted):
     result = swarm_consensus(views, given, rounds=2)
     assert result.score >= result.given.max()
     assert len(result.given) == 3
+    # In the frame of the best that was given, and nearer to the truth than that.
+    best = int(result.given.argmax())
+    frame = truth if best == 0 else np.ascontiguousarray(truth[::-1])
+    near = [np.corrcoef(v[views.sphere > 0.5], frame[views.sphere > 0.5])[0, 1] for v in (result.volume, given[best])]
+    assert best < 2
+    assert near[0] > near[1]
     with pytest.raises(vg.InputError, match="two maps or more"):
         swarm_consensus(views, given[:1])
     with pytest.raises(vg.InputError, match="averages' box"):

@@ -21,7 +21,7 @@ from verglas.reconstruction.tomogram import Tomogram, TomogramSettings, reconstr
 from verglas.reconstruction.wedge import MissingWedge, missing_wedge
 from verglas.report.chart import chart_block, fsc_curves_chart
 from verglas.report.figures import slices
-from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.report.html import Block, Page, Picture, Section, Table, render
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 
@@ -196,7 +196,7 @@ def _page(tomogram: Tomogram, volume: Map, summary: dict[str, Any], wedge: Missi
             "The curve is the ring correlation of all these images with their predictions."
         )
         chart = fsc_curves_chart("FRC of tilts left out", {"image and prediction": frc}, (0.5,))
-        blocks = [chart_block(chart), Table(("tilt, degrees", "correlation"), rows)]
+        blocks: list[Block] = [chart_block(chart), Table(("tilt, degrees", "correlation"), rows)]
         sections.append(Section("Tilts left out", text, blocks))
     return Page(
         "Tomogram",

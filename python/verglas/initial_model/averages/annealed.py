@@ -39,12 +39,14 @@ def likeness_of(views: Views) -> FloatArray:
     return (out + out.T) / 2
 
 
-def anneal_directions(views: Views, rng: np.random.Generator) -> Float32Array:
+def anneal_directions(
+    views: Views, rng: np.random.Generator, temperatures: tuple[float, float] = _TEMPERATURES
+) -> Float32Array:
     """A map whose averages spread over directions by falling temperatures, smoothly from one to its likest."""
     low, likeness = low_radius(views), likeness_of(views)
     volume = draw_blobs(views, rng)
     probability: FloatArray | None = None
-    for temperature in np.geomspace(*_TEMPERATURES, _STEPS):
+    for temperature in np.geomspace(*temperatures, _STEPS):
         slices = views.slices(volume, _ORDER)
         squared = squared_angles(slices.matrices[:, 2])
         correlation = views.correlations(slices, low)
