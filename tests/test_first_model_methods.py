@@ -17,8 +17,7 @@ import verglas as vg
 from verglas import filters
 from verglas.geometry import euler_to_matrix, matrix_to_euler
 from verglas.initial_model import AbInitioSettings, Views, find_common_lines, find_from_averages, swarm_consensus
-from verglas.initial_model.averages import METHODS
-from verglas.initial_model.averages import matching
+from verglas.initial_model.averages import METHODS, matching
 from verglas.initial_model.averages.annealed import anneal_directions, likeness_of, squared_angles
 from verglas.initial_model.averages.find import control_map, evidence_of
 from verglas.initial_model.averages.joint import run_simple
