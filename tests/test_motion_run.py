@@ -256,6 +256,8 @@ def test_epus_files_in_a_tree_of_their_own(tmp_path, data_dir):
     assert row["original_pixel_size_A"] == pytest.approx(1.0559, abs=1e-4)
     assert row["voltage_kV"] == 300.0
     assert row["beam_shift"] == pytest.approx((-0.0944923, -0.0117230), abs=1e-6)
+    with pytest.raises(InputError, match="none: no such folder"):
+        correct_movies(tmp_path / "*.tif", tmp_path / "other", **given | {"metadata": tmp_path / "none"})
     with pytest.raises(InputError, match="metadata: was"):
         correct_movies(tmp_path / "*.tif", tmp_path / "out", **given | {"metadata": None})
 

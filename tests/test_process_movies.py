@@ -112,6 +112,24 @@ def test_nothing_is_done_twice_and_other_settings_are_refused(project):
 
 
 @pytest.mark.slow
+def test_epus_files_in_a_tree_of_their_own(tmp_path, data_dir):
+    """`verglas process --metadata`: what is not given is taken from there; a folder that is not there is refused."""
+    tree = data_dir / "epu" / "emharvest"
+    stem = next(tree.rglob("FoilHole_*_Data_*.xml")).stem
+    write_movie(tmp_path / f"{stem}_fractions.tif", 0)
+    given = {"micrographs": [str(tmp_path / "*.tif")], "set": QUICK, "diameter_A": 120.0, "threads": 1}
+    given["pixel_size_A"] = PIXEL_A
+    with pytest.raises(vg.InputError, match="no such folder; expected one with EPU's XML"):
+        vg.process(tmp_path / "p", metadata=str(tmp_path / "none"), **given)
+    with pytest.warns(vg.VerglasWarning, match=r"pixel_size_A: 1\.0559 in .*, 3 given, which is used"):
+        done = vg.process(tmp_path / "q", metadata=str(tree), **given)
+    assert done.records[0].verdict.numbers["set_aside"] == 0
+    row = json.loads(next((tmp_path / "q" / "motion" / "micrographs").glob("*.json")).read_text())["row"]
+    assert (row["voltage_kV"], row["original_pixel_size_A"]) == (300.0, PIXEL_A)
+    assert row["beam_shift"] == pytest.approx((-0.0944923, -0.0117230), abs=1e-6)
+
+
+@pytest.mark.slow
 def test_a_gain_is_placed_and_sums_have_the_pixel_size_that_they_are_binned_to(tmp_path):
     truth = write_movie(tmp_path / "m.tif", 2, gain_sd=0.04)
     tifffile.imwrite(tmp_path / "gain.tif", truth.gain[:, ::-1].astype(np.float32))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from verglas.assessment.movies import judge_movies, mixture_of
 from verglas.io import read_json, write_csv, write_json
+from verglas.io.acquisition import acquisition_tree
 from verglas.pipeline.micrographs import MicrographStage, Picture, has_passed, result_of, set_aside_sentence
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.settings import ProcessSettings, settings_json, with_overrides
@@ -79,7 +80,9 @@ class MotionStage(MicrographStage):
         return digest([self.settings(project), shot.fingerprint])
 
     def prepare(self, project: Project) -> None:
-        """Place the gain, once for all movies."""
+        """Place the gain, once for all movies; a folder of metadata that is not there is refused before any work."""
+        if project.settings.metadata is not None:
+            acquisition_tree(project.settings.metadata)
         self._session(project)
 
     def compute(self, project: Project, shot: Shot) -> tuple[dict[str, Any], list[Picture]]:

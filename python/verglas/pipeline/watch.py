@@ -34,6 +34,7 @@ _ATTEMPTS = 3  # of a file whose work fails for reasons that may pass, or kills 
 _PATIENCE = 10  # settle times after which a file with an incomplete header is taken for broken
 _PAGE_S = 15.0  # the page is at most this often written anew ...
 _PAGE_SHARE = 0.1  # ... and takes at most this share of the time
+_OF_MOVIES = ("gain", "dose_per_frame_e_A2", "metadata")  # settings
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def watch_folder(
     if process_settings.movies is None:  # nothing has arrived to be looked into
         process_settings = replace(
             process_settings,
-            movies=process_settings.gain is not None or process_settings.dose_per_frame_e_A2 is not None,
+            # what only movies have
+            movies=any(getattr(process_settings, name) is not None for name in _OF_MOVIES),
         )
     stages = stages_of(process_settings)
     with (

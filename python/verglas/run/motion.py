@@ -16,6 +16,7 @@ from verglas.assessment import judge_movies
 from verglas.detector import frame_totals, place_gain
 from verglas.errors import InputError
 from verglas.io import find_acquisition, find_movies, read_json, write_csv, write_json, write_micrographs
+from verglas.io.acquisition import acquisition_tree
 from verglas.io.micrographs import PATH, PIXEL, SHARED
 from verglas.io.mrc import PathLike
 from verglas.io.rules import written_name
@@ -217,6 +218,8 @@ def correct_movies(
     session = MovieSession(
         settings_from("motion", MovieSettings, settings, **changes), gain, defects, threads, metadata
     )
+    if metadata is not None:
+        acquisition_tree(str(metadata))  # a folder that is not there is refused once, not by every movie
     folder = Path(out)
     paths = find_movies(movies)
     _check_names(paths)
