@@ -5,8 +5,8 @@
     python bench/compare_relion_polish.py --full --fitted --training --minutes 8 --add
 
 Sessions of bench_polish.py (two movies of 30 particles 80 A wide, 12 frames of 3 e/A2, planted walks and damage, the
-motion of whole frames known; with ``--full`` two of 150 particles 120 A wide in boxes of 256 px, 40 frames of 1 e/A2
-and 3072 x 3072 px; ``--box`` and others change one of them), written as RELION's files: movies as MRC stacks,
+motion of whole frames known; with ``--full`` two of 150 particles 100 A wide in boxes of 256 px, 40 frames of 1 e/A2
+and 2048 x 2048 px; ``--box`` and others change one of them), written as RELION's files: movies as MRC stacks,
 particles, corrected_micrographs.star with the motion of each movie, an FSC, the true map as both half maps, a ball as
 mask. Both follow particles up to 4 A
 with the same prior of tracks, whose values are those of RELION's interface (velocity 0.2 A/dose, divergence 5000 A,
@@ -44,7 +44,7 @@ from common import RESULTS, write
 PRIOR = {"velocity": 0.2, "correlation-length": 5000.0, "acceleration": 2.0}
 FINEST_A = 4.0
 # what users have: a detector's part, boxes of twice the particle, 40 frames of 1 e/A^2
-FULL = Recorded(256, 1.0, 40, 1.0, 3072, 150, diameter_A=120.0, walk_px=0.2)
+FULL = Recorded(256, 1.0, 40, 1.0, 2048, 150, diameter_A=100.0, walk_px=0.2, defocus_A=8000.0, ice_A=0.0)
 
 
 def write_session(folder: Path, seed: int, how: Recorded) -> list[np.ndarray]:
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--particles", type=int, help="in each of the two movies, as many to an area (30; full 150)")
     parser.add_argument("--box", type=int, help="pixels (64; full 256)")
     parser.add_argument("--frames", type=int, help="in each movie (12; full 40)")
-    parser.add_argument("--side", type=int, help="of a square frame, pixels (768; full 3072)")
+    parser.add_argument("--side", type=int, help="of a square frame, pixels (768; full 2048)")
     parser.add_argument("--only", help="programs whose name holds this")
     parser.add_argument("--add", action="store_true", help="to the rows that the file of results holds")
     args = parser.parse_args()
