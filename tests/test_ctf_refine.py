@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -10,6 +13,7 @@ import pytest
 from command_line import main
 
 import verglas as vg
+from verglas.errors import InputError
 from verglas.optics import Aberrations, plain_images, with_aberrations
 from verglas.optics.refine import (
     GroupFit,
@@ -26,7 +30,8 @@ from verglas.optics.refine import (
 from verglas.optics.refine.phases import _solve_scaled
 from verglas.optics.refine.pixels import Reference, image_spectra, pixel_terms
 from verglas.report.ctf_refine import _phase_field
-from verglas.run.ctf_refine import CtfRefineSettings
+from verglas.run import ctf_refine
+from verglas.run.ctf_refine import CtfRefineJob, CtfRefineSettings, ctf_refine_files
 from verglas.run.ctf_refine_inputs import places, prepare, with_group_fits
 from verglas.run.ctf_refine_terms import indices_of
 from verglas.types.even_aberrations import even_zernikes, write_coefficients
@@ -237,6 +242,70 @@ def test_the_command_writes_what_relion_reads(tmp_path, capsys):
     status, _, error = main([*job, "--out", str(tmp_path / "p.star")], capsys)
     assert status == 1
     assert "expected the name of a folder" in error
+
+
+class Stopped(Exception):
+    """In place of a signal."""
+
+
+@pytest.mark.slow
+def test_a_job_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    """Every fit there is, in a round of its own; the second round is stopped while its maps are made."""
+    _, bad, _ = planted(tilt=(4.0, -3.0), defocus_sd_A=300.0, noise=1.0, n=120)
+    bad = bad.with_columns(rlnMicrographName=[f"m{i // 30}.mrc" for i in range(120)])
+    vg.write_particles(tmp_path / "p.star", bad)
+
+    def run(name, resume=False, **more):
+        fitted = {"even": True, "magnification": True, "astigmatism": True, "even_terms": "cs", "rounds": 2} | more
+        job = CtfRefineJob(tmp_path / "p.star", tmp_path / name, settings=CtfRefineSettings(**fitted), resume=resume)
+        return ctf_refine_files(job, listener=None)
+
+    whole = run("whole")
+    assert len(whole["rounds"]) == 2
+    with pytest.raises(InputError, match="nothing to resume"):
+        run("o", resume=True)
+    assert not (tmp_path / "o").exists()
+    made, reconstruct = [], ctf_refine.reconstruct_halves
+
+    def stopping(*given):
+        made.append(1)
+        if len(made) == 2:
+            raise Stopped
+        return reconstruct(*given)
+
+    monkeypatch.setattr(ctf_refine, "reconstruct_halves", stopping)
+    with pytest.raises(Stopped):
+        run("o")
+    with pytest.raises(InputError, match="other settings was stopped here"):
+        run("o", defocus_range_A=1000.0)
+    again = run("o", resume=True)
+    assert len(made) == 3  # the first round was not done again
+    assert {**again, "seconds": 0} == {**whole, "seconds": 0}
+    assert (tmp_path / "o" / "particles.star").read_bytes() == (tmp_path / "whole" / "particles.star").read_bytes()
+    for name in ("half1.mrc", "half2.mrc"):
+        assert np.array_equal(*(vg.read_map(tmp_path / folder / name).data for folder in ("o", "whole")))
+    planes = [(tmp_path / name / "report.html").read_text().count('"signed": true') for name in ("o", "whole")]
+    assert planes[0] == planes[1] > 1
+    assert not (tmp_path / "o" / "checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_a_job_that_was_killed_goes_on_to_the_same_bits(tmp_path, capsys):
+    _, bad, _ = planted(tilt=(4.0, -3.0), defocus_sd_A=300.0, n=200)
+    vg.write_particles(tmp_path / "p.star", bad)
+    job = ["ctf-refine", str(tmp_path / "p.star"), "--rounds", "2", "--threads", "1", "--out"]
+    assert main([*job, str(tmp_path / "whole")], capsys)[0] == 0
+    out = tmp_path / "killed"
+    with subprocess.Popen([sys.executable, "-m", "verglas", *job, str(out)], stdout=subprocess.DEVNULL) as run:
+        for _ in range(1200):
+            if (out / "checkpoint" / "rounds.npz").is_file() or run.poll() is not None:
+                break
+            time.sleep(0.02)
+        run.kill()
+    assert run.returncode == -9
+    status, _, err = main([*job, str(out), "--resume"], capsys)
+    assert status == 0, err
+    assert (out / "particles.star").read_bytes() == (tmp_path / "whole" / "particles.star").read_bytes()
 
 
 def test_a_plane_of_phases_is_made_coarser_as_phases_wrap():

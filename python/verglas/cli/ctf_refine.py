@@ -34,6 +34,7 @@ def ctf_refine(
         help=f"What to fit, and nothing else but what other options ask for: words of {', '.join(WORDS)}.",
     ),
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
+    resume: bool = typer.Option(False, "--resume", help="Go on with the job in --out; fail if there is none."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     *,
@@ -43,11 +44,11 @@ def ctf_refine(
 
     Writes particles.star (rlnDefocusU, V and Angle, rlnPhaseShift, rlnCtfBfactor, rlnBeamTiltX and Y, rlnOddZernike,
     rlnEvenZernike, rlnMagMat), half1.mrc, half2.mrc, ctf_refine.json and report.html. What held-out data do not gain by
-    is not changed.
+    is not changed. After a stop or a kill the same command goes on from the last round that was finished.
     """
     words = settings_of_words(fit) if fit is not None else {}
     chosen = settings_from("ctf-refine", CtfRefineSettings, **(words | settings))
-    job = CtfRefineJob(particles, out, half_maps or None, mask, stack, chosen, threads)
+    job = CtfRefineJob(particles, out, half_maps or None, mask, stack, chosen, threads, resume)
     told = ctf_refine_files(job)
     if as_json:
         typer.echo(json.dumps(told, indent=2))

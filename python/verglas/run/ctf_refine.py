@@ -13,13 +13,9 @@ import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
-from verglas.io import check_folder, make_folder, read_map, read_particles, write_json, write_map, write_particles
+from verglas.io import check_folder, read_map, read_particles, write_json, write_map, write_particles
 from verglas.io.atomic import write_text
 from verglas.optics.refine import (
-    DefocusFit,
-    GroupFit,
-    GroupSums,
-    MicrographFit,
     Pixels,
     Setting,
     calibrate,
@@ -33,7 +29,9 @@ from verglas.optics.refine import (
 )
 from verglas.optics.refine.micrographs import Term
 from verglas.report.ctf_refine import DrawnPhase, refinement_page
+from verglas.run.checkpoint import Checkpoints
 from verglas.run.ctf_refine_inputs import Prepared, places, prepare, with_group_fits, with_micrograph_fit
+from verglas.run.ctf_refine_rounds import Round, RoundsKeeper
 from verglas.run.ctf_refine_terms import (
     MICROGRAPH_TERMS,
     fit_record,
@@ -42,13 +40,14 @@ from verglas.run.ctf_refine_terms import (
     indices_of,
     settings_of_words,
 )
-from verglas.run.half_maps import masked_halves, pixels_between, reconstruct_halves
+from verglas.run.half_maps import maps_digest, masked_halves, pixels_between, reconstruct_halves
+from verglas.run.refine_inputs import close_identity
+from verglas.run.tenure import lock_project
 from verglas.types import Map, Particles
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 from verglas.types.listener import Listener
-from verglas.types.settings import check_settings, setting, settings_from
+from verglas.types.settings import check_settings, result_settings, setting, settings_from
 
-AnyFit = GroupFit | DefocusFit | MicrographFit
 _LEAST_SHELLS = 5  # with signal; fewer decide nothing
 
 
@@ -83,46 +82,6 @@ class CtfRefineSettings:
     def of_micrographs(self) -> list[Term]:
         """Terms that are fitted to every micrograph."""
         return [term for term in MICROGRAPH_TERMS if getattr(self, term)]
-
-
-@dataclass(frozen=True)
-class Round:
-    """One round: what was fitted, against which reference.
-
-    Attributes
-    ----------
-    informative_shells : int
-        Shells in which the reference explains the images.
-    odd, even, magnification : dict
-        Number of the optics group (from 0) -> fit.
-    defocus : DefocusFit or None
-    micrographs : dict
-        Term of every micrograph (astigmatism, phase_shift, b_factor) -> fit.
-    sums : GroupSums or None
-        What the phases were fitted to, of the first round.
-    """
-
-    informative_shells: int
-    odd: dict[int, GroupFit] = field(default_factory=dict)
-    even: dict[int, GroupFit] = field(default_factory=dict)
-    magnification: dict[int, GroupFit] = field(default_factory=dict)
-    defocus: DefocusFit | None = None
-    micrographs: dict[str, MicrographFit] = field(default_factory=dict)
-    sums: GroupSums | None = None
-
-    def fits(self) -> list[tuple[str, AnyFit]]:
-        """All of them, and what each is of."""
-        named: list[tuple[str, AnyFit]] = []
-        for what in ("odd", "even", "magnification"):
-            named += [(f"{what} of group {g + 1}", fit) for g, fit in getattr(self, what).items()]
-        if self.defocus is not None:
-            named.append(("defocus", self.defocus))
-        return named + [(f"{term} of micrographs", fit) for term, fit in self.micrographs.items()]
-
-    @property
-    def kept(self) -> list[str]:
-        """Names of those that held-out data gain by."""
-        return [name for name, fit in self.fits() if fit.kept]
 
 
 @dataclass(frozen=True)
@@ -226,10 +185,33 @@ def refine_ctf(
     >>> len(found.particles), len(found.rounds)
     (120, 1)
     """
-    begun = time.perf_counter()
     changes = (settings_of_words(fit) if fit is not None else {}) | changes
     chosen = settings_from("ctf-refine", CtfRefineSettings, settings, **changes)
     given = particles_of(particles, "ctf-refine: particles")
+    maps = None if half_maps is None else [map_of(m, "ctf-refine: half map") for m in half_maps]
+    solvent = None if mask is None else map_of(mask, "ctf-refine: mask")
+    with shown_to(listener) as heard:
+        return _refine(given, _Against(maps, solvent), chosen, threads, heard)
+
+
+@dataclass(frozen=True)
+class _Against:
+    """Half maps of the first round, and the solvent mask, where they are given."""
+
+    half_maps: list[Map] | None
+    mask: Map | None
+
+
+def _refine(
+    given: Particles,
+    against: _Against,
+    chosen: CtfRefineSettings,
+    threads: int | None,
+    heard: Listener,
+    keeper: RoundsKeeper | None = None,
+) -> CtfRefinement:
+    """Rounds of reconstruction and fit, from where the keeper has them."""
+    begun = time.perf_counter()
     if chosen.of_micrographs and "rlnMicrographName" not in given.table:
         raise InputError(
             f"{given.where}: ctf-refine: {chosen.of_micrographs[0]} is fitted to every micrograph, and "
@@ -238,26 +220,25 @@ def refine_ctf(
     prepared = prepare(
         given,
         fits_ctf=chosen.defocus or chosen.even or chosen.magnification or bool(chosen.of_micrographs),
-        needs_halves=half_maps is not None,
+        needs_halves=against.half_maps is not None,
     )
-    state = prepared.particles
-    solvent = None if mask is None else map_of(mask, "ctf-refine: mask")
-    maps = None if half_maps is None else tuple(map_of(m, "ctf-refine: half map") for m in half_maps)
-    rounds: list[Round] = []
-    with shown_to(listener) as heard:
-        if prepared.excluded:
-            heard.say(prepared.sentence)
-        for number in range(1, chosen.rounds + 1):
-            if maps is None or number > 1:
-                maps = reconstruct_halves(state, chosen.symmetry, threads)
-            first, second = maps
-            masked = masked_halves("ctf-refine", (first, second), solvent, chosen.diameter_A, threads)
-            state, made = _one_round(state, prepared, masked, chosen, threads, heard)
-            # sums of many groups at a large box are gigabytes: only those of the first round are drawn
-            rounds.append(made if number == 1 else replace(made, sums=None))
-            heard.say(_sentence(number, made))
-            if not made.kept:
-                break
+    state, rounds = (prepared.particles, []) if keeper is None else keeper.load(prepared.particles)
+    maps = against.half_maps
+    if prepared.excluded:
+        heard.say(prepared.sentence)
+    for number in range(len(rounds) + 1, chosen.rounds + 1):
+        if maps is None or number > 1:
+            maps = list(reconstruct_halves(state, chosen.symmetry, threads))
+        first, second = maps
+        masked = masked_halves("ctf-refine", (first, second), against.mask, chosen.diameter_A, threads)
+        state, made = _one_round(state, prepared, masked, chosen, threads, heard)
+        # sums of many groups at a large box are gigabytes: only those of the first round are drawn
+        rounds.append(made if number == 1 else replace(made, sums=None))
+        heard.say(_sentence(number, made))
+        if not made.kept:
+            break
+        if keeper is not None and number < chosen.rounds:
+            keeper.save(state, prepared.particles, rounds)
     assert maps is not None
     first, second = maps
     seconds = time.perf_counter() - begun
@@ -396,6 +377,8 @@ class CtfRefineJob:
     stack : Path, optional
     settings : CtfRefineSettings
     threads : int, optional
+    resume : bool
+        There must be a job in ``out`` that was stopped. The same job goes on from one by itself.
     """
 
     particles: Path
@@ -405,6 +388,7 @@ class CtfRefineJob:
     stack: Path | None = None
     settings: CtfRefineSettings = field(default_factory=CtfRefineSettings)
     threads: int | None = None
+    resume: bool = False
 
 
 def summary(refined: CtfRefinement) -> dict[str, Any]:
@@ -427,13 +411,32 @@ def summary(refined: CtfRefinement) -> dict[str, Any]:
 
 
 def ctf_refine_files(job: CtfRefineJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
-    """Read, refine, write particles.star, half1.mrc, half2.mrc, ctf_refine.json and report.html; the summary."""
+    """Read, refine, write particles.star, half1.mrc, half2.mrc, ctf_refine.json and report.html; the summary.
+
+    Particles and fits are kept after each round until all is written.
+    """
     check_folder(job.out)
     particles = read_particles(job.particles, stack=job.stack)
-    maps = None if job.half_maps is None else (read_map(job.half_maps[0]), read_map(job.half_maps[1]))
+    maps = None if job.half_maps is None else [read_map(path) for path in job.half_maps]
     mask = None if job.mask is None else read_map(job.mask)
-    refined = refine_ctf(particles, job.settings, half_maps=maps, mask=mask, threads=job.threads, listener=listener)
-    make_folder(job.out)
+    with shown_to(listener) as heard, lock_project(job.out):
+        halves, solvent = maps_digest(maps) or "of the particles", maps_digest(None if mask is None else [mask])
+        inputs = close_identity(particles) | {"half maps": halves, "mask": solvent or "of the maps"}
+        checkpoints = Checkpoints(job.out, result_settings(job.settings), inputs, heard.say)
+        checkpoints.open(resume=job.resume)
+        keeper = RoundsKeeper(checkpoints.part("rounds"), checkpoints.part("sums"))
+        try:
+            refined = _refine(particles, _Against(maps, mask), job.settings, job.threads, heard, keeper)
+        except InputError:
+            if keeper.rounds.load() is None:  # nothing that a second call could go on from
+                checkpoints.remove()
+            raise
+        told = _write(job, refined)
+        checkpoints.remove()
+    return told
+
+
+def _write(job: CtfRefineJob, refined: CtfRefinement) -> dict[str, Any]:
     write_particles(job.out / "particles.star", refined.particles)
     for name, volume in zip(("half1.mrc", "half2.mrc"), refined.half_maps, strict=True):
         write_map(job.out / name, volume)

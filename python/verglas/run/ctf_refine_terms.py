@@ -17,7 +17,7 @@ from verglas.types import Particles
 from verglas.types.even_aberrations import EVEN_ZERNIKE, write_coefficients
 
 if TYPE_CHECKING:
-    from verglas.run.ctf_refine import Round
+    from verglas.run.ctf_refine_rounds import Round
 
 MICROGRAPH_TERMS: tuple[Term, ...] = ("astigmatism", "phase_shift", "b_factor")
 # Zernike polynomials (n, m) of each word; "cs" frees mean defocus and phase with the spherical term.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import numpy as np
 
 from verglas.assessment.solvent import find_solvent_mask
@@ -12,6 +15,14 @@ from verglas.reconstruction import reconstruct_report
 from verglas.types import Map, Particles
 
 _FIRST_SHELL_A = 40.0  # solvent and what lies beside a particle are coarser
+
+
+def maps_digest(maps: Sequence[Map] | None) -> str | None:
+    """Fingerprint of the voxels of maps, which a run that goes on must find again; None where there are none."""
+    if maps is None:
+        return None
+    voxels = b"".join(np.ascontiguousarray(m.data).tobytes() for m in maps)
+    return hashlib.sha1(voxels, usedforsecurity=False).hexdigest()[:12]
 
 
 def reconstruct_halves(particles: Particles, symmetry: str, threads: int | None) -> tuple[Map, Map]:

@@ -19,7 +19,7 @@ from verglas.io.mrc import PathLike
 from verglas.polishing import MotionPrior, OtherHalf, Window
 from verglas.run.checkpoint import Checkpoints
 from verglas.run.ctf_refine_inputs import Prepared, prepare
-from verglas.run.half_maps import masked_halves, reconstruct_halves
+from verglas.run.half_maps import maps_digest, masked_halves, reconstruct_halves
 from verglas.run.polish_files import PolishedFolder
 from verglas.run.polish_inputs import MovieReading, RecordedMovie, assign, recorded_movies
 from verglas.run.polish_passes import MicrographTracks, Passes, WeightsFit
@@ -223,6 +223,7 @@ def polish(
         solvent = None if mask is None else map_of(mask, "polish: mask")
         masked = masked_halves("polish", maps, solvent, chosen.diameter_A, threads)
         other = reference_maps(prepared.particles, masked, chosen, threads)
+        del maps, masked, solvent  # as large as all that follows
         work = Passes(prepared.particles, prepared.half, assigned, other, hold, checkpoints.part)
         # small matrices, whose sums come out otherwise with other numbers of threads
         with threadpool_limits(1, user_api="blas"):
@@ -246,14 +247,11 @@ def _identity(particles: Particles, recorded: list[RecordedMovie], maps: tuple[M
         for part in (t.global_px, t.polynomial, t.lattice_px, t.hot_pixels):
             motion.update(b"none" if part is None else np.ascontiguousarray(part, np.float64).tobytes())
         files.update(f"{one.fingerprint}\n".encode())
-    halves = None
-    if maps is not None:
-        halves = hashlib.sha1(b"".join(np.ascontiguousarray(m.data).tobytes() for m in maps), usedforsecurity=False)
     return close_identity(particles) | {
         "movies": len(recorded),
         "motion": motion.hexdigest()[:12],
         "files of movies": files.hexdigest()[:12],
-        "half maps": "of the particles" if halves is None else halves.hexdigest()[:12],
+        "half maps": maps_digest(maps) or "of the particles",
     }
 
 
