@@ -41,6 +41,8 @@ def test_picks_of_noise(tmp_path, capsys):
     assert (status, verdict["state"]) == (1, "stop")
     assert "particles and background do not separate" in verdict["reasons"][0]
     assert (tmp_path / "out" / "verdict.json").is_file()
+    status, text, _ = main([*arguments, "--threshold", "0.01"], capsys)  # the user has judged what lies above it
+    assert (status, text.splitlines()[-1][:13]) == (0, "verdict: warn")
 
 
 def test_classes_of_noise(tmp_path, capsys):

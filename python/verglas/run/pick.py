@@ -385,7 +385,10 @@ def _summarise(
     qualities = [one.quality for one in usable if one.quality is not None]
     flags = judge_micrographs(qualities)
     merit, roc = (None, None) if truth is None else compare_with(usable, truth, job.diameter_A)
-    verdict = judge_set(flags, len(set_aside), untrusted=untrusted_picks(qualities))
+    # who gives a threshold has judged what lies above it
+    given = job.settings.threshold is not None
+    doubtful = {one.name for one in qualities if not one.picks} if given else untrusted_picks(qualities)
+    verdict = judge_set(flags, len(set_aside), untrusted=doubtful)
     if why := _threshold_hint(job.settings.threshold, usable):
         verdict = Verdict("stop", (why, *verdict.reasons))
     return PickSummary(
