@@ -392,3 +392,27 @@ def test_where_not_to_write(tmp_path):
         vg.write_particles(tmp_path / "p.txt", p)
     with pytest.raises(vg.InputError, match=r"folder .*nowhere does not exist"):
         vg.write_particles(tmp_path / "nowhere" / "p.star", p)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.star.gz", b"\x1f\x8b\x08", "but compressed by gzip: unpack it first"),
+        ("p.star", "data_particles\n\nloop_\n".encode("utf-16"), "but text in UTF-16, as PowerShell's > writes it"),
+        ("p.star", b"data_p\r\rloop_\r_rlnImageName\r1@a\r", "but text with the line ends of old Macintoshes"),
+        ("p.star", b"<!DOCTYPE html><p>404", "but a web page: has the download failed?"),
+        ("set.lst", b"#LSX\n# This file is in fast LST format.", r"but a list of EMAN2 \(.lst\)"),
+        ("p.hdf", b"\x89HDF\r\n\x1a\n" + bytes(99), "but an HDF5 file, as of EMAN2"),
+        ("p.sqlite", b"SQLite format 3\0", "but an SQLite database, as of Scipion"),
+        ("J1.csg", b"created: 2024\ngroup:\n", "but a group file of cryoSPARC: give the .cs file"),
+        ("poses.pkl", b"\x80\x04\x95", "but a Python pickle, as cryoDRGN keeps"),
+        ("p.mrcs", bytes(208) + b"MAP " + bytes(900), "but an MRC file, images or a map"),
+        ("o.star", b"data_optimiser_general\n_rlnExperimentalDataStarFile run_data.star\n", "RELION's optimiser file"),
+        ("m.star", b"data_model_classes\nloop_\n_rlnReferenceImage #1\na.mrc\n", "RELION's model file"),
+        ("p.xmd", b"# XMIPP_STAR_1 *\ndata_noname\nloop_\n _image\n _angleRot\n 1@a.stk 10\n", "metadata of Xmipp"),
+    ],
+)
+def test_files_of_other_programs_are_called_what_they_are(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(vg.FormatError, match=message):
+        vg.read_particles(tmp_path / name)

@@ -14,9 +14,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from verglas.errors import DeviceError
+from verglas.errors import DeviceError, InputError
 
 _LEVELS = ("v2", "v3", "v4")
+# A library that cannot start the threads it is asked for ends the process (100,000 did).
+_MOST_THREADS = 4096
 
 
 def processor_level() -> int:
@@ -90,11 +92,11 @@ def default_threads() -> int:
 
 
 def resolve_threads(threads: int | None) -> int:
-    """``None`` becomes :func:`default_threads`; anything below 1 is refused."""
+    """``None`` becomes :func:`default_threads`; anything below 1 is refused, and what no machine can start."""
     if threads is None:
         return default_threads()
-    if threads < 1:
-        raise ValueError(f"threads: expected at least 1, got {threads}")
+    if not 1 <= threads <= _MOST_THREADS:
+        raise InputError(f"threads: expected 1 to {_MOST_THREADS} (--threads), got {threads}")
     return int(threads)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import io
 import re
 import sys
 import warnings
@@ -19,6 +20,7 @@ import typer
 
 from verglas._version import __version__
 from verglas.cli.files import taken_file_rules
+from verglas.cli.inputs import keep_inputs
 from verglas.cli.options import option_name
 from verglas.cli.renamed import with_present_names
 from verglas.cli.sampling import sample_stacks, taken_profile
@@ -152,7 +154,10 @@ def _keep_brackets(commands: Iterable[Any]) -> None:
 @functools.cache
 def _register_command(name: str) -> None:
     importlib.import_module(f"verglas.cli.{name}").register(app)
-    _keep_brackets(app.registered_commands[-1:])
+    command = app.registered_commands[-1]
+    if command.callback is not None:
+        command.callback = keep_inputs(name, command.callback)
+    _keep_brackets([command])
 
 
 def _program(arguments: Sequence[str]) -> Any:
@@ -167,6 +172,22 @@ def _program(arguments: Sequence[str]) -> Any:
 
 def _module_of(command: Any) -> str:
     return str(command.name or command.callback.__name__).replace("-", "_")
+
+
+def _write_any_text() -> None:
+    """Names and signs that a terminal's encoding lacks become question marks: no reason for a job to end."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """``--out "$OUT"`` with a variable that is not set: an empty path would be the working directory."""
+    for number, argument in enumerate(arguments):
+        option, _, value = argument.partition("=")
+        if not argument or (option.startswith("--") and "=" in argument and not value):
+            beside = option if argument else (arguments[number - 1] if number else "the command")
+            _fail(f"an empty argument after {beside}: is a variable of the shell not set?", 2)
 
 
 def _stop(error: Exception) -> NoReturn:
@@ -195,7 +216,9 @@ def main(argv: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    _write_any_text()
     try:
+        _refuse_empty(arguments)
         arguments, rules = taken_file_rules(arguments)
         arguments, profile = taken_profile(with_present_names(arguments))
         with rules, sample_stacks(profile):

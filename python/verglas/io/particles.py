@@ -13,6 +13,7 @@ import pandas as pd
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io import cs
 from verglas.io.frealign import from_cistem, is_cistem, read_par, write_par
+from verglas.io.kinds import describe_tables
 from verglas.io.mrc import PathLike, StackWriter
 from verglas.io.rules import file_rules, written_name
 from verglas.io.stack import ImageNames, StackPaths, StackSource, Where, build_source, source_from_names, stack_paths
@@ -176,7 +177,10 @@ def _particle_table(path: Path, tables: Mapping[str, Any]) -> str:
         for name, table in tables.items()
     )
     if not names:
-        raise FormatError(f"{path}: no table has the column rlnImageName, so there are no particles in it ({have})")
+        kind = "".join(f"; {words}" for words in [describe_tables(tables)] if words)
+        raise FormatError(
+            f"{path}: no table has the column rlnImageName, so there are no particles in it{kind} ({have})"
+        )
     raise FormatError(f"{path}: several tables have the column rlnImageName: {', '.join(names)}; split the file")
 
 

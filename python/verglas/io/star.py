@@ -23,6 +23,7 @@ import pandas as pd
 
 from verglas.errors import FormatError, InputError
 from verglas.io.atomic import atomic_path
+from verglas.io.kinds import HEAD_BYTES, describe_kind
 from verglas.io.mrc import PathLike
 
 _BLOCK = re.compile(rb"data_(\S*)[ \t]*(?:#.*)?\r?$", re.MULTILINE)
@@ -82,7 +83,8 @@ def scan(path: Path, text: FileText) -> list[Block]:
     data = np.frombuffer(text, dtype=np.uint8)
     starts = [(start, after, name) for start, after, name in _block_starts(text) if name is not None]
     if not starts:
-        raise FormatError(f"{path}: no line that starts with data_; not a STAR file")
+        kind = describe_kind(path, bytes(text[:HEAD_BYTES]))
+        raise FormatError(f"{path}: no line that starts with data_; not a STAR file{', but ' * bool(kind)}{kind}")
     blocks: list[Block] = []
     line, at = 1, 0
     for number, (start, after, name) in enumerate(starts):
