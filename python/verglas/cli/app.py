@@ -20,7 +20,7 @@ import typer
 
 from verglas._version import __version__
 from verglas.cli.files import taken_file_rules
-from verglas.cli.inputs import keep_inputs
+from verglas.cli.inputs import with_inputs_kept
 from verglas.cli.options import option_name
 from verglas.cli.renamed import with_present_names
 from verglas.cli.sampling import sample_stacks, taken_profile
@@ -156,7 +156,7 @@ def _register_command(name: str) -> None:
     importlib.import_module(f"verglas.cli.{name}").register(app)
     command = app.registered_commands[-1]
     if command.callback is not None:
-        command.callback = keep_inputs(name, command.callback)
+        command.callback = with_inputs_kept(name, command.callback)
     _keep_brackets([command])
 
 
