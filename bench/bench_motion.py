@@ -55,7 +55,7 @@ KINDS: dict[str, dict[str, Any]] = {
 FULL = (3710, 3838)
 SUPER = (8184, 11520)
 # particles, frames and e/A^2 a frame: from next to nothing to what is followed with ease
-WEAK = ((12, 7, 0.5), (12, 16, 0.5), (30, 7, 0.5), (30, 16, 0.5), (60, 7, 0.5), (30, 24, 0.7))
+WEAK = ((12, 7, 0.5), (12, 16, 0.5), (30, 7, 0.5), (30, 16, 0.5), (50, 7, 0.5), (30, 24, 0.7))
 PIXEL_A = 1.6
 
 

@@ -14,6 +14,7 @@ from process_set import command, environment, states, wait_for, whole_records
 
 import verglas as vg
 from verglas import fourier
+from verglas.io import read_star
 from verglas.pipeline.project import hold_movies
 from verglas.pipeline.settings import ProcessSettings
 from verglas.pipeline.stages import stages_of
@@ -118,7 +119,7 @@ def test_epus_files_in_a_tree_of_their_own(tmp_path, data_dir):
     stem = next(tree.rglob("FoilHole_*_Data_*.xml")).stem
     write_movie(tmp_path / f"{stem}_fractions.tif", 0)
     given = {"micrographs": [str(tmp_path / "*.tif")], "set": QUICK, "diameter_A": 120.0, "threads": 1}
-    given["pixel_size_A"] = PIXEL_A
+    given |= {"pixel_size_A": PIXEL_A, "cs_mm": 2.7, "amplitude_contrast": 0.1}
     with pytest.raises(vg.InputError, match="no such folder; expected one with EPU's XML"):
         vg.process(tmp_path / "p", metadata=str(tmp_path / "none"), **given)
     with pytest.warns(vg.VerglasWarning, match=r"pixel_size_A: 1\.0559 in .*, 3 given, which is used"):
@@ -126,6 +127,9 @@ def test_epus_files_in_a_tree_of_their_own(tmp_path, data_dir):
     assert done.records[0].verdict.numbers["set_aside"] == 0
     row = json.loads(next((tmp_path / "q" / "motion" / "micrographs").glob("*.json")).read_text())["row"]
     assert (row["voltage_kV"], row["original_pixel_size_A"]) == (300.0, PIXEL_A)
+    optics = read_star(tmp_path / "q" / "motion" / "micrographs.star")["optics"]
+    microscope = optics[["rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"]]
+    assert microscope.to_numpy()[0].tolist() == [300.0, 2.7, 0.1]  # for RELION, which may go on from there
     assert row["beam_shift"] == pytest.approx((-0.0944923, -0.0117230), abs=1e-6)
 
 

@@ -32,6 +32,7 @@ from verglas.types.verdict import Finding, Verdict
 
 _MANY = 0.5  # share of movies set aside at which the stage stops
 _PROJECTS = ("dose_per_frame_e_A2", "voltage_kV", "pixel_size_A")  # settings that the project has
+_MICROSCOPE = ("cs_mm", "amplitude_contrast")
 # A movie takes gigabytes and uses all cores by itself: one at a time, whatever number of micrographs is worked on.
 _ONE_MOVIE = threading.Lock()
 
@@ -134,6 +135,9 @@ class MotionStage(MicrographStage):
         kept = {shot.key: MovieFiles(folder, shot.path, shot.key).kept_row() for shot in good}
         rows = {key: row for key, row in kept.items() if row is not None}
         path = folder / "micrographs.star"
+        # of the microscope the project knows more than this stage, which uses none of it
+        given = {name: getattr(project.settings, name) for name in _MICROSCOPE if getattr(settings, name) is None}
+        settings = replace(settings, **given)
         if rows:
             write_motion_table(path, star_table([*rows.values()], [*rows], folder, settings))
         else:
