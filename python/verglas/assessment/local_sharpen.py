@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from verglas import fourier
 from verglas.assessment.guinier import WILSON_FROM_A, amplitude_spectrum
@@ -26,6 +27,7 @@ _SNR_AT_RESOLUTION = 1 / 3
 _BANDS = 24  # at most: a step of the blur is then finer than the blur
 _LEAST_NOISE, _MOST_NOISE = 1e-3, 0.1
 _NOISE_SHELLS = 0.9  # of Nyquist: what lies beyond, within it, is noise
+_OUTSIDE = 1e-3  # weight of a voxel outside the mask, in a mean of resolutions
 _EDGE = 0.5  # a mask's voxels of at least this are the molecule
 _EMPTY = 1e-6  # of the largest average of a band: less is the rounding of transforms
 
@@ -100,7 +102,8 @@ def deblur_locally(
 
     .. math:: (W u)(x) = \sum_b s_b(x)\, u_b(x), \qquad s_b(x) = s_c^{\,(k_b \rho(x))^2}
 
-    u_b the band of u about the frequency k_b, and :math:`\rho(x)` the resolution of the voxel: a Gaussian blur, so
+    u_b the band of u about the frequency k_b, and :math:`\rho(x)` the resolution of the voxel, smoothed over about its
+    own length: a Gaussian blur, so
     wide that at the voxel's resolution signal over noise has fallen to what FSC 0.143 means, 1/3. With noise to signal
     :math:`\mu` of the sharp structure, whose spectrum is flat at these resolutions (Wilson), that is
     :math:`s_c = \sqrt{\mu / 3}`. The map is the solution of
@@ -169,7 +172,7 @@ def deblur_locally(
         inside = checked_mask(
             values_of(mask, "deblur_locally: the mask"), volume.data.shape, "deblur_locally: the mask"
         )
-    resolution = _with_resolutions_everywhere(resolution, inside)
+    resolution = _smooth(_with_resolutions_everywhere(resolution, inside), inside)
     ratio = chosen.noise_to_signal or _noise_to_signal(volume, inside, threads)
     blur = _Blur(volume, resolution, float(np.sqrt(ratio * _SNR_AT_RESOLUTION)), inside, threads)
     data, iterations = _solve(blur, volume.data, ratio, chosen, listener or Silence())
@@ -194,6 +197,19 @@ def _with_resolutions_everywhere(resolution: Map, inside: Float32Array | None) -
     if known.all() or not needed.any():
         return resolution
     return resolution.with_data(np.where(known, resolution.data, resolution.data[needed].max()))
+
+
+def _smooth(resolution: Map, inside: Float32Array | None) -> Map:
+    """Means of the logarithm over about a resolution's length, of the molecule's voxels where there is a mask.
+
+    A resolution is that of a window: what it varies by from voxel to voxel is its own error, and a filter that follows
+    it mixes shells.
+    """
+    log = np.log(resolution.data)
+    weight = np.ones_like(log) if inside is None else inside + np.float32(_OUTSIDE)
+    sigma_px = float(np.exp(np.average(log, weights=weight))) / resolution.pixel_size_A
+    summed, weights = (ndimage.gaussian_filter(one, sigma_px, mode="nearest") for one in (weight * log, weight))
+    return resolution.with_data(np.exp(summed / weights))
 
 
 def _cube(volume: Map, job: str) -> Map:
