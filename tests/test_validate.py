@@ -77,6 +77,18 @@ def test_low_passed_halves_have_no_solvent_to_ask(truth, cut):
         assert found is None or (part > 0.8 and found.share < found.limit), (part, found)
 
 
+@pytest.mark.parametrize("part", [0.45, 0.6])
+def test_low_passed_halves_have_no_tail_to_judge(truth, part):
+    """Beyond a sharp end only what the sphere spreads of the signal is left, which agrees."""
+    inside = fourier.radius((truth.box,) * 3) <= 0.5 * part * truth.box
+    pair = halves(truth, 3, signal=4.0)
+    cut = [h.with_data(fourier.inverse(fourier.forward(h.data, 3) * inside, h.data.shape)) for h in pair]
+    found = judge_shared_noise(*cut)
+    assert found.state == "go on"
+    assert "no noise to compare" in found.sentence
+    assert "mean_fsc" in judge_shared_noise(*pair).numbers
+
+
 def test_much_fine_signal_leaves_the_solvent_unasked():
     """What structure may carry out hides noise that is shared: it must not be said that there is none."""
     sharp = vg.simulate.density(vg.simulate.phantom(BOX, PIXEL_A, 70.0, seed=2), BOX, PIXEL_A, b_factor_A2=40.0)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, special
 
+from verglas import fourier
 from verglas.assessment.fsc import FSC, fsc
 from verglas.assessment.independence import proportional
 from verglas.assessment.solvent_noise import solvent_noise
@@ -30,6 +31,7 @@ _PLATEAU_FALLS = 0.6  # of its mean at most, from the first half of the tail to 
 _NOT_FALLEN = 0.5
 _ONE_SIDED_95 = 1.645
 _PARTLY = 0.02  # inside, or outside
+_CUT_OFF = 1e-4  # of the noise power of coarser shells
 _TAIL = 0.8  # of Nyquist: what lies beyond is looked at for a plateau
 
 
@@ -130,7 +132,7 @@ def judge_shared_noise(half1: Map, half2: Map, *, symmetry: str = "C1", threads:
     last = len(curve.curve) - 1
     tail = np.arange(int(np.ceil(_TAIL * last)), last + 1)
     filled = curve.curve[tail] != 0
-    if np.count_nonzero(filled) < 2:
+    if np.count_nonzero(filled) < 2 or _were_cut_off(half1, half2, int(tail[0]), threads):
         said = "The half maps were cut off before Nyquist, or their box is tiny: no noise to compare."
         return Finding("shared-noise", "go on", said, {})
     mean, deviation = _mean_correlation(curve, tail[filled])
@@ -171,6 +173,12 @@ def judge_shared_noise(half1: Map, half2: Map, *, symmetry: str = "C1", threads:
         "masked, filtered or refined together. Resolutions from these halves are too good."
     )
     return Finding("shared-noise", "stop", sentence, numbers)
+
+
+def _were_cut_off(half1: Map, half2: Map, first: int, threads: int | None) -> bool:
+    """Whether next to no noise is left from a shell on: all there is comes from the shells before, by the sphere."""
+    power = fourier.power_spectrum(half1.data - half2.data, 3, threads=threads)
+    return bool(power[first:].mean() < _CUT_OFF * power[1:first].mean())
 
 
 def _sphere(box: int) -> Float32Array:
