@@ -248,7 +248,7 @@ def test_epus_files_in_a_tree_of_their_own(tmp_path, data_dir):
     ) as told:
         made = correct_movies(tmp_path / "*.tif", tmp_path / "out", **given)
     assert (
-        "nobody knows its pixel size"
+        "its pixel size is unknown"
         in made.excluded[str(tmp_path / "FoilHole_1_Data_2_3_20230919_160000_fractions.tif")]
     )
     assert any("4 frames, where" in str(warning.message) for warning in told)

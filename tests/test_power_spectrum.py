@@ -84,7 +84,7 @@ def test_groups_of_frames_add_up_to_the_sum():
     np.testing.assert_allclose(sums.even + sums.odd, sums.plain, rtol=1e-4)
     done = vg.correct_motion(movie, model="global", spectrum_dose_e_A2=4.0, listener=None)
     assert done.spectrum.tiles == 3 * averaged_spectrum([done.micrograph]).tiles
-    with pytest.raises(InputError, match="nobody knows the exposure of a frame"):
+    with pytest.raises(InputError, match="the exposure of a frame is unknown"):
         vg.correct_motion(Movie.from_array(movie.source.data, 2.0), spectrum_dose_e_A2=4.0, listener=None)
 
 

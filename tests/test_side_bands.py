@@ -216,11 +216,11 @@ def test_refine_follows_the_sphere_once_poses_are_continuous(truth, particles):
 def test_what_cannot_be_is_refused(truth, particles):
     with pytest.raises(InputError, match="project: ewald needs optics"):
         vg.project(truth, poses_of(1, 1), ewald=True)
-    with pytest.raises(InputError, match="project: ewald_sign=negative says nothing without ewald=True"):
+    with pytest.raises(InputError, match="project: ewald_sign=negative has no effect without ewald=True"):
         vg.project(truth, poses_of(1, 1), optics_of(1, 1), ewald_sign="negative")
     with pytest.raises(InputError, match="ewald needs the CTF"):
         vg.reconstruct(particles, ewald=True, ctf=False)
-    with pytest.raises(InputError, match="says nothing without ewald=True"):
+    with pytest.raises(InputError, match="has no effect without ewald=True"):
         vg.reconstruct(particles, ewald_sign="positive")
     with pytest.raises(SettingError, match="ewald_sign"):
         vg.reconstruct(particles, ewald=True, ewald_sign="up")
@@ -244,7 +244,7 @@ def test_on_the_command_line(tmp_path, truth, particles, capsys):
     assert main([*project, "up"], capsys)[0] == 2
     status, _, err = main([word for word in [*project, "negative"] if word != "--ewald"], capsys)
     assert status == 2
-    assert "says nothing without --ewald" in err
+    assert "has no effect without --ewald" in err
     status, _, err = main(["project", map_file, "--out", stack, "--ewald"], capsys)
     assert status == 1
     assert "needs particles with CTFs" in err

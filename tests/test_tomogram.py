@@ -179,7 +179,7 @@ def test_refusals(series, tmp_path):
         reconstruct_tilts(series[:2], TILTS[:2])
     with pytest.raises(vg.InputError, match="leave out 1 or more"):
         reconstruct_tilts(series, TILTS, TomogramSettings("icon"), check_tilts=0)
-    with pytest.raises(vg.InputError, match="says nothing to method sirt"):
+    with pytest.raises(vg.InputError, match="is not used by method sirt"):
         TomogramSettings("sirt", prior_weight=1.0)
     with pytest.warns(vg.VerglasWarning, match="now called prior_weight"):
         assert TomogramSettings("tv", tv_weight=2.0).prior_weight == 2.0

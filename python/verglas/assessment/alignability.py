@@ -50,14 +50,14 @@ def judge_alignability(alignability: Alignability) -> Finding:
     >>> import numpy as np
     >>> from verglas.assessment.alignability import Alignability, judge_alignability
     >>> judge_alignability(Alignability(np.full(10, 0.8), np.r_[np.full(6, 0.7), np.zeros(4)])).sentence
-    'for 40 % of 10 particles the image is for another orientation than the file, 0 % tell none'
+    'of 10 images 40 % favour another orientation than the one in the file, 0 % favour none'
     """
     share = alignability.elsewhere
     precision, accuracy = float(np.median(alignability.precision)), float(np.median(alignability.accuracy))
     vague = float(np.mean(alignability.precision < _PRECISE))
     sentence = (
-        f"for {100 * share:.0f} % of {len(alignability.precision)} particles the image is for another orientation than "
-        f"the file, {100 * vague:.0f} % tell none"
+        f"of {len(alignability.precision)} images {100 * share:.0f} % favour another orientation than the one in the "
+        f"file, {100 * vague:.0f} % favour none"
     )
     numbers = {
         "elsewhere": share,

@@ -286,7 +286,7 @@ def judge_symmetry(
         "gain_by_symmetry": _finite(gain),
     }
     measured = (
-        f"particles that made no map are explained {'better' if lead.mean > 0 else 'worse'} by a map under {symmetry} "
+        f"held-out particles are explained {'better' if lead.mean > 0 else 'worse'} by a map under {symmetry} "
         f"than by one under {best}, the best of {', '.join(others)}: {lead.mean:+.2f} +- {lead.error:.2f} nats each"
     )
     halves = (

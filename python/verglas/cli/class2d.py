@@ -29,7 +29,7 @@ def class2d(
     device: str = typer.Option("cpu", "--device", help="cpu or cuda:0."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
     memory: float = typer.Option(None, "--memory", help=f"Most memory to use, GB [{MEMORY_GB:g}]."),
-    core: bool = typer.Option(False, "--core", help="Say who is in the core of its class (verglasCore)."),
+    core: bool = typer.Option(False, "--core", help="Mark particles in the core of their class (verglasCore)."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out; fail if there is none."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     *,

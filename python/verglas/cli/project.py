@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
         if ewald_sign not in (None, "positive", "negative"):
             raise typer.BadParameter(f"expected positive or negative, got {ewald_sign}", param_hint="--ewald-sign")
         if ewald_sign is not None and not ewald:
-            raise typer.BadParameter("says nothing without --ewald", param_hint="--ewald-sign")
+            raise typer.BadParameter("has no effect without --ewald", param_hint="--ewald-sign")
         from verglas.run.reconstruct import ProjectJob, project_files
 
         sign: Any = (ewald_sign or "positive") if ewald else None

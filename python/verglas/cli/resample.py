@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
         target: Path = typer.Argument(..., help="File to write; particles get a new stack beside it."),
         pixel_size: float = typer.Option(None, "--new-pixel-size", help="New pixel size, A."),
         box: int = typer.Option(None, "--new-box", help="New side, pixels; alone: the same field in so many pixels."),
-        resolution: float = typer.Option(None, "--resolution", help="Refuse if the result cannot hold this, A."),
+        resolution: float = typer.Option(None, "--resolution", help="Refuse pixels too large for this resolution, A."),
         old_pixel_size: float = typer.Option(None, "--old-pixel-size", help="In place of the map's or stack's, A."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     ) -> None:

@@ -20,7 +20,10 @@ def register(app: typer.Typer) -> None:
             "127.0.0.1", "--host", help="Address to listen at; others than loopback need --password."
         ),
         password: str = typer.Option(
-            "", "--password", envvar="VERGLAS_PASSWORD", help="For those who come without the printed address."
+            "",
+            "--password",
+            envvar="VERGLAS_PASSWORD",
+            help="For browsers without the printed address.",
         ),
         allow_changes: bool = typer.Option(
             False, "--allow-changes", help="Let pages write selections, stop jobs and begin them again."

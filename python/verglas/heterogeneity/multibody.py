@@ -245,7 +245,11 @@ class Multibodies:
             poses = one.state.poses.copy()
             poses.angles_deg, poses.origin_px = given.angles_deg.copy(), given.shifts_A / one.problem.pixel_size_A
             tables.append(poses)
-        told = count_phase(listener.progress, f"look {parity + 1} at the bodies", 2 * len(tables) * len(self.particles))
+        told = count_phase(
+            listener.progress,
+            f"poses of the bodies from {('even', 'odd')[parity]} shells",
+            2 * len(tables) * len(self.particles),
+        )
         for fine, index in product((False, True), range(len(tables))):
             one, mask = self.bodies[index], self.bodies[index].state.mask
             assert mask is not None

@@ -252,8 +252,8 @@ class DeformSettings(JobSettings, job="deform"):
     cutoff_A : float, optional
         Of the elastic network; two and a half spacings of the atoms by default.
     prior_A : float, optional
-        Width of the normal prior of the atoms' root mean square way along each mode; 3 with Zernike functions, none
-        with normal modes by default.
+        Width of the normal prior of the atoms' root mean square displacement along each mode; by default 3
+        with Zernike functions, none with normal modes.
     poses : bool
         Correct the particles' poses, too.
     seed : int
@@ -276,7 +276,7 @@ class DeformSettings(JobSettings, job="deform"):
     )
     prior_A: float | None = setting(
         None,
-        "Prior of the atoms' root mean square way along each mode",
+        "Prior of the atoms' root mean square displacement along each mode",
         more_than=0,
         default_words="3 A for zernike, else none",
     )

@@ -98,7 +98,7 @@ class MotionSettings:
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         known = replace(movie, **given)
         if not np.isfinite(known.pixel_size_A):
-            raise InputError(f"movie {movie.name}: nobody knows its pixel size; give pixel_size_A")
+            raise InputError(f"movie {movie.name}: its pixel size is unknown; give pixel_size_A")
         return known
 
 
@@ -253,8 +253,8 @@ def _frames_together(movie: Movie, settings: MotionSettings) -> int | None:
         return None
     if movie.dose_per_frame_e_A2 is None:
         raise InputError(
-            f"movie {movie.name}: groups of {settings.spectrum_dose_e_A2:g} e/A2 were asked for, but nobody knows the "
-            "exposure of a frame; give dose_per_frame_e_A2"
+            f"movie {movie.name}: groups of {settings.spectrum_dose_e_A2:g} e/A2 were asked for, but the exposure of "
+            "a frame is unknown; give dose_per_frame_e_A2"
         )
     return max(1, round(settings.spectrum_dose_e_A2 / movie.dose_per_frame_e_A2))
 

@@ -44,10 +44,10 @@ KINDS: Mapping[str, str] = {
 # The same of grid squares (:mod:`.grid_squares`).
 SQUARE_KINDS: Mapping[str, str] = {
     GOOD: "",
-    "thick": "ice that little comes through",
+    "thick": "ice too thick to see through",
     "broken": "a broken foil",
     "contaminated": "contamination over much of it",
-    "uneven": "ice from too thin to too thick",
+    "uneven": "ice of very uneven thickness",
 }
 _SIDE = 512  # of the squares whose spectra are averaged, four at most per axis
 _TILES, _SAMPLED = 8, 250_000

@@ -95,7 +95,9 @@ class TrackSmoother:
         if frames < LEAST_FRAMES:
             raise InputError(f"polishing: a movie of {frames} frames; expected at least {LEAST_FRAMES}")
         if not np.isfinite(scene.information).all():
-            raise InputError("polishing: what frames tell of a particle's place is not finite; look at the references")
+            raise InputError(
+                "polishing: the correlations of frames with the references are not finite; check the references"
+            )
         self.scene = scene
         self.information = np.maximum(scene.information, _LEAST_INFORMATION)
         self._precision, self._log_prior = _velocity_precision(prior, scene.places_A, frames, scene.dose_e_A2)

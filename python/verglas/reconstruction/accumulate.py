@@ -93,9 +93,11 @@ class ReconstructSettings:
         if self.ewald and not self.ctf:
             raise InputError("reconstruct: ewald needs the CTF, whose phase parts the two side bands; take ctf=True")
         if self.tv_weight is not None and self.method != "tv":
-            raise InputError(f"reconstruct: tv_weight={self.tv_weight:g} says nothing to method {self.method}")
+            raise InputError(
+                f"reconstruct: tv_weight={self.tv_weight:g} is not used by method {self.method}; leave it out"
+            )
         if not self.ewald and self.ewald_sign != "auto":
-            raise InputError(f"reconstruct: ewald_sign={self.ewald_sign} says nothing without ewald=True")
+            raise InputError(f"reconstruct: ewald_sign={self.ewald_sign} has no effect without ewald=True")
 
     @property
     def exact(self) -> bool:

@@ -73,7 +73,7 @@ def project(
     if optics is not None and len(optics) not in (1, n):
         raise InputError(f"project: {n} poses but {len(optics)} optics; give one for all or one for each")
     if not ewald and ewald_sign != "positive":
-        raise InputError(f"project: ewald_sign={ewald_sign} says nothing without ewald=True")
+        raise InputError(f"project: ewald_sign={ewald_sign} has no effect without ewald=True")
     if ewald and optics is None:
         raise InputError("project: ewald needs optics: voltage and phase part the two side bands")
     grid = ops.Grid(box)

@@ -76,7 +76,9 @@ class TomogramSettings:
                 "use another method"
             )
         if self.prior_weight is not None and self.method not in _WEIGHTS:
-            raise InputError(f"tomogram: prior_weight={self.prior_weight:g} says nothing to method {self.method}")
+            raise InputError(
+                f"tomogram: prior_weight={self.prior_weight:g} is not used by method {self.method}; leave it out"
+            )
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,8 @@ def several_page(made: Mapping[str, Any], settings: Mapping[str, Any], footer: s
     sections = [
         Section(
             "Places",
-            "Points whose distances are as nearly as can be those of the maps: the root mean square way that density "
-            "goes when one map is deformed to become the other. Stress says how nearly: 0 is exact.",
+            "Points whose distances are as nearly as can be those of the maps: the root mean square displacement of "
+            "density when one map is deformed to become the other. Stress says how nearly: 0 is exact.",
             blocks,
         ),
         Section("Distances, A", "", [Table(("map", *names[:_MOST_MAPS]), rows)]),
@@ -137,7 +137,7 @@ def particles_page(
     sections = [
         Section(
             "Motions",
-            "Root mean square way of the pseudo-atoms: spread over the particles, and median standard error of one.",
+            "Root mean square displacement of the pseudo-atoms: spread over the particles, median error of one.",
             [Table(("motion", "spread", "error"), rows)],
         )
     ]

@@ -101,12 +101,12 @@ def _motions_section(motions: Motions) -> Section:
         (q + 1, f"{v:.2f}", f"{100 * s:.0f} %", f"{r:.2f}", "yes" if q < motions.n_motions else "no")
         for q, (v, s, r) in enumerate(zip(motions.variance, motions.share, motions.reliability, strict=True))
     ]
-    head = ("component", "variance, A^2", "share", "correlation of two looks", "stands out")
+    head = ("component", "variance, A^2", "share", "correlation of poses from even and odd shells", "stands out")
     text = (
-        "Principal motions of the bodies against each other, measured by the root mean square way of the particle's "
-        "voxels. Errors of the poses have principal components, too: a motion stands out if poses from even and from "
-        "odd shells of the images, which share no noise, correlate by two thirds along it, and if its share of the "
-        "variance is above that of a stick broken at random. Errors of imperfect maps can pass for small motions."
+        "Principal motions of the bodies against each other, measured by the root mean square displacement of the "
+        "particle's voxels. Errors of the poses have principal components, too: a motion stands out if poses from even "
+        "and from odd shells of the images, which share no noise, correlate by two thirds along it, and its share of "
+        "the variance is above that of a stick broken at random. Errors of imperfect maps can pass for small motions."
     )
     return Section("Motions", text, [Table(head, rows)])
 
@@ -125,8 +125,8 @@ def _motion(number: int, points: FloatArray, maps: list[Map], motions: Motions) 
     ]
     rms_A, common_A = (float(np.sqrt(max(v[number], 0))) for v in (motions.variance, motions.signal_variance))
     text = (
-        f"From the 5th to the 95th percentile of the particles: {rms_A:.1f} A root mean square, of which two looks at "
-        f"each particle share {common_A:.1f} A; the rest is error, and widens what is shown."
+        f"From the 5th to the 95th percentile of the particles: {rms_A:.1f} A root mean square, of which the "
+        f"poses from even and odd shells share {common_A:.1f} A; the rest is error, and widens what is shown."
     )
     if number < motions.n_motions:
         return Section(f"Motion {number + 1}", text, blocks)

@@ -162,7 +162,7 @@ def _verdict(run: RunFolder) -> Section | None:
     if not verdict:
         return None
     rows = [(one["state"], one["code"], one["sentence"]) for one in verdict["findings"]]
-    return Section(f"Verdict: {verdict['state']}", blocks=[Table(("state", "code", "what was found"), rows)])
+    return Section(f"Verdict: {verdict['state']}", blocks=[Table(("state", "code", "finding"), rows)])
 
 
 def _warnings(run: RunFolder) -> Section | None:

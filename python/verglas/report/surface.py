@@ -85,7 +85,7 @@ def shade_surface(
 def _rotate_map(data: npt.NDArray[np.float32], matrix: npt.NDArray) -> npt.NDArray[np.float32]:
     """The map after a rotation of the molecule: value(r) = data(matrix^T r)."""
     if matrix.shape != (3, 3):
-        raise InputError(f"shaded: expected a (3, 3) matrix, got shape {matrix.shape}")
+        raise InputError(f"shade_surface: expected a (3, 3) matrix, got shape {matrix.shape}")
     backwards = matrix.T[::-1, ::-1]  # (x, y, z) to array order
     centre = np.full(3, len(data) // 2)
     return affine_transform(data, backwards, offset=centre - backwards @ centre, order=3, mode="constant")

@@ -203,7 +203,7 @@ def _particles(job: DeformJob, volume: Map, held: Tenure) -> tuple[dict[str, Any
     everything = read_particles(job.particles, stack=job.stack)
     given, excluded = _usable(everything, held)
     atoms = _atoms_of(volume, how)
-    held.say(f"{len(atoms.mass)} pseudo-atoms of {volume.pixel_size_A:g} A voxels, {len(atoms.modes.vectors)} ways")
+    held.say(f"{len(atoms.mass)} pseudo-atoms of {volume.pixel_size_A:g} A voxels, {len(atoms.modes.vectors)} modes")
     aligned = align_modes(
         given,
         atoms.modes,

@@ -43,7 +43,7 @@ def motion_page_of(folder: Path) -> Page:
     """The page of corrected movies, of motion.csv, motion.json, run.json and the tracks under curves/ or png/."""
     table = read_csv(folder / "motion.csv", ("movie", "reason"), ("movie", "model", "reason", "flags"))
     if not table["reason"].isna().any():
-        raise InputError(f"{folder / 'motion.csv'}: not one movie was corrected; there is nothing to show")
+        raise InputError(f"{folder / 'motion.csv'}: no movie was corrected; there is nothing to show")
     texts = {name: table[name].fillna("") for name in ("reason", "flags", "model") if name in table}
     numbers = {name: pd.to_numeric(table[name], errors="coerce").astype(float) for name in MOTION_NUMBERS}
     pictures = [f"png/{Path(movie).stem}.png" for movie in table["movie"]]

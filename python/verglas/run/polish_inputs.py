@@ -253,7 +253,7 @@ def movie_particles(particles: Particles, assigned: Assigned) -> MovieParticles:
         ours, theirs = (" x ".join(map(str, shape[::-1])) for shape in (movie.shape, trajectory.shape))
         raise InputError(f"{where}: frames of {ours} px, but its motion is that of frames of {theirs} px")
     if not np.isfinite(movie.pixel_size_A):
-        raise InputError(f"{where}: nobody knows the pixel size of its frames; expected it in the file of its motion")
+        raise InputError(f"{where}: the pixel size of its frames is unknown; expected it in the file of its motion")
     scale, pixel_A = trajectory.binning, recorded.micrograph_pixel_A
     if pixel_A is not None and abs(pixel_A / movie.pixel_size_A / scale - 1) > _SAME:
         raise InputError(

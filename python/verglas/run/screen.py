@@ -153,7 +153,7 @@ def _page(judged: dict[str, Screening], set_aside: dict[str, str], record: dict[
     sections = [
         Section(
             record["of"].capitalize(),
-            "The least good first.",
+            "Those least likely to be good come first.",
             [Table(("image", "judgement", "good"), rows, True, marked)],
         )
     ]
@@ -161,5 +161,5 @@ def _page(judged: dict[str, Screening], set_aside: dict[str, str], record: dict[
         sections.append(Section("Set aside", blocks=[Table(("file", "reason"), list(set_aside.items()))]))
     numbers = {record["of"]: str(record["micrographs"]), "good": str(record["good"])}
     numbers |= {kind: str(count) for kind, count in record["kinds"].items()}
-    summary = f"{record['good']} of {record['micrographs']} {record['of']} have nothing against them."
+    summary = f"Nothing was found wrong with {record['good']} of {record['micrographs']} {record['of']}."
     return Page("verglas screen", summary, numbers, sections, f"verglas {__version__}")

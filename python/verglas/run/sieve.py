@@ -79,7 +79,7 @@ class SieveSettings(JobSettings, job="sieve"):
     alignability : int
         Particles, at random, whose alignability is measured; 0 for none.
     seed : int
-        Of who is held out and of the control.
+        Of the choice of held-out particles and of the control.
     """
 
     share: float = setting(0.2, "Share of those left that each round drops", more_than=0, at_most=0.5)
@@ -97,7 +97,7 @@ class SieveSettings(JobSettings, job="sieve"):
         None, "Diameter of the particle, for the mask", default_words="made from the map", more_than=0
     )
     alignability: int = setting(300, "Particles whose alignability is measured", at_least=0)
-    seed: int = setting(0, "Of who is held out and of the control", at_least=0)
+    seed: int = setting(0, "Of the choice of held-out particles and of the control", at_least=0)
 
 
 @dataclass(frozen=True, eq=False)
