@@ -121,13 +121,17 @@ def test_a_refinement_writes_it(tmp_path, monkeypatch):
     monkeypatch.setattr(refine, "FEWEST", 200)
     monkeypatch.setattr(particle_number, "PARTS", (2,))
     model = vg.simulate.phantom(24, 8.0, 125.0, seed=2)
-    particles = vg.simulate.particles(model, 200, 24, 8.0, 0.5, seed=2, listener=None)
+    particles = vg.simulate.particles(model, 200, 24, 8.0, 0.5, tmp_path / "set", seed=2, listener=None)
     start = apply(vg.simulate.density(model, 24, 8.0), low_pass(40.0))
     settings = {"diameter_A": 150.0, "initial_resolution_A": 40.0, "iterations": 1, "shift_range_A": 8.0}
     vg.refine(particles, start, out=tmp_path / "run", listener=None, **settings)
     made = json.loads((tmp_path / "run" / "reslog.json").read_text())
     assert made["particles"] == [100, 200]
     assert "Resolution by number of particles" in (tmp_path / "run" / "report.html").read_text()
+    (session,) = json.loads((tmp_path / "run" / "profile.json").read_text())["sessions"]
+    read = {phase["phase"]: phase["bytes_read"] for phase in session["phases"]}
+    assert sum(read.values()) > 0
+    assert read["parts of the particles"] == 0  # they are in memory
     monkeypatch.setattr(refine, "FEWEST", 201)
     vg.refine(particles, start, out=tmp_path / "few", listener=None, **settings)
     assert not (tmp_path / "few" / "reslog.json").exists()

@@ -353,7 +353,9 @@ def _run(setup: Setup, folder: RefineFolder | None, listener: Listener, runner: 
         for finding in verdict.findings:
             listener.say(finding.sentence)
         if folder is not None:
-            by_number = _by_number(problem, particles, assessments, phase_progress(listener, "parts of the particles"))
+            # Images from where the iterations took them: memory or the cache, not their files once more.
+            read = particles.with_source(problem.particles.source)
+            by_number = _by_number(problem, read, assessments, phase_progress(listener, "parts of the particles"))
             folder.finish(
                 problem, last_iteration, assessments, particles, verdict, converged=state.finished, by_number=by_number
             )
