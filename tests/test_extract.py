@@ -321,6 +321,7 @@ def test_apoferritin_set(data_dir, tmp_path, capsys):
     said = json.loads(capsys.readouterr().out)
     assert said["particles"] == 1891
     assert said["excluded"] == {"box of 128 px beyond the edge": 393}
+    assert said["verdict"]["state"] == "go on"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         p = vg.read_particles(tmp_path / "o" / "particles.star")
@@ -375,3 +376,22 @@ def test_a_box_is_cut_once_unless_coordinates_come_with_poses(tmp_path):
     angles = dict.fromkeys(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), np.arange(4.0))
     expanded = cut_particles(m, Picks(twice, "a", columns=angles), ExtractSettings(32, 1.5))
     assert (len(expanded.images), expanded.excluded) == (4, {})
+
+
+@pytest.mark.parametrize(
+    ("turned_over", "scale", "code"),
+    [(False, 1.0, ""), (True, 1.0, "dark_particles"), (False, 0.5, "nothing_in_the_middle")],
+)
+def test_particles_of_the_other_contrast_and_coordinates_of_other_images_are_told(tmp_path, turned_over, scale, code):
+    """Binned coordinates lie in the first quarter, where their boxes hold whatever is there."""
+    places = np.random.default_rng(2).uniform(20, 780, (320, 2))
+    data = blobs((800, 800), places, sigma=4.0, noise=2.0)
+    micrograph = vg.Micrograph(200 - data if turned_over else data, 2.0, "a")
+    options = ExtractOptions(diameter_A=36.0)
+    verdict = extract_files(micrograph, Picks(scale * places, "a"), 32, options, listener=None).verdict
+    assert verdict.codes == ((code,) if code else ())
+    assert verdict.state == ("warn" if code else "go on")
+    kept = extract_files(
+        micrograph, Picks(places, "a"), 32, ExtractOptions(diameter_A=36.0, invert=not turned_over), listener=None
+    )
+    assert kept.verdict.state == "go on"

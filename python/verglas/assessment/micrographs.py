@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from verglas.optics.transfer import wavelength_A
 from verglas.types.verdict import Finding, Verdict
 
 FEWEST_PARTICLES = 50  # that a later stage can do anything with
 _FEWEST_RINGS = 5  # micrographs whose median says what rings are usual
+# Standard errors of the mean contrast: below minus the first particles are dark, below the second, of so many images,
+# coordinates point at nothing.
+_DARK, _NOTHING, _MANY = 8.0, 3.0, 300
 _LOST = 0.4  # share of picks lost at edges that is worth a warning
 
 
@@ -135,8 +139,10 @@ def _rings_of_set(qualities: Sequence[MicrographQuality], limit: QualityLimits) 
     return middle, max(limit.ring_contrast * middle, middle + 5 * 1.4826 * float(np.median(np.abs(values - middle))))
 
 
-def judge_extraction(particles: int, picks: int, commonest: str) -> Verdict:
-    """Verdict on particles that were cut out: enough of them for a map, and few picks lost on the way.
+def judge_extraction(
+    particles: int, picks: int, commonest: str, contrast: npt.NDArray[np.float64] | None = None
+) -> Verdict:
+    """Verdict on particles that were cut out: enough of them for a map, few picks lost, something white in the middle.
 
     Parameters
     ----------
@@ -144,6 +150,8 @@ def judge_extraction(particles: int, picks: int, commonest: str) -> Verdict:
         Cut out, asked for.
     commonest : str
         Why most of the others were set aside.
+    contrast : (particles,) float64, optional
+        Of the middle of each image against its background (:func:`verglas.extraction.centre_contrast`).
 
     Examples
     --------
@@ -160,7 +168,31 @@ def judge_extraction(particles: int, picks: int, commonest: str) -> Verdict:
     elif picks and (picks - particles) / picks > _LOST:
         sentence = f"{picks - particles} of {picks} picks were set aside, most: {commonest}"
         notes.append(Finding("picks_set_aside", "warn", sentence, {**numbers, "most": commonest}))
+    if contrast is not None:
+        notes += _judge_contrast(contrast)
     return Verdict.of_notes(notes, {})
+
+
+def _judge_contrast(contrast: npt.NDArray[np.float64]) -> list[Finding]:
+    """Micrographs of the other contrast, and coordinates that point at nothing: no job after this one would say so."""
+    values = contrast[np.isfinite(contrast)]
+    if len(values) < FEWEST_PARTICLES or not values.std():
+        return []
+    mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+    numbers = {"mean_contrast": round(mean, 4), "error": round(error, 4)}
+    if mean < -_DARK * error:
+        sentence = (
+            f"the images are darker in the middle than around it ({mean:.2f} +- {error:.2f} of the noise), and "
+            "particles are to be white: were the micrographs inverted before (--no-invert; --invert if that was given)?"
+        )
+        return [Finding("dark_particles", "warn", sentence, numbers)]
+    if len(values) >= _MANY and mean < _NOTHING * error:
+        sentence = (
+            f"the images hold nothing in the middle that stands out on average ({mean:.3f} +- {error:.3f} of the "
+            "noise): are the coordinates of these micrographs (not of binned ones, turned over in y, in angstrom)?"
+        )
+        return [Finding("nothing_in_the_middle", "warn", sentence, numbers)]
+    return []
 
 
 def judge_ctfs(fits: Sequence[Mapping[str, Any]], limits: QualityLimits | None = None) -> list[tuple[str, ...]]:

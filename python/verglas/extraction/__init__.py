@@ -15,7 +15,14 @@ from verglas.extraction.centre import (
     surrogate_landscape,
 )
 from verglas.extraction.centring import CentringTrial, try_centring
-from verglas.extraction.cut import Cut, ExtractSettings, background_excess, bad_share_of, cut_particles
+from verglas.extraction.cut import (
+    Cut,
+    ExtractSettings,
+    background_excess,
+    bad_share_of,
+    centre_contrast,
+    cut_particles,
+)
 from verglas.extraction.features import outlier_z, particle_features
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "ExtractSettings",
     "background_excess",
     "bad_share_of",
+    "centre_contrast",
     "centre_of_mass",
     "cut_particles",
     "find_centres",

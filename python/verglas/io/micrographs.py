@@ -262,10 +262,14 @@ def read_ctf_table(path: PathLike) -> pd.DataFrame:
 def _plain_ctf(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
+    text = read_lines(path)
+    if "output from ctffind" in text[:1000].lower():
+        raise FormatError(
+            f"{path}: a result of CTFFIND, which holds one micrograph and names no columns; expected one table of all: a "
+            "header micrograph, defocus_u_A, defocus_v_A, defocus_angle_deg, phase_shift_deg (there in radians), a row each"
+        )
     lines = [
-        (n, line)
-        for n, line in enumerate(read_lines(path).splitlines(), 1)
-        if line.strip() and not line.lstrip().startswith("#")
+        (n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.lstrip().startswith("#")
     ]
     if not lines:
         raise FormatError(f"{path}: no rows")

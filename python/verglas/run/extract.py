@@ -17,7 +17,7 @@ import pandas as pd
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.micrographs import judge_extraction
 from verglas.errors import InputError, VerglasError, VerglasWarning
-from verglas.extraction import Cut, ExtractSettings, background_excess, cut_particles
+from verglas.extraction import Cut, ExtractSettings, background_excess, centre_contrast, cut_particles
 from verglas.io import (
     make_folder,
     read_micrograph,
@@ -273,7 +273,8 @@ def extract_files(
         for one in exclusions
         for _ in range(len(by_name[one.micrograph]) if one.pick < 0 else 1)
     ]
-    verdict = judge_extraction(len(particles), n_picks, commonest_kind(losses))
+    contrast = np.concatenate([piece.contrast for piece in pieces])
+    verdict = judge_extraction(len(particles), n_picks, commonest_kind(losses), contrast)
     summary = ExtractSummary(particles, n_picks, exclusions, without, excess, verdict, time.perf_counter() - start_time)
     if folder is not None:
         write_json(folder / "verdict.json", summary.as_dict())
@@ -338,9 +339,9 @@ def cut_one(
     if exact is not picks:
         piece.shifts_A = (result.centres_px - exact.xy_px[result.kept]) * pixel_A
     radius = settings.radius_px
-    piece.excess = background_excess(
-        result.images, None if radius is None else radius * pixel_A / settings.plan.pixel_size_A
-    )
+    circle_px = None if radius is None else radius * pixel_A / settings.plan.pixel_size_A
+    piece.excess = background_excess(result.images, circle_px)
+    piece.contrast = centre_contrast(result.images, circle_px)
     return piece
 
 

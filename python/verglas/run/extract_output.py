@@ -52,6 +52,7 @@ class Piece:
     shifts_A: npt.NDArray[np.float64] | None = None
     name: str = ""
     excess: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    contrast: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 def write_piece(folder: Path, name: str, piece: Piece, dtype: str) -> str:
