@@ -265,8 +265,8 @@ def _plain_ctf(path: Path) -> pd.DataFrame:
     text = read_lines(path)
     if "output from ctffind" in text[:1000].lower():
         raise FormatError(
-            f"{path}: a result of CTFFIND, which holds one micrograph and names no columns; expected one table of all: a "
-            "header micrograph, defocus_u_A, defocus_v_A, defocus_angle_deg, phase_shift_deg (there in radians), a row each"
+            f"{path}: a result of CTFFIND, which holds one micrograph and names no columns; expected one table of "
+            "all: a header micrograph, defocus_u_A, defocus_v_A, defocus_angle_deg, phase_shift_deg (there in radians)"
         )
     lines = [
         (n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.lstrip().startswith("#")
