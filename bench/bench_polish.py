@@ -9,7 +9,8 @@ symmetry, with D2 and with C5 take turns. References are the true map (both half
 
 `polish`: prior fitted to each session by itself. `nothing`: the same movies beside the map of another object, and
 movies without particles. `prior`: tracks drawn from RELION's fitted triple of its tutorial, 24 movies of 188 particles,
-and re-estimated.
+and re-estimated. `resolution`: maps at the true poses of images as extracted, dose-weighted, polished, and added up
+along the true tracks with the true weights: the same particles without motion (`--first resolution` begins with it).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ import pandas as pd
 import verglas as vg
 from verglas import image
 from verglas.polishing import KnownTracks, MotionPrior, MovieParticles, add_frames, fit_prior_to_tracks
+from verglas.run.polish import Polishing
 from verglas.run.polish_inputs import RecordedMovie
 from verglas.types.trajectory import Trajectory
 
@@ -162,8 +164,22 @@ def about_mean(tracks: np.ndarray) -> np.ndarray:
     return tracks - tracks.mean(axis=1, keepdims=True)
 
 
-def polish(seed: int) -> dict[str, Any]:
-    """Track errors, weights, and what the images gain, beside sums along the true tracks with the true weights."""
+class Polished(NamedTuple):
+    """A session, what came of it, and images of frames added up along the true tracks or along none."""
+
+    movies: list[RecordedMovie]
+    particles: vg.Particles
+    true: list[np.ndarray]
+    truth: vg.Map
+    made: Polishing
+    shiny: np.ndarray
+    still: np.ndarray
+    dosed: np.ndarray
+    seconds: float
+
+
+def polish_session(seed: int) -> Polished:
+    """Polish one, with the true map as both half maps and the prior from the data."""
     model, truth = object_of(seed)
     movies, particles, true, cuts = session(model, seed)
     mask = vg.Map(np.ones((BOX,) * 3, np.float32), PIXEL_A)
@@ -181,23 +197,29 @@ def polish(seed: int) -> dict[str, Any]:
         )
         seconds = time.process_time() - begun
         shiny = made.particles.images() if made.changed else particles.images()
-    known = [np.repeat(m.trajectory.global_px[None], N, axis=0) for m in movies]
-    error, was, told = [], [], []
-    for tracks in made.tracks:
-        left = about_mean((true[tracks.number] - known[tracks.number]) * PIXEL_A)
-        used = tracks.moves_A if made.tracks_kept and tracks.kept else 0 * tracks.moves_A
-        error.append(about_mean(used) - left)
-        was.append(left)
-        told.append(tracks.error_A)
-    clean = vg.project(truth, particles.poses, particles.optics, threads=1)
     left_amplitude = cuts[0].amplitude_left(BOX)
     k = np.hypot(np.fft.fftfreq(BOX)[:, None], np.fft.rfftfreq(BOX)) * BOX
     ideal = np.stack([np.interp(k, np.arange(BOX), row) for row in left_amplitude])
     ideal /= np.sqrt((ideal**2).sum(axis=0))
-    still = np.concatenate(
-        [add_frames(cut, (t - n) * PIXEL_A, ideal) for cut, t, n in zip(cuts, true, known, strict=True)]
-    )
+    known = [np.repeat(m.trajectory.global_px[None], N, axis=0) for m in movies]
+    moves = [(t - n) * PIXEL_A for t, n in zip(true, known, strict=True)]
+    still = np.concatenate([add_frames(cut, move, ideal) for cut, move in zip(cuts, moves, strict=True)])
     dosed = np.concatenate([add_frames(cut, None, ideal) for cut in cuts])
+    return Polished(movies, particles, true, truth, made, shiny, still, dosed, seconds)
+
+
+def polish(seed: int) -> dict[str, Any]:
+    """Track errors, weights, and what the images gain, beside sums along the true tracks with the true weights."""
+    p = polish_session(seed)
+    made, known = p.made, [np.repeat(m.trajectory.global_px[None], N, axis=0) for m in p.movies]
+    error, was, told = [], [], []
+    for tracks in made.tracks:
+        left = about_mean((p.true[tracks.number] - known[tracks.number]) * PIXEL_A)
+        used = tracks.moves_A if made.tracks_kept and tracks.kept else 0 * tracks.moves_A
+        error.append(about_mean(used) - left)
+        was.append(left)
+        told.append(tracks.error_A)
+    clean = vg.project(p.truth, p.particles.poses, p.particles.optics, threads=1)
     return {
         "object": OBJECTS[seed % len(OBJECTS)],
         "changed": made.changed,
@@ -206,13 +228,27 @@ def polish(seed: int) -> dict[str, Any]:
         "track_rms_A": float(np.sqrt((np.array(error) ** 2).mean())) if error else None,
         "known_motion_rms_A": float(np.sqrt((np.array(was) ** 2).mean())) if was else None,
         "track_rms_told_A": float(np.sqrt((np.array(told) ** 2).mean())) if told else None,
-        "correlation_plain": correlation(particles.images(), clean, 5.0),
-        "correlation_dose_weighted": correlation(dosed, clean, 5.0),
-        "correlation_polished": correlation(shiny, clean, 5.0),
-        "correlation_without_motion": correlation(still, clean, 5.0),
-        "processor_s_per_particle": seconds / (N * MOVIES),
+        "correlation_plain": correlation(p.particles.images(), clean, 5.0),
+        "correlation_dose_weighted": correlation(p.dosed, clean, 5.0),
+        "correlation_polished": correlation(p.shiny, clean, 5.0),
+        "correlation_without_motion": correlation(p.still, clean, 5.0),
+        "processor_s_per_particle": p.seconds / (N * MOVIES),
         "peak_memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
     }
+
+
+def resolution(seed: int) -> dict[str, Any]:
+    """Maps of 200 particles at their true poses: where their FSC with the truth falls below 0.5."""
+    p = polish_session(seed)
+    row: dict[str, Any] = {"object": OBJECTS[seed % len(OBJECTS)], "changed": p.made.changed}
+    images = {"plain": p.particles.images(), "dose_weighted": p.dosed, "polished": p.shiny, "without_motion": p.still}
+    for name, some in images.items():
+        given = p.particles.with_source(vg.types.ArraySource(image.normalise(some), PIXEL_A))
+        volume = vg.reconstruct(given, symmetry=OBJECTS[seed % len(OBJECTS)], threads=1, listener=None)
+        row[f"resolution_{name}_A"] = vg.fsc(volume, p.truth).resolution_A(0.5)
+    for name in ("plain", "dose_weighted", "polished"):
+        row[f"{name}_over_without_motion"] = row[f"resolution_{name}_A"] / row["resolution_without_motion_A"]
+    return row
 
 
 def nothing(seed: int) -> dict[str, Any]:
@@ -263,14 +299,14 @@ def prior(seed: int) -> dict[str, Any]:
     return {f"{name}_relative_error": abs(getattr(fitted, name) / getattr(RELION_PRIOR, name) - 1) for name in names}
 
 
-EXPERIMENTS = {"polish": polish, "nothing": nothing, "prior": prior}
+EXPERIMENTS = {"polish": polish, "nothing": nothing, "prior": prior, "resolution": resolution}
 
 
-def trials(seeds: int) -> dict[str, Callable[[], Any]]:
+def trials(seeds: int, first: list[str]) -> dict[str, Callable[[], Any]]:
     """Every experiment, seed by seed."""
     chosen = {}
-    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
-        for name in EXPERIMENTS:
+    for name in sorted(EXPERIMENTS, key=lambda name: name not in first):
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds):
             chosen[f"{name} {seed}"] = lambda name=name, seed=seed: EXPERIMENTS[name](seed)
     return chosen
 
@@ -279,9 +315,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--first", nargs="*", default=[], choices=EXPERIMENTS, help="experiments to run first")
     parser.add_argument("--try", type=int, dest="tried", help="run one seed of development, write nothing")
     given = parser.parse_args()
     if given.tried is not None:
         print(polish(given.tried), nothing(given.tried), sep="\n")
     else:
-        collect("polish", trials(given.seeds), partial(experiment_summary, EXPERIMENTS), given.minutes)
+        collect("polish", trials(given.seeds, given.first), partial(experiment_summary, EXPERIMENTS), given.minutes)

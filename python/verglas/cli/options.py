@@ -19,6 +19,13 @@ _CONTEXT = "context"  # of typer: which options were given
 _TOLD_APART = {"prior_deg", "prior_A"}  # by their unit alone, which their options keep
 
 
+class StackType(str, enum.Enum):
+    """How pixels are stored."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+
+
 def option_name(field: str) -> str:
     """The option of a settings field: the unit, which the help states, is left out.
 

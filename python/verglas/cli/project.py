@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from verglas.cli.options import StackType
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -26,6 +28,7 @@ def register(app: typer.Typer) -> None:
         ewald_sign: str = typer.Option(
             None, "--ewald-sign", help="positive: electrons along the particle's +z; or negative. [positive]"
         ),
+        dtype: StackType = typer.Option(StackType.FLOAT32, "--dtype", help="Of the stack."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
         as_json: bool = typer.Option(False, "--json", help="Print what was written as JSON."),
     ) -> None:
@@ -44,7 +47,8 @@ def register(app: typer.Typer) -> None:
         from verglas.run.reconstruct import ProjectJob, project_files
 
         sign: Any = (ewald_sign or "positive") if ewald else None
-        written = project_files(ProjectJob(map_file, out, particles, step, symmetry, not no_ctf, sign), threads=threads)
+        job = ProjectJob(map_file, out, particles, step, symmetry, not no_ctf, sign, dtype.value)
+        written = project_files(job, threads=threads)
         star = out.with_suffix(".star")
         if as_json:
             typer.echo(json.dumps({"images": len(written), "stack": str(out), "star": str(star)}, indent=2))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import typer
 
+from verglas.cli.options import StackType
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -20,6 +22,7 @@ def register(app: typer.Typer) -> None:
         box: int = typer.Option(None, "--new-box", help="New side, pixels; alone: the same field in so many pixels."),
         resolution: float = typer.Option(None, "--resolution", help="Refuse pixels too large for this resolution, A."),
         old_pixel_size: float = typer.Option(None, "--old-pixel-size", help="In place of the map's or stack's, A."),
+        dtype: StackType = typer.Option(StackType.FLOAT32, "--dtype", help="Of what is written."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     ) -> None:
         """Resample by cropping or padding the Fourier transform: nothing folds back, the centre stays.
@@ -39,7 +42,7 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter("particles bring their own pixel size", param_hint="--old-pixel-size")
         from verglas.run.maps import Wanted, resample_file
 
-        plan = resample_file(source, target, Wanted(pixel_size, box, resolution, old_pixel_size))
+        plan = resample_file(source, target, Wanted(pixel_size, box, resolution, old_pixel_size, dtype.value))
         if as_json:
             typer.echo(json.dumps({"target": str(target), **asdict(plan), "exact": plan.exact}, indent=2))
             return

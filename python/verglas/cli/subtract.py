@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from verglas.cli.options import StackType
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -22,6 +24,7 @@ def register(app: typer.Typer) -> None:
         revert: bool = typer.Option(False, "--revert", help="Name the images again that were subtracted from."),
         no_scale: bool = typer.Option(False, "--no-scale", help="The map's grey scale for all particles."),
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
+        dtype: StackType = typer.Option(StackType.FLOAT32, "--dtype", help="Of the new stack."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
         as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     ) -> None:
@@ -38,7 +41,9 @@ def register(app: typer.Typer) -> None:
             return
         if map is None or mask is None:
             raise typer.BadParameter("give --map and --mask, or --revert", param_hint="subtract")
-        made = subtract_files(particles, out, map, mask, stack=stack, fit_scale=not no_scale, threads=threads)
+        made = subtract_files(
+            particles, out, map, mask, stack=stack, fit_scale=not no_scale, dtype=dtype.value, threads=threads
+        )
         if as_json:
             typer.echo(json.dumps(made, indent=2))
             return

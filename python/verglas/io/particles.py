@@ -188,7 +188,12 @@ def _particle_table(path: Path, tables: Mapping[str, Any]) -> str:
 
 
 def write_particles(
-    path: PathLike, particles: Particles, stack: PathLike | None = None, *, paths: str | None = None
+    path: PathLike,
+    particles: Particles,
+    stack: PathLike | None = None,
+    *,
+    paths: str | None = None,
+    dtype: str = "float32",
 ) -> None:
     """Write particles: every column, table and their order are kept.
 
@@ -205,6 +210,8 @@ def write_particles(
         Names of stacks and micrographs: relative to the project's folder, which is where RELION looks from (the working
         directory, or the folder above it that holds RELION's pipeline), to the folder of the file, or absolute. The
         default is "relion", or what ``verglas --paths`` says. Names of files that are not found stay as they are.
+    dtype : str
+        Of a new stack: "float32", or "float16" in half the space.
 
     Notes
     -----
@@ -224,7 +231,8 @@ def write_particles(
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
     particles = as_stored(particles, restacked=stack is not None)
     if particles.source is not None and (stack is not None or not isinstance(particles.source, StackSource)):
-        particles = _restack(particles, path.with_suffix(".mrcs") if stack is None else Path(stack), path.parent, paths)
+        target = path.with_suffix(".mrcs") if stack is None else Path(stack)
+        particles = _restack(particles, target, path.parent, paths, dtype)
     elif isinstance(particles.source, StackSource):
         particles = _rename_stacks(particles, path.parent, paths)
     if suffix == ".cs":
@@ -310,14 +318,14 @@ def _plain_in_groups(particles: Particles) -> Particles:
 
 
 def _restack(
-    particles: Particles, stack: Path, folder: Path, style: str | None, chunk_bytes: int = 64 << 20
+    particles: Particles, stack: Path, folder: Path, style: str | None, dtype: str, chunk_bytes: int = 64 << 20
 ) -> Particles:
     """Write the images and point the rows at them."""
     n, box = len(particles), particles.box
     if not n:
         raise InputError(f"cannot write {stack}: no particles")
     step = max(1, chunk_bytes // (4 * box * box))
-    with StackWriter(stack, n, box, particles.pixel_size_A) as writer:
+    with StackWriter(stack, n, box, particles.pixel_size_A, dtype) as writer:
         for start in range(0, n, step):
             writer.append(particles.images(slice(start, start + step)))
     name = written_name(stack, folder, style)

@@ -258,12 +258,15 @@ class Wanted:
         A resolution that the result has to hold: refused if the new pixel size cannot.
     old_pixel_size_A : float, optional
         In place of the file's.
+    dtype : str
+        Of what is written.
     """
 
     pixel_size_A: float | None = None
     box: int | None = None
     resolution_A: float | None = None
     old_pixel_size_A: float | None = None
+    dtype: str = "float32"
 
     def plan(self, box: int, pixel_size_A: float) -> image.ResamplePlan:
         """The plan for a file of this box and pixel size."""
@@ -331,7 +334,7 @@ def resample_file(
             return resample_images(source, target, goal, phase_progress(heard, "images"))
     volume = read_map(source, goal.old_pixel_size_A)
     plan = goal.plan(volume.box, volume.pixel_size_A)
-    write_map(target, image.resample(volume, plan))
+    write_map(target, image.resample(volume, plan), dtype=goal.dtype)
     return plan
 
 
@@ -340,7 +343,7 @@ def _resample_particles(source: Path, target: Path, goal: Wanted, progress: Prog
     plan = goal.plan(particles.box, goal.old_pixel_size_A or particles.pixel_size_A)
     small = image.resample_particles(particles, plan)
     assert small.source is not None
-    write_particles(target, small.with_source(_Counted(small.source, progress)))
+    write_particles(target, small.with_source(_Counted(small.source, progress)), dtype=goal.dtype)
     return plan
 
 
@@ -354,7 +357,7 @@ def _resample_stack(source: Path, target: Path, goal: Wanted, progress: Progress
         raise InputError(f"{source}: the header has no pixel size; give it (--old-pixel-size)")
     plan = goal.plan(nx, old)
     step = max(1, _CHUNK_BYTES // (4 * plan.work_box**2))
-    with StackWriter(target, n, plan.new_box, plan.pixel_size_A) as writer:
+    with StackWriter(target, n, plan.new_box, plan.pixel_size_A, goal.dtype) as writer:
         for start in range(0, n, step):
             stop = min(n, start + step)
             writer.append(image.resample(read_stack(source, np.arange(start, stop)), plan))

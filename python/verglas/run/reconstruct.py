@@ -210,6 +210,8 @@ class ProjectJob:
         Apply the CTF of the particles.
     ewald_sign : {"positive", "negative"}, optional
         Follow Ewald's sphere, curved this way; flat slices without.
+    dtype : str
+        Of the stack.
     """
 
     map: Path
@@ -219,6 +221,7 @@ class ProjectJob:
     symmetry: str = "C1"
     ctf: bool = True
     ewald_sign: Sign | None = None
+    dtype: str = "float32"
 
 
 def project_files(job: ProjectJob, *, threads: int | None = None, listener: ListenerChoice = "screen") -> Particles:
@@ -248,7 +251,7 @@ def project_files(job: ProjectJob, *, threads: int | None = None, listener: List
         heard.progress("project", 0, 2)
         projections = _projections(job, threads)
         heard.progress("project", 1, 2)
-        write_particles(job.out.with_suffix(".star"), projections, stack=job.out)
+        write_particles(job.out.with_suffix(".star"), projections, stack=job.out, dtype=job.dtype)
         heard.progress("project", 2, 2)
     return projections
 

@@ -58,6 +58,7 @@ def subtract_files(
     *,
     stack: Path | None = None,
     fit_scale: bool = True,
+    dtype: str = "float32",
     threads: int | None = None,
     listener: ListenerChoice = "screen",
 ) -> dict[str, Any]:
@@ -72,6 +73,8 @@ def subtract_files(
     stack : Path, optional
         Image stack in place of the one that the file names.
     fit_scale : bool
+    dtype : str
+        Of the new stack.
     threads : int, optional
     listener : Listener, "screen" or None
     """
@@ -83,7 +86,7 @@ def subtract_files(
     assert left.source is not None
     with shown_to(listener) as heard:
         remainder = left.with_columns(**{ORIGINAL: names, SCALE: scale}).with_source(_Counted(left.source, heard))
-        write_particles(out, remainder, stack=out.with_suffix(".mrcs"))
+        write_particles(out, remainder, stack=out.with_suffix(".mrcs"), dtype=dtype)
     return {
         "particles": len(particle_set),
         "scale_mean": float(scale.mean()),
