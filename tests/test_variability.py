@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -11,6 +13,7 @@ from verglas.errors import InputError, SettingError
 from verglas.heterogeneity import coordinate_errors
 from verglas.heterogeneity.components import component_radius, mean_model
 from verglas.heterogeneity.coordinate_errors import readings_with_component_errors
+from verglas.heterogeneity.covariance import _Equations, mask_functions
 from verglas.heterogeneity.kernel_maps import kernel_weights
 from verglas.heterogeneity.latent import Contrasts, latent_posterior
 from verglas.heterogeneity.linear import LinearSums, fold, products, solve
@@ -18,6 +21,7 @@ from verglas.heterogeneity.posed import posed_images
 from verglas.initial_model.course import resample_to_box
 from verglas.run.variability import summary, variability_files
 from verglas.simulate import hinge, phantom
+from verglas.types.listener import Silence
 
 BOX, PIXEL_A, N = 32, 5.0, 240
 
@@ -229,6 +233,8 @@ def test_poses_missing_and_wrong_settings(moving):
         vg.variability(bare, listener=None)
     with pytest.raises(SettingError, match="components"):
         vg.variability(moving, components="many", listener=None)
+    with pytest.raises(SettingError, match="without symmetry"):
+        vg.variability(moving, method="covariance", symmetry="C2", listener=None)
 
 
 def test_files(tmp_path, moving):
@@ -256,6 +262,76 @@ def test_files(tmp_path, moving):
     assert "verglasCoordinate2" not in back.table
     np.testing.assert_array_equal(back.table["rlnRandomSubset"], made.posed.half)
     assert (tmp_path / "out" / "excluded.csv").is_file()
+
+
+def test_stopped_analysis_goes_on_to_the_same_bits(tmp_path, moving):
+    star = tmp_path / "p.star"
+    vg.write_particles(star, moving[:80])
+    settings = vg.heterogeneity.VariabilitySettings(components="1", resolution_A=25, iterations=3)
+
+    class _Stop(Exception):
+        pass
+
+    class _Stopper(Silence):
+        def progress(self, phase, done, total):
+            if "components" in phase and done == 2:
+                raise _Stop
+
+    whole = variability_files(star, tmp_path / "whole", settings=settings, listener=None)
+    with pytest.raises(_Stop):
+        variability_files(star, tmp_path / "two", settings=settings, listener=_Stopper())
+    other = vg.heterogeneity.VariabilitySettings(components="1", resolution_A=25, iterations=4)
+    with pytest.raises(InputError, match="other settings"):
+        variability_files(star, tmp_path / "two", settings=other, listener=None)
+    again = variability_files(star, tmp_path / "two", settings=settings, resume=True, listener=None)
+    np.testing.assert_array_equal(whole.coordinates, again.coordinates)
+    np.testing.assert_array_equal(whole.components[0].data, again.components[0].data)
+    assert not (tmp_path / "two" / "checkpoint").exists()
+    with pytest.raises(InputError, match="nothing to resume"):
+        variability_files(star, tmp_path / "two", settings=settings, resume=True, listener=None)
+
+
+def test_covariance_equations_are_those_of_dense_algebra():
+    """Conjugate gradients against the Kronecker system, and the mean of many planted residuals against the truth."""
+    rng = np.random.default_rng(2)
+    d, n, p = 4, 30, 6
+    slices = rng.normal(size=(d, n, p)).astype(np.float32)
+    truth = np.diag([3.0, 1.0, 0.0, 0.0])
+    gram = np.einsum("dip,eip->ide", slices, slices).astype(float)
+    right = np.einsum("iab,bc,icd->ad", gram, truth, gram)
+    equations = _Equations(slices, right, gram.sum(axis=0))
+    np.testing.assert_allclose(equations.apply(truth), right, rtol=1e-4, atol=1e-3)
+    dense = sum(np.kron(a, a) for a in gram) + 0.5 * n * np.eye(d * d)
+    solved = equations.solve(0.5, None)
+    np.testing.assert_allclose(solved.ravel(), np.linalg.solve(dense, right.ravel()), atol=5e-3)
+    assert equations.missed(truth) < equations.missed(solved) < equations.missed(np.zeros((d, d)))
+
+
+@pytest.mark.slow
+def test_covariance_of_three_structures_has_rank_two():
+    """Row A11.9: eigenvolumes of a planted covariance, and three clusters."""
+    model = phantom(BOX, PIXEL_A, 110.0, seed=2)
+    states = [model, hinge(model, 50), hinge(model, -50, axis=(0, 1, 0), side=(0, 0, 1))]
+    p = vg.simulate.particles(states, 400, BOX, PIXEL_A, snr=0.5, seed=4, listener=None)
+    made = vg.variability(
+        p, components=2, method="covariance", contrast=False, resolution_A=20, diameter_A=130, listener=None
+    )
+    true = [vg.simulate.density(s, BOX, PIXEL_A).data for s in states]
+    away = np.stack([v - np.mean(true, axis=0) for v in true])
+    # What of the true structures the functions of the covariance can hold.
+    posed = made.posed
+    radius = round(BOX * PIXEL_A / 40)
+    functions = mask_functions(posed.sphere, min(radius, 4)).reshape(-1, posed.box**3)
+    basis = np.linalg.qr(functions.T)[0]
+    small = np.stack([resample_to_box(v.astype(np.float32), posed.box).ravel() for v in away]) @ basis
+    found = np.stack([resample_to_box(c.data, posed.box).ravel() for c in made.components]) @ basis
+    planted, vectors = np.linalg.svd(small, full_matrices=False)[1:]
+    assert planted[2] < 1e-3 * planted[0]
+    own = np.linalg.qr(found.T)[0]
+    for vector in vectors[:2]:
+        assert np.linalg.norm(own.T @ vector) > 0.9
+    cluster, truth = made.landscape(3).cluster - 1, p.table["rlnClassNumber"].to_numpy(int) - 1
+    assert max(np.mean(np.array(order)[cluster] == truth) for order in permutations(range(3))) > 0.9
 
 
 def test_no_component_asked_for_is_no_finding(moving):

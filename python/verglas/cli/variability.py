@@ -27,6 +27,7 @@ def variability(
     clusters: int = typer.Option(None, "--clusters", min=1, help="Clusters of the coordinates [held-out likelihood]."),
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
+    resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out; fail if there is none."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     *,
     settings: dict[str, Any],
@@ -36,10 +37,11 @@ def variability(
     The number of components is that which raises the likelihood of particles that they were not learned from: none in
     homogeneous data. The page shows the free energy over the coordinates. Writes mean.mrc, component1.mrc and states
     along it, deviation.mrc, path_state1.mrc, ... (maps of the particles along a way across), coordinates.csv,
-    variability.npz, particles.star, particles_cluster1.star, ..., variability.json and report.html.
+    variability.npz, particles.star, particles_cluster1.star, ..., variability.json and report.html. Stopped, the same
+    command goes on from the last checkpoint.
     """
     chosen = settings_from("variability", VariabilitySettings, **settings)
     made = variability_files(
-        particles, out, stack=stack, mask=mask, settings=chosen, clusters=clusters, threads=threads
+        particles, out, stack=stack, mask=mask, settings=chosen, clusters=clusters, resume=resume, threads=threads
     )
     typer.echo(json.dumps(summary(made), indent=2) if as_json else f"{made.sentence}: {out}/report.html")

@@ -25,9 +25,10 @@ from verglas.heterogeneity.linear import (
     products,
 )
 from verglas.heterogeneity.posed import PosedImages
-from verglas.types import Map
+from verglas.types import Keeper, Map, Snapshot
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.listener import Listener, phase_progress
+from verglas.types.snapshot import from_arrays, to_arrays
 
 _MEAN_PASSES = 2
 _FIRST_A = 40.0
@@ -121,6 +122,7 @@ def learn_components(
     iterations: int,
     seed: int = 0,
     listener: Listener | None = None,
+    keeper: Keeper | None = None,
 ) -> ComponentModel:
     """Components from a random start, their resolution growing to that of the images.
 
@@ -136,16 +138,39 @@ def learn_components(
         Of the start.
     listener : Listener, optional
         Is told how many iterations are done.
+    keeper : Keeper, optional
+        Of where it stands after every iteration; what it has is gone on from.
     """
     first = _first_components(posed, start, count, seed)
     halves = [HalfComponents(np.concatenate([h.volumes[:1], first]), h.contrasts) for h in start.halves]
     model = ComponentModel(halves, start.sigma2, np.zeros((1 + count, posed.radius + 1)), start.mask)
+    saved, done = None if keeper is None else keeper.load(), 0
+    if saved is not None:
+        model, done = _restore(saved, start.mask), saved.record["iterations"]
     tell = phase_progress(listener, "components, iterations")
-    for number in range(iterations):
+    for number in range(done, iterations):
         radius = component_radius(posed, number, iterations)
         model = _iterate(posed, model, [posed.radius] + [radius] * count)
         tell(number + 1, iterations)
+        if keeper is not None:
+            keeper.save(_snapshot(model, number + 1))
     return sort_components(model)
+
+
+def _snapshot(model: ComponentModel, iterations: int) -> Snapshot:
+    arrays = {"sigma2": model.sigma2, "fsc": model.fsc}
+    for number, half in enumerate(model.halves, 1):
+        arrays |= to_arrays(f"contrasts{number}.", half.contrasts) | {f"volumes{number}": half.volumes}
+    return Snapshot(arrays, {"iterations": iterations})
+
+
+def _restore(saved: Snapshot, mask: Float32Array) -> ComponentModel:
+    arrays = saved.arrays
+    halves = [
+        HalfComponents(arrays[f"volumes{number}"], from_arrays(Contrasts, f"contrasts{number}.", arrays))
+        for number in (1, 2)
+    ]
+    return ComponentModel(halves, arrays["sigma2"], arrays["fsc"], mask)
 
 
 def component_radius(posed: PosedImages, number: int, iterations: int) -> int:
@@ -215,12 +240,12 @@ def _iterate(posed: PosedImages, model: ComponentModel, radii: list[int], *, fla
         contrasts, mean = each.contrasts()
         made *= np.float32(mean)  # a factor of all maps is one of all contrasts: the mean contrast is 1
         halves.append(HalfComponents(made, contrasts))
-    _turn_second(halves)
+    turn_second(halves)
     sigma2 = model.sigma2 if flat else noise_from(sums, model.sigma2)
     return ComponentModel(halves, sigma2, curves, model.mask)
 
 
-def _turn_second(halves: list[HalfComponents]) -> None:
+def turn_second(halves: list[HalfComponents]) -> None:
     """Components of the second half turned onto those of the first: any rotation of them is the same model."""
     count = len(halves[0].volumes) - 1
     if not count:

@@ -51,7 +51,9 @@ class Products:
     cross: FloatArray
 
 
-def products(posed: PosedImages, volumes: Float32Array, sigma2: FloatArray, rows: IntArray) -> Iterator[Products]:
+def products(
+    posed: PosedImages, volumes: Float32Array, sigma2: FloatArray, rows: IntArray, *, most: int | None = None
+) -> Iterator[Products]:
     """Inner products of these particles with slices of volumes, batch by batch.
 
     Parameters
@@ -60,10 +62,12 @@ def products(posed: PosedImages, volumes: Float32Array, sigma2: FloatArray, rows
     volumes : (Q, N, N, N) float32
     sigma2 : (groups, radius + 1) float64
     rows : (m,) int64
+    most : int, optional
+        Images at a time, where slices of many volumes would not fit.
     """
     grid = ops.Grid(posed.box, max_radius=posed.radius)
     spectra = [gridding.to_grid(v, grid, threads=posed.threads) for v in volumes]
-    for batch in posed.batches(rows, sigma2):
+    for batch in posed.batches(rows, sigma2, most):
         root = np.sqrt(batch.shell_weight[:, posed.pixel_shells] * posed.pixel_weights.astype(np.float32))
         slices = np.empty((len(batch), len(spectra), len(posed.pixels)), np.complex64)
         for q, spectrum in enumerate(spectra):
@@ -278,7 +282,7 @@ def half_volumes(
     list of (Q, N, N, N) float32, (Q, radius + 1) float64
     """
     raw = [solve(posed, s, None) * mask for s in halves]
-    curves = np.stack([_curve(posed, a, b) for a, b in zip(*raw, strict=True)])
+    curves = np.stack([half_curve(posed, a, b) for a, b in zip(*raw, strict=True)])
     ssnr = T * np.stack([ssnr_from_fsc(np.clip(c, 0, _FSC_MOST)) for c in curves])
     made = [solve(posed, s, ssnr) * mask for s in halves]
     damped = np.ones(len(curves)) if damped is None else damped
@@ -294,7 +298,8 @@ def _size_lost(volume: Float32Array, before: Float32Array) -> float:
     return max(1.0, float(np.vdot(volume, before)) / power) if power > 0 else 1.0
 
 
-def _curve(posed: PosedImages, first: Float32Array, second: Float32Array) -> FloatArray:
+def half_curve(posed: PosedImages, first: Float32Array, second: Float32Array) -> FloatArray:
+    """FSC of the maps of two half sets by shell; that of shell 0 is that of the next."""
     curve = np.zeros(posed.radius + 1)
     if first.any() and second.any():
         a, b = (Map(v, posed.pixel_size_A) for v in (first, second))

@@ -176,15 +176,20 @@ class PosedImages:
             whole_groups=self.n_groups,
         )
 
+    def at_radius(self, radius: int) -> PosedImages:
+        """The same images, of which coarser shells are used."""
+        return replace(self, radius=radius, whole_groups=self.n_groups)
+
     def rows_of_half(self, half: int) -> IntArray:
         """Particles of a half set, in order."""
         return np.flatnonzero(self.half == half)
 
-    def batches(self, rows: IntArray, sigma2: FloatArray) -> Iterator[PosedBatch]:
-        """These particles in order; ``sigma2`` is (groups, shells)."""
+    def batches(self, rows: IntArray, sigma2: FloatArray, most: int | None = None) -> Iterator[PosedBatch]:
+        """These particles in order, at most so many at a time; ``sigma2`` is (groups, shells)."""
         inverse = (1.0 / sigma2).astype(np.float32)
-        for begin in range(0, len(rows), self.batch):
-            some = rows[begin : begin + self.batch]
+        step = min(self.batch, most or self.batch)
+        for begin in range(0, len(rows), step):
+            some = rows[begin : begin + step]
             yield PosedBatch(
                 images=fourier.forward(self.particles.images(some), 2, threads=self.threads),
                 matrices=self.matrices[some],

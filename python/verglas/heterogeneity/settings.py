@@ -127,6 +127,9 @@ class VariabilitySettings(JobSettings, job="variability"):
         Of the particle; four fifths of the box by default.
     symmetry : str
         Point group, imposed on mean and components.
+    method : {"em", "covariance"}
+        Components by expectation-maximisation, whose resolution grows; or those of the covariance at low resolution, by
+        least squares and conjugate gradients (:mod:`verglas.heterogeneity.covariance`), whatever the start.
     iterations : int
         Of expectation-maximisation; the resolution grows in the first two thirds.
     contrast : bool
@@ -142,6 +145,9 @@ class VariabilitySettings(JobSettings, job="variability"):
         None, "Diameter of the particle", more_than=0, default_words="four fifths of the box"
     )
     symmetry: str = setting("C1", "Point group, imposed on mean and components", flags=("--sym",))
+    method: Literal["em", "covariance"] = setting(
+        "em", "Components by expectation-maximisation, or of the covariance at 40 A by least squares"
+    )
     iterations: int = setting(25, "Iterations", at_least=1)
     contrast: bool = setting(True, "Estimate a contrast per particle")
     seed: int = setting(0, "Seed of half sets and first components", at_least=0)
@@ -150,6 +156,8 @@ class VariabilitySettings(JobSettings, job="variability"):
         text = str(self.components)
         if text != AUTO and not text.isdigit():
             yield "components", f"expected a whole number or auto, got {self.components!r}"
+        if self.method == "covariance" and self.symmetry.upper() != "C1":
+            yield "method", 'the covariance is estimated without symmetry: say symmetry = "C1" or method = "em"'
 
     @property
     def largest(self) -> int:

@@ -12,6 +12,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.heterogeneity.components import ComponentModel, held_out_evidence, learn_components, mean_model
 from verglas.heterogeneity.coordinate_errors import calibrate
+from verglas.heterogeneity.covariance import covariance_components, estimate_covariance
 from verglas.heterogeneity.gain import mean_gain
 from verglas.heterogeneity.kernel_maps import FEWEST, choose_width, kernel_weights, weighted_halves, worth
 from verglas.heterogeneity.landscape import Landscape, landscape
@@ -21,9 +22,10 @@ from verglas.image import fourier_resample
 from verglas.initial_model.course import resample_to_box
 from verglas.masks import checked_mask
 from verglas.optics import common_size
-from verglas.types import Map, Particles
+from verglas.types import Keeper, Map, Particles
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
+from verglas.types.listener import Listener
 from verglas.types.settings import settings_from
 
 SIGNIFICANT = 3.0  # standard errors that a held-out gain must have
@@ -198,7 +200,8 @@ def variability(
     Probabilistic principal components with CTF, poses and contrast,
     :math:`X_i = a_i C_i P_i (V_0 + \sum_q z_{iq} U_q) + n`, by expectation-maximisation in two half sets. The number of
     components is that which raises the likelihood of particles under the maps of the half that they are not in, by
-    three standard errors each: none in homogeneous data.
+    three standard errors each: none in homogeneous data. With ``method="covariance"`` the components are those of the
+    covariance at 40 A, by regularised least squares (:mod:`verglas.heterogeneity.covariance`).
 
     Parameters
     ----------
@@ -245,19 +248,44 @@ def variability(
     chosen = settings_from("variability", VariabilitySettings, settings, **changes)
     given = particles_of(particles, "variability: particles")
     with shown_to(listener) as heard:
-        posed = posed_images_for(given, chosen, "variability", threads=threads)
-        inside = posed.sphere if mask is None else small_mask(posed, map_of(mask, "variability: mask"), given)
-        heard.say(f"{len(posed)} particles at {posed.pixel_size_A:.2f} A per pixel, {posed.box} px")
-        mean = mean_model(posed, contrast=chosen.contrast, mask=inside)
+        inside = None if mask is None else map_of(mask, "variability: mask")
+        return analyse_variability(given, chosen, inside, threads=threads, listener=heard)
+
+
+def analyse_variability(
+    given: Particles,
+    chosen: VariabilitySettings,
+    mask: Map | None,
+    *,
+    threads: int | None,
+    listener: Listener,
+    keeper: Keeper | None = None,
+) -> Variability:
+    """What :func:`variability` does, with a keeper of where the components stand."""
+    posed = posed_images_for(given, chosen, "variability", threads=threads)
+    inside = posed.sphere if mask is None else small_mask(posed, mask, given)
+    listener.say(f"{len(posed)} particles at {posed.pixel_size_A:.2f} A per pixel, {posed.box} px")
+    mean = mean_model(posed, contrast=chosen.contrast, mask=inside)
+    if chosen.method == "covariance" and chosen.largest:
+        found = estimate_covariance(posed, mean, seed=chosen.seed)
+        listener.say(f"covariance of {len(found.functions)} functions, {found.resolution_A:.0f} A")
+        model = covariance_components(posed, mean, found, chosen.largest)
+    else:
         model = learn_components(
-            posed, mean, chosen.largest, iterations=chosen.iterations, seed=chosen.seed, listener=heard
+            posed,
+            mean,
+            chosen.largest,
+            iterations=chosen.iterations,
+            seed=chosen.seed,
+            listener=listener,
+            keeper=keeper,
         )
-        gains = component_gains(held_out_evidence(posed, model), posed.image)
-        if chosen.components == AUTO:
-            model = model.first(int(gains["kept"].sum()))
-        else:
-            gains["kept"] = True
-        return _result(given, posed, model, gains, chosen)
+    gains = component_gains(held_out_evidence(posed, model), posed.image)
+    if chosen.components == AUTO:
+        model = model.first(int(gains["kept"].sum()))
+    else:
+        gains["kept"] = True
+    return _result(given, posed, model, gains, chosen)
 
 
 def small_mask(posed: PosedImages, mask: Map, particles: Particles) -> Float32Array:

@@ -11,8 +11,9 @@ import numpy as np
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.errors import InputError
-from verglas.heterogeneity import Landscape, Variability, VariabilitySettings, variability
+from verglas.heterogeneity import Landscape, Variability, VariabilitySettings
 from verglas.heterogeneity.landscape import check_clusters
+from verglas.heterogeneity.variability import analyse_variability
 from verglas.io import (
     atomic_path,
     read_map,
@@ -26,12 +27,15 @@ from verglas.io import (
 from verglas.report.heterogeneity import variability_page
 from verglas.report.html import render
 from verglas.report.landscape import landscape_section
+from verglas.run.checkpoint import Checkpoints
 from verglas.run.live_page import footer_text
 from verglas.run.numbered_files import remove_numbered
+from verglas.run.refine_inputs import close_identity, reference_name
 from verglas.run.set_aside import set_aside_sentence, write_set_aside
 from verglas.run.tenure import Tenure, now_text, tenure
 from verglas.types import Map, Particles
 from verglas.types.arrays import FloatArray
+from verglas.types.settings import result_settings
 
 _TRAJECTORY = 5
 
@@ -44,6 +48,7 @@ def variability_files(
     mask: Path | None = None,
     settings: VariabilitySettings | None = None,
     clusters: int | None = None,
+    resume: bool = False,
     threads: int | None = None,
     listener: ListenerChoice = "screen",
 ) -> Variability:
@@ -58,6 +63,8 @@ def variability_files(
     settings : VariabilitySettings, optional
     clusters : int, optional
         Clusters of the coordinates; by default as many as held-out particles ask for.
+    resume : bool
+        There must be a checkpoint in ``out`` to go on from; if there is one, it is used in any case.
     threads : int, optional
     listener : Listener, "screen" or None
 
@@ -69,14 +76,20 @@ def variability_files(
     given = read_particles(particles, stack=stack)
     check_clusters(len(given), clusters)
     with shown_to(listener) as heard, tenure(out, "variability", heard) as held:
+        chosen = settings or VariabilitySettings()
+        record = result_settings(chosen) | {"mask": None if mask is None else reference_name(mask)}
+        checkpoints = Checkpoints(out, record, close_identity(given), held.say)
+        checkpoints.open(resume=resume)
         held.write(state="running", n_particles=len(given))
         inside = None if mask is None else read_map(mask)
-        made = variability(given, settings, mask=inside, threads=threads, listener=held)
+        keeper = checkpoints.part("components")
+        made = analyse_variability(given, chosen, inside, threads=threads, listener=held, keeper=keeper)
         if made.excluded:
             held.note("set_aside", set_aside_sentence(made.excluded))
         spread = _spread(made, clusters, held) if made.n_components else None
         _write(out, made, spread)
         write_set_aside(out, given, made.excluded)
+        checkpoints.remove()
         return made
 
 
