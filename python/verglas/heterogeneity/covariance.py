@@ -90,7 +90,7 @@ def mask_functions(mask: Float32Array, radius: int) -> Float32Array:
     >>> from verglas.heterogeneity.covariance import mask_functions
     >>> from verglas.masks import soft_sphere
     >>> mask_functions(soft_sphere(16, 6, 2), 2).shape
-    (8, 16, 16, 16)
+    (9, 16, 16, 16)
     """
     n = len(mask)
     line = np.arange(-radius, radius + 1)
