@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 
 import numpy as np
 import pytest
@@ -228,7 +230,17 @@ def test_command_writes_map_tables_script_and_page(halves, tmp_path, capsys):
     assert vg.read_map(out / "map_filtered.mrc").box == BOX
     assert "color sample #1 map #2 palette" in (out / "colour.cxc").read_text()
     page = (out / "report.html").read_text()
-    assert "data:image/png" in page
+    assert 'data-colour="local resolution"' in page
+    charts = [json.loads(text) for text in re.findall(r'<figure class="chart".*?json">(.*?)</script>', page, re.S)]
+    slices = {chart["title"]: chart for chart in charts if "field" in chart}
+    assert list(slices) == ["Seen along z", "Seen along y", "Seen along x"]
+    shown = slices["Seen along z"]["field"]
+    cells = np.frombuffer(base64.b64decode(shown["values"]), np.uint8).reshape(shown["rows"], shown["columns"])
+    assert ((cells < 255) == halves.inside[BOX // 2]).all()  # the molecule's voxels have a value, the others none
+    low, high, _ = slices["Seen along z"]["scale"]
+    read = low + cells[halves.inside[BOX // 2]] / 250 * (high - low)
+    true = resolution.data[BOX // 2][halves.inside[BOX // 2]]
+    assert np.median(np.abs(read - np.clip(true, low, high))) < 0.01 * (high - low)
     assert "Measured over planted resolution" in page
     assert read_csv(out / "histogram.csv")["voxels"].sum() == halves.inside.sum()
     assert len(read_csv(out / "bands.csv")) == len(record["bands"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -184,8 +185,11 @@ def test_command_line(biased_case, capsys):
     assert (folder / "b.png").read_bytes()[1:4] == b"PNG"
     assert json.loads((folder / "b.json").read_text())["unseen_sigma"] > 3
     vg.write_particles(folder / "n.star", noise)
-    status, out, _ = main(
-        ["check-bias", str(folder / "n.star"), "--reference", str(folder / "view.mrcs"), "--diameter", "170", "--json"],
-        capsys,
-    )
-    assert json.loads(out)["biased"]
+    words = ["check-bias", str(folder / "n.star"), "--reference", str(folder / "view.mrcs"), "--diameter", "170"]
+    status, out, _ = main([*words, "--json", "--figure", str(folder / "b.html")], capsys)
+    told = json.loads(out)
+    assert told["biased"]
+    page = (folder / "b.html").read_text()
+    chart = json.loads(re.search(r'<figure class="chart".*?json">(.*?)</script>', page, re.S)[1])
+    assert [one["name"] for one in chart["series"]] == ["data", "noise of the same spectrum"]
+    assert np.allclose(chart["series"][1]["y"], told["noise"], rtol=1e-3, atol=1e-3 * max(map(abs, told["noise"])))

@@ -23,7 +23,7 @@ def check_bias(
     particles: Path = typer.Argument(..., help="Particles: RELION STAR or cryoSPARC .cs."),
     reference: Path = typer.Option(..., "--reference", "--ref", help="Map, image or stack of images of their box."),
     symmetry: str = typer.Option("C1", "--symmetry", "--sym", help="Point group of a map."),
-    figure: Path = typer.Option(None, "--figure", help="PNG of the comparison."),
+    figure: Path = typer.Option(None, "--figure", help="Comparison as a PNG, or as a page (.html)."),
     out: Path = typer.Option(None, "--out", "-o", help="JSON file of the numbers."),
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
     device: str = typer.Option("cpu", "--device", help="cpu or cuda:0."),

@@ -12,7 +12,9 @@ import pandas as pd
 from verglas.assessment import FSC, PoseErrors
 from verglas.report import figures
 from verglas.report.chart import Chart, Line, chart_block, charts_block, fsc_curves_chart, histogram_chart
-from verglas.report.html import Link, Page, Picture, Section, Table
+from verglas.report.grey import grey_bytes, grey_png
+from verglas.report.html import Gallery, Link, Page, Picture, Section, Table
+from verglas.report.volume import viewer_block
 from verglas.types import Map
 
 THRESHOLD_HALVES, THRESHOLD_TRUTH = 0.143, 0.5
@@ -75,12 +77,15 @@ def overview(shown: DemoFindings) -> bytes:
 
 def _map_section(shown: DemoFindings) -> Section:
     maps = {f"start ({shown.start_A:g} Å)": shown.start, "refined map": shown.map, "truth": shown.truth}
+    turning = {"refined map": shown.map, "truth": shown.truth, "start": shown.start}
     caption = (
         "Central slices through the origin, each map on its own grey scale. Map and truth are filtered to the map's "
         "resolution."
     )
     alt = "Central slices of the blurred start, the refined map and the true density, side by side"
-    return Section("Maps", blocks=[Picture(figures.slices(maps, shared_scale=False), alt, caption)])
+    still = "Where there is WebGL2 the three maps turn here."
+    slices = Picture(figures.slices(maps, shared_scale=False), alt, caption)
+    return Section("Maps", blocks=[viewer_block(turning, still=still), slices])
 
 
 def _fsc_section(shown: DemoFindings) -> Section:
@@ -166,10 +171,15 @@ def _course_section(shown: DemoFindings) -> Section:
     return Section("The refinement", text, [Table(head, rows), Link("Page of the refinement", shown.refinement_page)])
 
 
-def page(shown: DemoFindings, picture: bytes, footer: str) -> Page:
-    """The page: overview (``picture``), resolution, maps, pose errors, the refinement, settings."""
+def _images_block(images: npt.NDArray[np.float32]) -> Gallery:
+    """Particle images side by side."""
+    pictures = [Picture(grey_png(grey_bytes(one)), f"Simulated particle {k}") for k, one in enumerate(images, 1)]
+    return Gallery(pictures, least_rem=6.0)
+
+
+def page(shown: DemoFindings, footer: str) -> Page:
+    """The page: particles, maps, resolution, pose errors, the refinement, settings."""
     truth_A = shown.with_truth.resolution_A(THRESHOLD_TRUTH)
-    alt = "Noisy particle images, surfaces of the blurred start, the refined and the true map, and FSC curves"
     text = (
         "Each image is an exact projection of the model in a random orientation, times its CTF, with noise. The "
         f"refinement saw the images and their CTFs, and the true map low-passed to {shown.start_A:g} Å; it was not "
@@ -188,9 +198,9 @@ def page(shown: DemoFindings, picture: bytes, footer: str) -> Page:
             "computing time": f"{sum(shown.seconds.values()):.0f} s",
         },
         [
-            Section("From images to a map", text, [Picture(picture, alt)]),
-            _fsc_section(shown),
+            Section("From images to a map", text, [_images_block(shown.images)]),
             _map_section(shown),
+            _fsc_section(shown),
             _pose_section(shown),
             _course_section(shown),
             Section("Settings and times", blocks=[settings, timing]),

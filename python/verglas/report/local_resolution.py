@@ -1,4 +1,4 @@
-"""The page of ``verglas local-resolution``: slices coloured by resolution, histogram, bands."""
+"""The page of ``verglas local-resolution``: a surface and slices coloured by resolution, histogram, bands."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from verglas.assessment.local_calibration import CALIBRATION
 from verglas.assessment.local_directional import LocalDirections
 from verglas.assessment.local_resolution import LocalResolution
 from verglas.io import write_text
-from verglas.report.chart import Chart, Line, Series, chart_block, charts_block, histogram_chart
+from verglas.report.chart import Chart, Field, Line, Series, chart_block, charts_block, histogram_chart
 from verglas.report.figures import central_slices
-from verglas.report.html import Page, Picture, Section, Table, render
-from verglas.report.style import new_figure, png, style_context
+from verglas.report.html import Page, Section, Table, render
+from verglas.report.volume import viewer_block
 from verglas.types import Map
 
 # From fine to coarse; told apart with every common colour vision.
 COLOUR_SCALE = ("#0072b2", "#56b4e9", "#b7d5a3", "#f0e442", "#e69f00", "#d55e00")
-_TITLES = ("from z", "from y", "from x")
+_TITLES = ("Seen along z", "Seen along y", "Seen along x")
+_MOST_CELLS = 64  # of a side of a slice
 _METHODS = {
     "fsc": "windowed FSC against a fixed threshold",
     "significance": "windowed FSC against what noise reaches by chance",
@@ -32,35 +32,42 @@ _METHODS = {
 }
 
 
-def coloured_slices(volume: Map, local: LocalResolution) -> bytes:
-    """Central slices of a map in grey, the molecule's voxels coloured by resolution."""
-    from matplotlib.colors import LinearSegmentedColormap, Normalize
-
-    colours = LinearSegmentedColormap.from_list("resolution", COLOUR_SCALE)
+def slice_charts(local: LocalResolution) -> list[Chart]:
+    """Central slices of the resolutions of the molecule's voxels, to be read voxel by voxel; of large maps every
+    second, third ... voxel.
+    """
     low, high = local.quantiles_A((0.02, 0.98))
-    scale = Normalize(low, max(high, low + 0.1))
-    black, white = (float(v) for v in np.percentile(volume.data, (0.5, 99.8)))
-    with style_context():
-        figure = new_figure(10, 3.6)
-        axes = figure.subplots(1, 3)
-        cuts = (central_slices(one) for one in (volume.data, local.map.data, local.mask.data))
-        for axis, title, grey, resolution, mask in zip(axes, _TITLES, *cuts, strict=True):
-            light = np.clip((grey - black) / max(white - black, 1e-12), 0, 1)
-            axis.imshow(_colour(light, colours(scale(resolution))[..., :3], mask), interpolation="nearest")
-            axis.set_title(title)
-            axis.set_axis_off()
-        from matplotlib.cm import ScalarMappable
+    pixel_A, charts = local.map.pixel_size_A, []
+    axes = (("x (Å)", "y (Å)"), ("x (Å)", "z (Å)"), ("y (Å)", "z (Å)"))
+    cuts = zip(_TITLES, axes, central_slices(local.map.data), central_slices(local.mask.data), strict=True)
+    for title, (x_label, y_label), resolution, mask in cuts:
+        # The few voxels beyond would take most of the colours.
+        inside = np.where(mask >= 0.5, np.clip(resolution, low, high), np.nan)
+        if not np.isfinite(inside).any():
+            continue
+        step = -(-max(inside.shape) // _MOST_CELLS)
+        cells = inside[::step, ::step]
+        # Voxel N // 2 is the origin.
+        starts = [-(n // 2 + 0.5) * pixel_A for n in inside.shape[::-1]]
+        ends = [start + n * step * pixel_A for start, n in zip(starts, cells.shape[::-1], strict=True)]
+        field = Field(cells, (starts[0], ends[0]), (starts[1], ends[1]))
+        charts.append(Chart(title, x_label, y_label, [], field=field, scale_label="resolution (Å)", equal=True))
+    return charts
 
-        figure.colorbar(ScalarMappable(scale, colours), ax=list(axes), label="resolution (Å)", shrink=0.8)
-        return png(figure)
 
+def _beyond_mask(local: LocalResolution) -> Map:
+    """The resolutions for the colours of a surface: outside of the mask that of the nearest voxel inside, or a coarser
+    copy would mix what lies about the molecule into its rim.
+    """
+    from scipy.ndimage import distance_transform_edt
 
-def _colour(light: npt.NDArray, colour: npt.NDArray, mask: npt.NDArray) -> npt.NDArray:
-    """Density as brightness, resolution as colour inside the mask; grey outside."""
-    inside = (0.35 + 0.65 * light)[..., None] * colour
-    outside = np.repeat(light[..., None], 3, axis=-1) * 0.6
-    weight = np.clip(mask, 0, 1)[..., None]
-    return np.clip(weight * inside + (1 - weight) * outside, 0, 1)
+    step = max(1, max(local.map.data.shape) // _MOST_CELLS)
+    values, mask = (one.data[::step, ::step, ::step] for one in (local.map, local.mask))
+    inside = mask >= 0.5
+    if inside.any() and not inside.all():
+        nearest = distance_transform_edt(~inside, return_distances=False, return_indices=True)
+        values = values[tuple(nearest)]
+    return Map(np.ascontiguousarray(values), local.map.pixel_size_A * step, local.map.origin_A)
 
 
 def histogram(local: LocalResolution) -> Chart | None:
@@ -148,10 +155,15 @@ def write_local_resolution_page(
     if local.unresolved > 0:
         numbers["not resolved"] = f"{100 * local.unresolved:.1f} % of the voxels"
     shown = maps.get("map_filtered", maps["map"])
-    slices = Picture(
-        coloured_slices(shown, local),
-        "Central slices of the map coloured by local resolution",
-        "Brightness is density, colour is resolution inside the mask.",
+    surface = viewer_block(
+        {"map": shown, "local resolution": _beyond_mask(local)},
+        colour_by="local resolution",
+        still="Where there is WebGL2 the map's surface turns here, coloured by resolution.",
+    )
+    slices = charts_block(
+        slice_charts(local),
+        "Central slices through the molecule; hover or arrow keys say the resolution of a place. The finest and coarsest "
+        "2 % of the voxels have the colours of the rest's ends.",
     )
     spread = charts_block([histogram(local)], "The molecule's voxels by their resolution.")
     window = (
@@ -165,7 +177,7 @@ def write_local_resolution_page(
     ]
     bands = Table(("band (Å)", "threshold", "independent voxels in the window"), rows)
     sections = [
-        Section("Resolution of each voxel", blocks=[slices, spread]),
+        Section("Resolution of each voxel", blocks=[surface, slices, spread]),
         Section("Window and bands", window, [bands]),
     ]
     if directions is not None:

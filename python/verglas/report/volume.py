@@ -132,7 +132,9 @@ def _coarse(volume: Map, most_box: int) -> Map:
     return Map(means.astype(np.float32), volume.pixel_size_A * step, (x0, y0, z0))
 
 
-def viewer_html(packed: Mapping[str, bytes], *, models: Mapping[str, bytes] | None = None, still: str = "") -> str:
+def viewer_html(
+    packed: Mapping[str, bytes], *, models: Mapping[str, bytes] | None = None, still: str = "", colour_by: str = ""
+) -> str:
     """A viewer that holds its maps itself: for pages that stand alone.
 
     Parameters
@@ -143,6 +145,8 @@ def viewer_html(packed: Mapping[str, bytes], *, models: Mapping[str, bytes] | No
         From :func:`verglas.report.model.pack_model`: offered as tubes inside the maps.
     still : str
         HTML shown where there is no WebGL2 or no script.
+    colour_by : str
+        The map by whose values the surface is coloured when the page opens.
     """
     blocks = "".join(
         f'<script type="application/octet-stream" data-name="{html.escape(name)}"{kind}>'
@@ -150,11 +154,17 @@ def viewer_html(packed: Mapping[str, bytes], *, models: Mapping[str, bytes] | No
         for kind, group in (("", packed), (' data-kind="model"', models or {}))
         for name, one in group.items()
     )
-    return f'<div class="volume">{blocks}<div class="still">{still}</div></div>'
+    coloured = f' data-colour="{html.escape(colour_by)}"' if colour_by else ""
+    return f'<div class="volume"{coloured}>{blocks}<div class="still">{still}</div></div>'
 
 
 def viewer_block(
-    maps: Mapping[str, Map], *, models: Mapping[str, bytes] | None = None, most_bytes: int = 1_000_000, still: str = ""
+    maps: Mapping[str, Map],
+    *,
+    models: Mapping[str, bytes] | None = None,
+    most_bytes: int = 1_000_000,
+    still: str = "",
+    colour_by: str = "",
 ) -> Fragment:
     """The viewer as a block of a page.
 
@@ -168,10 +178,13 @@ def viewer_block(
         Of all maps and models in the page.
     still : str
         HTML shown where there is no WebGL2 or no script.
+    colour_by : str
+        The map by whose values the surface is coloured when the page opens.
     """
     taken = sum(map(len, (models or {}).values())) * 4 // 3
     packed = pack_volumes(maps, most_bytes=max(most_bytes - taken, most_bytes // 4))
-    return Fragment(viewer_html(packed, models=models, still=still), scripts=("viewer.js",))
+    body = viewer_html(packed, models=models, still=still, colour_by=colour_by)
+    return Fragment(body, scripts=("viewer.js",))
 
 
 def pack_volumes(maps: Mapping[str, Map], *, most_bytes: int = 1_000_000) -> dict[str, bytes]:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from verglas._screen import ListenerChoice
+from verglas._version import __version__
 from verglas.classification import BiasReport, BiasSettings, check_bias
 from verglas.errors import InputError
 from verglas.geometry import orientation_grid
 from verglas.io import check_writable, read_header, read_map, read_particles, read_stack, write_bytes, write_text
 from verglas.reconstruction import project
-from verglas.report.bias import figure
+from verglas.report.bias import figure, page
 from verglas.types import Poses
 
 _PROJECTION_STEP_DEG = 15.0
@@ -34,7 +35,7 @@ class CheckBiasJob:
     symmetry : str
         Of the map.
     figure, out : Path, optional
-        PNG and JSON files to write.
+        A PNG or, named ``.html``, a page with curves that answer; and a JSON file of the numbers.
     stack : Path, optional
         Image stack in place of the one the file names.
     device : str
@@ -102,7 +103,9 @@ def check_bias_files(job: CheckBiasJob, *, listener: ListenerChoice = "screen") 
         "data": result.data.tolist(),
         "noise": result.noise.tolist(),
     }
-    if job.figure is not None:
+    if job.figure is not None and job.figure.suffix.lower() in (".html", ".htm"):
+        write_text(job.figure, page(result, f"verglas {__version__}"))
+    elif job.figure is not None:
         write_bytes(job.figure, figure(result))
     if job.out is not None:
         write_text(job.out, json.dumps(summary, indent=1) + "\n")

@@ -307,10 +307,9 @@ def _write(result: Demo, settings: DemoSettings, particles: Particles, truth: Ma
         seconds=dict(result.seconds),
         refinement_page=f"{_RUN}/report.html",
     )
-    picture = overview(findings)
-    io.write_bytes(folder / "overview.png", picture)
+    io.write_bytes(folder / "overview.png", overview(findings))
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    io.write_text(folder / "report.html", html.render(page(findings, picture, f"verglas {__version__}, {now}")))
+    io.write_text(folder / "report.html", html.render(page(findings, f"verglas {__version__}, {now}")))
 
 
 def _write_summary(result: Demo) -> None:

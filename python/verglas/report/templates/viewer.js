@@ -356,6 +356,7 @@
     try { viewer = new Viewer(root, sources); } catch (error) { give_up(error); return; }
     if (still) { still.hidden = true; }
     viewer.show(viewer.choice.value).catch(give_up);
+    if (root.dataset.colour) { viewer.tint.value = root.dataset.colour; viewer.tint.onchange(); }
     root.viewer = viewer;
   });
   window.verglasVolumes(document);
