@@ -19,6 +19,7 @@ import verglas as vg
 from verglas.errors import InputError
 from verglas.report.volume import pack_volume
 from verglas.run.tenure import tenure
+from verglas.window.folders import Folders
 from verglas.window.graph import GAP_X, WIDTH, draw
 
 pytest.importorskip("starlette")
@@ -117,6 +118,31 @@ def test_a_process_and_its_stages_are_one_drawing_and_a_stalled_job_is_called_st
         assert {j.name: j.state for j in client.window.folders.jobs().values()}["proj"] == "stalled"
         assert "is stalled at" in client.ask("/").text
     assert "finished" in client.ask(f"/jobs/{jobs['proj'].key}").text
+
+
+def test_jobs_are_linked_by_the_files_of_their_commands_and_a_checkpoint_is_none(tmp_path):
+    motion, picks = refine_run(tmp_path / "motion"), refine_run(tmp_path / "picks")
+    (motion / "micrographs").mkdir()
+    words = ["pick", "motion/micrographs/*.mrc", "--diameter", "120", "--out", "picks"]
+    run = {"command": "pick", "state": "finished", "run_state": "finished", "settings": {}}
+    run |= {"started": "2026-01-02T03:04:05+00:00", "finished": "2026-01-02T03:05:15+00:00"}
+    vg.io.write_json(picks / "run.json", run | {"call": {"arguments": words, "folder": str(tmp_path)}})
+    refine_run(motion / "checkpoint")  # a copy of its record
+    jobs = {job.name: job for job in Folders([tmp_path]).jobs().values()}
+    assert set(jobs) == {"motion", "picks"}
+    assert jobs["picks"].parents == [jobs["motion"].key]
+    assert jobs["picks"].seconds == 70.0
+    assert jobs["picks"].sentence == "pick has finished"
+
+
+def test_a_project_has_the_gravest_verdict_of_its_stages(tmp_path):
+    project = refine_run(tmp_path / "proj")
+    vg.io.write_json(project / "run.json", {"command": "process", "state": "finished", "run_state": "finished"})
+    for name, state in (("ctf", "go on"), ("pick", "warn"), ("refine.before", "stop")):
+        (project / name).mkdir()
+        vg.io.write_json(project / name / "verdict.json", {"state": state, "reasons": [f"{name} says so"]})
+    (job,) = [job for job in Folders([tmp_path]).jobs().values() if job.command == "process"]
+    assert (job.verdict, job.reasons) == ("warn", ["pick: pick says so"])
 
 
 def test_a_relion_project_is_shown_and_never_written_into(data_dir, tmp_path):

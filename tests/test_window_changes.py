@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from command_line import main
-from window_client import HOST, TOKEN, Client, class_folder, pick_folder, refine_run
+from window_client import HOST, TOKEN, Client, class_folder, key_of, pick_folder, refine_run
 
 import verglas as vg
 from verglas.errors import InputError
@@ -117,7 +117,77 @@ def test_stages_of_a_project_are_one_table_of_micrographs(tmp_path):
     assert again == f"{command} --redo extract"  # process refuses another list for an extraction that has finished
 
 
+def test_a_project_of_movies_has_each_micrograph_once(tmp_path):
+    """Motion correction gives the micrograph of a movie a name of its own; the stages after it say the movie's."""
+    project = refine_run(tmp_path / "proj")
+    vg.io.write_json(project / "run.json", {"command": "process", "state": "finished", "run_state": "finished"})
+    vg.io.write_json(project / "project.json", {"request": {}})
+    movies, moved = ["movies/a.tif", "movies/b.tif"], ["motion/micrographs/a-1.mrc", "motion/micrographs/b-2.mrc"]
+    tables = {"motion/motion.csv": {"movie": movies, "micrograph": moved, "rlnAccumMotionTotal": [3.0, 4.0]}}
+    tables |= {"ctf/ctf.csv": {"micrograph": movies, "defocus_u_A": [1e4, 2e4], "defocus_v_A": [1e4, 2e4]}}
+    for name, columns in tables.items():
+        (project / name).parent.mkdir()
+        pd.DataFrame(columns).to_csv(project / name, index=False)
+    client = Client(tmp_path, allow_changes=True)
+    told = client.ask(f"/jobs/{only_key(client)}/micrographs.json").json
+    assert told["names"] == movies
+    assert told["measures"] == {"defocus (Å)": [1e4, 2e4], "motion (Å)": [3.0, 4.0]}
+
+
+def listed(folder: Path, name: str, **columns: object) -> Path:
+    """A STAR file of two micrographs with optics."""
+    folder.mkdir()
+    optics = {"rlnOpticsGroup": [1], "rlnVoltage": [200.0], "rlnMicrographPixelSize": [1.5]}
+    rows = pd.DataFrame({"rlnMicrographName": ["a.mrc", "b.mrc"], "rlnOpticsGroup": 1, **columns})
+    vg.io.write_star(folder / name, {"optics": pd.DataFrame(optics), "micrographs": rows})
+    return folder / name
+
+
+def test_a_kept_list_keeps_optics_and_ctfs_and_its_command_asks_for_what_no_file_says(tmp_path):
+    fitted = listed(tmp_path / "ctf", "micrographs_ctf.star", rlnDefocusU=[1e4, 2e4], rlnDefocusV=[1e4, 2e4])
+    pd.DataFrame({"micrograph": ["a.mrc", "b.mrc"], "merit": [0.5, 0.1]}).to_csv(fitted.with_name("ctf.csv"))
+    vg.io.write_json(fitted.with_name("verdict.json"), {"state": "go on", "reasons": []})
+    client = Client(tmp_path, allow_changes=True)
+    address = f"/jobs/{only_key(client)}/micrographs"
+    command = client.send(address, {"dropped": ["b.mrc"]}).json["command"]
+    kept = vg.io.read_star(tmp_path / "ctf" / "micrographs_kept.star")
+    assert kept["micrographs"]["rlnDefocusU"].tolist() == [1e4]
+    assert kept["optics"]["rlnVoltage"].tolist() == [200.0]
+    assert command.startswith(f"verglas pick {tmp_path / 'ctf' / 'micrographs_kept.star'} --diameter DIAMETER")
+    page = client.ask(address).text
+    assert 'data-word="DIAMETER"' in page
+    assert "<code>The command stands here once this is known.</code>" in page
+
+
+def test_micrographs_of_movies_corrected_are_taken_by_ctf(tmp_path):
+    path = listed(tmp_path / "motion", "micrographs.star", rlnAccumMotionTotal=[3.0, 9.0])
+    run = {"command": "motion", "state": "finished", "run_state": "finished"}
+    vg.io.write_json(path.with_name("run.json"), run)
+    pd.DataFrame({"movie": ["a.tif", "b.tif"], "total_px": [2.0, 6.0]}).to_csv(path.with_name("motion.csv"))
+    client = Client(tmp_path, allow_changes=True)
+    address = f"/jobs/{only_key(client)}/micrographs"
+    assert client.ask(f"{address}.json").json["measures"] == {"motion (Å)": [3.0, 9.0]}
+    command = client.send(address, {"dropped": [1]}).json["command"]
+    assert command == f"verglas ctf {path.with_name('micrographs_kept.star')} --out {tmp_path / 'ctf'}"
+
+
 # ---- picks
+
+
+def test_the_command_for_picks_takes_the_ctfs_and_picks_again_as_the_job_did(tmp_path):
+    fitted = listed(tmp_path / "ctf", "micrographs_ctf.star", rlnDefocusU=[1e4, 2e4], rlnDefocusV=[1e4, 2e4])
+    folder = pick_folder(tmp_path / "pick")
+    words = ["pick", "ctf/micrographs_ctf.star", "--method", "log", "-d", "24", "--out", "pick"]
+    run = {"command": "pick", "state": "finished", "settings": {"diameter_A": 24.0, "pixel_size_A": 1.5}}
+    vg.io.write_json(folder / "run.json", run | {"call": {"arguments": words, "folder": str(tmp_path)}})
+    client = Client(tmp_path, allow_changes=True)
+    key = key_of(client, "pick")
+    done = client.send(f"/jobs/{key}/picks/1", {"xy": [[60.0, 40.0]], "left_out": [[200, 100, 30]]}).json
+    assert f"--ctf {fitted}" in done["command"]
+    left_out = folder / "left_out.star"
+    again = f"verglas pick ctf/micrographs_ctf.star --method log -d 24 --leave-out {left_out} --out {folder}_again"
+    assert done["again"] == f"cd {tmp_path} && {again}"
+    assert again in client.ask(f"/jobs/{key}/picks/0").text
 
 
 def test_commands_shown_for_picks_and_micrographs_run_as_they_stand(tmp_path, capsys):

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from window_browser import Server, browser, until
-from window_client import class_folder
+from window_client import class_folder, pick_folder
 
 import verglas as vg
 from verglas.report import html
@@ -218,3 +219,47 @@ def test_a_static_page_that_goes_on_is_not_read_again_once_it_is_used(browser, t
     assert page.is_checked("#tick")
     assert "not read again by itself" in page.inner_text(".follow")
     page.close()
+
+
+def test_by_the_keyboard_alone_picks_are_changed_points_dropped_and_a_command_completed(browser, tmp_path):
+    pick_folder(tmp_path / "pick")
+    (tmp_path / "ctf").mkdir()
+    table = {"micrograph": [f"{k}.mrc" for k in range(5)], "resolution_A": [4.0, 5.0, 6.0, 7.0, 20.0]}
+    pd.DataFrame(table | {"merit": [0.5, 0.4, 0.6, 0.5, 0.5]}).to_csv(tmp_path / "ctf" / "ctf.csv", index=False)
+    vg.io.write_json(tmp_path / "ctf" / "verdict.json", {"state": "go on", "reasons": []})
+    server = Server(tmp_path, "--allow-changes")
+    context, page, problems = opened(browser, server, "pick", "/picks/0")
+    page.wait_for_selector("section[data-ready]")
+    page.focus("canvas.micrograph")
+    page.keyboard.press("ArrowRight")  # from the middle of 300 x 200: no pick lies there
+    page.keyboard.press("Space")
+    until(page, "document.querySelector('.count').textContent.startsWith('4 of')")
+    page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("Space")  # the pick is near the cross: it goes
+    until(page, "document.querySelector('.count').textContent.startsWith('3 of')")
+    context.close()
+    context, page, more = opened(browser, server, "ctf", "/micrographs")
+    page.wait_for_selector("section[data-ready]")
+    page.focus("canvas.plot")
+    page.keyboard.press("ArrowRight")
+    corners = [("ArrowRight", 15), ("ArrowUp", 18), ("ArrowRight", 10), ("ArrowDown", 28)]
+    page.keyboard.press("Space")
+    for key, times in corners:  # round the right half of the plot, where the worst micrograph lies
+        for _ in range(times):
+            page.keyboard.press(key)
+        page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('.count').textContent.startsWith('4 of 5')")
+    assert page.is_disabled(".command .copy")
+    page.fill(".command input", "125.5")
+    until(page, "document.querySelector('.command code').textContent.includes('--diameter 125.5 --out')")
+    page.click(".save")  # the command that comes back is completed, too
+    page.wait_for_selector("section[data-saved='1']")
+    assert "--diameter 125.5 --out" in page.inner_text(".command code")
+    assert page.is_enabled(".command .copy")
+    context.close()
+    server.stop()
+    kept = vg.io.read_star(tmp_path / "ctf" / "micrographs_kept.star")
+    names = next(iter(kept.values()))["rlnMicrographName"].tolist()
+    assert names == ["0.mrc", "1.mrc", "2.mrc", "3.mrc"]
+    assert problems + more == []

@@ -101,7 +101,7 @@ def test_edits_of_picks_that_were_made_again_are_named_and_not_taken_for_the_new
     client = Client(picked.out.parent, allow_changes=True)
     address = f"/jobs/{key_of(client, 'pick')}/picks/0"
     done = client.send(address, {"xy": [[10, 20]], "merit": [0.5], "left_out": [[60, 150, 40]]})
-    assert "--leave-out" in done.json["said"]
+    assert "--leave-out" in done.json["again"]
     assert client.ask(f"{address}.json").json["left_out"] == [[60, 150, 40]]
     pick_files(picked, listener=None)  # the same again: the edits are of these picks
     assert client.ask(f"{address}.json").json["xy"] == [[10, 20]]

@@ -91,6 +91,10 @@ def page(report: BiasReport, footer: str = "") -> str:
     }
     sections = [
         Section("Agreement with the reference", text, [chart_block(agreement_chart(report))]),
-        Section("Averages", "Both are drawn to the same reference; look for what only the data show.", [Gallery(pictures, 12.0)]),
+        Section(
+            "Averages",
+            "Data and noise were aligned to the same reference.",
+            [Gallery(pictures, 12.0)],
+        ),
     ]
     return render(Page("verglas check-bias", report.verdict, numbers, sections, footer))

@@ -162,8 +162,8 @@ def write_local_resolution_page(
     )
     slices = charts_block(
         slice_charts(local),
-        "Central slices through the molecule; hover or arrow keys say the resolution of a place. The finest and coarsest "
-        "2 % of the voxels have the colours of the rest's ends.",
+        "Central slices through the molecule; hover or arrow keys say the resolution of a place. The finest and "
+        "coarsest 2 % of the voxels have the colours of the scale's ends.",
     )
     spread = charts_block([histogram(local)], "The molecule's voxels by their resolution.")
     window = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +34,8 @@ from verglas.run.assumed import assumed_sentence
 from verglas.run.micrograph_pages import PICTURES, ctf_picture_name, curves_name, write_ctf_page
 from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
+from verglas.run.tenure import Tenure, tenure
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
-from verglas.types.listener import Listener
 from verglas.types.power_spectrum import PowerSpectrum
 from verglas.types.verdict import Verdict
 
@@ -113,9 +113,10 @@ class CtfSummary:
 def ctf_files(job: CtfJob, *, listener: ListenerChoice = "screen") -> CtfSummary:
     """Fit all micrographs.
 
-    Writes ``micrographs_ctf.star`` (good ones, with CTF columns; with a tilt also the gradient of defocus, which
-    extraction turns into a defocus per particle), ``ctf.csv`` (all, with merit, resolution, reason and flags),
-    ``verdict.json``, and, unless pictures are not wanted, ``png/``, ``curves/`` and ``report.html``.
+    Holds the folder while it works (``run.json`` says how far it is), and writes ``micrographs_ctf.star`` (good ones,
+    with CTF columns; with a tilt also the gradient of defocus, which extraction turns into a defocus per particle),
+    ``ctf.csv`` (all, with merit, resolution, reason and flags), ``verdict.json``, and, unless pictures are not wanted,
+    ``png/``, ``curves/`` and ``report.html``.
 
     Parameters
     ----------
@@ -128,14 +129,18 @@ def ctf_files(job: CtfJob, *, listener: ListenerChoice = "screen") -> CtfSummary
     InputError
         No micrographs, or none that could be fitted.
     """
-    with shown_to(listener) as heard:
-        return _fit_all(job, heard)
-
-
-def _fit_all(job: CtfJob, listener: Listener) -> CtfSummary:
     start_time = time.perf_counter()
     check_ctf({"pixel_size_A": job.pixel_size_A}, "ctf", OPTIONS)
     table = find_micrographs(job.micrographs)
+    settings = {name: value for name, value in asdict(job.settings).items() if value is not None}
+    if job.pixel_size_A is not None:
+        settings["pixel_size_A"] = job.pixel_size_A
+    with shown_to(listener) as heard, tenure(job.out, "ctf", heard, record={"settings": settings}) as hold:
+        hold.write(state="running")
+        return _fit_all(job, table, hold, start_time)
+
+
+def _fit_all(job: CtfJob, table: pd.DataFrame, listener: Tenure, start_time: float) -> CtfSummary:
     assumption = assumed_sentence(job.given, [{k: 0.0 for k in SHARED if k in table}] * len(table))
     if assumption:
         listener.note("assumed", assumption)

@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,8 +42,10 @@ from verglas.run.extract_output import Piece, UnusedPick, particles_of, write_ex
 from verglas.run.micrograph_pages import write_extract_page
 from verglas.run.parallel import in_order
 from verglas.run.reasons import commonest_kind, without_name
+from verglas.run.tenure import tenure
 from verglas.types import Micrograph, Particles, Picks
 from verglas.types import _columns as col
+from verglas.types.listener import Listener
 from verglas.types.settings import check_settings, setting, settings_from
 from verglas.types.verdict import Verdict
 
@@ -225,9 +227,40 @@ def extract_files(
     """As :func:`extract`, with an account of what was set aside."""
     start_time = time.perf_counter()
     table, loaded = micrograph_table(micrographs, options, ctf)
+    folder = None if out is None else Path(out)
     by_name = all_picks(picks)
     todo, unknown, without = assign_picks(table, by_name)
-    folder = None if out is None else _prepare(Path(out))
+    asked = _Asked(table, loaded, by_name, todo, unknown, without, box, options, folder, threads)
+    with shown_to(listener) as heard:
+        if folder is None:
+            return _cut_all(asked, heard, start_time)
+        settings = {"box": box} | {name: value for name, value in asdict(options).items() if value is not None}
+        with tenure(folder, "extract", heard, record={"settings": settings}) as hold:
+            hold.write(state="running")
+            make_folder(folder / "stacks")
+            return _cut_all(asked, hold, start_time)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is cut out of what; ``loaded`` are micrographs that are no files, ``todo`` picks by row of the list."""
+
+    table: pd.DataFrame
+    loaded: Mapping[int, Micrograph]
+    by_name: Mapping[str, Picks]
+    todo: Mapping[int, Picks]
+    unknown: list[str]
+    without: list[str]
+    box: int
+    options: ExtractOptions
+    folder: Path | None
+    threads: int | None
+
+
+def _cut_all(asked: _Asked, heard: Listener, start_time: float) -> ExtractSummary:
+    table, loaded, by_name, folder = asked.table, asked.loaded, asked.by_name, asked.folder
+    box, options = asked.box, asked.options
+    todo, unknown, without = asked.todo, asked.unknown, asked.without
     n_picks = sum(len(p) for p in by_name.values())
     exclusions = [
         UnusedPick(name, -1, np.nan, np.nan, f"no such micrograph ({len(by_name[name])} particles)") for name in unknown
@@ -235,20 +268,19 @@ def extract_files(
     pieces: list[Piece] = []
     images: list[npt.NDArray[np.float32]] = []
     stacks = stack_names(table)
-    work = in_order(lambda row: cut_one(table, loaded, row, todo[row], box, options), list(todo), threads)
-    with shown_to(listener) as heard:
-        for number, piece in enumerate(work, 1):
-            exclusions += _excluded_rows(table, piece)
-            if piece.cut is not None and len(piece.cut.kept):
-                if folder is None:
-                    images.append(piece.cut.images)
-                else:
-                    stack = write_piece(folder, stacks[piece.row], piece, options.dtype)
-                    piece.name = written_name(folder / stack, folder)
-                # The images are on disk: kept, those of all micrographs would fill the memory.
-                piece.cut = Cut(piece.cut.images[:0], piece.cut.kept, piece.cut.centres_px, {})
-                pieces.append(piece)
-            heard.progress("micrographs", number, len(todo))
+    work = in_order(lambda row: cut_one(table, loaded, row, todo[row], box, options), list(todo), asked.threads)
+    for number, piece in enumerate(work, 1):
+        exclusions += _excluded_rows(table, piece)
+        if piece.cut is not None and len(piece.cut.kept):
+            if folder is None:
+                images.append(piece.cut.images)
+            else:
+                stack = write_piece(folder, stacks[piece.row], piece, options.dtype)
+                piece.name = written_name(folder / stack, folder)
+            # The images are on disk: kept, those of all micrographs would fill the memory.
+            piece.cut = Cut(piece.cut.images[:0], piece.cut.kept, piece.cut.centres_px, {})
+            pieces.append(piece)
+        heard.progress("micrographs", number, len(todo))
     if not pieces:
         first = "".join(
             f"; the first: {one.micrograph}: {without_name(one.reason, one.micrograph)}" for one in exclusions[:1]
@@ -280,11 +312,6 @@ def extract_files(
         write_json(folder / "verdict.json", summary.as_dict())
         write_extract_page(folder)
     return summary
-
-
-def _prepare(folder: Path) -> Path:
-    make_folder(folder / "stacks")
-    return folder
 
 
 # ---- one micrograph

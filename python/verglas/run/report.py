@@ -101,7 +101,8 @@ def _micrographs(folder: Path, kind: str) -> Path:
 
 
 _POSTPROCESS = "postprocess.json"
-_AT_THE_END = ("abinitio", "pick")  # what they leave when they finish is all that their pages are made of
+# What they leave when they finish is all that their pages are made of.
+_AT_THE_END = ("abinitio", "pick", "ctf", "extract")
 # A command, as run.json has it; or, of jobs that write none, a file that only their folders hold.
 _WRITERS: dict[str, Callable[[Path], Path]] = {
     "refine": _refine,
@@ -109,6 +110,8 @@ _WRITERS: dict[str, Callable[[Path], Path]] = {
     "abinitio": _abinitio,
     "motion": partial(_micrographs, kind="motion"),
     "pick": partial(_micrographs, kind="pick"),
+    "ctf": partial(_micrographs, kind="ctf"),
+    "extract": partial(_micrographs, kind="extract"),
     _POSTPROCESS: _postprocess,
     "ctf.csv": partial(_micrographs, kind="ctf"),
     "excluded.csv": partial(_micrographs, kind="extract"),

@@ -207,7 +207,8 @@ def _sentence(command: str, state: str, why: str, at: str, reason: str) -> str:
         "dead": f"{command} is dead, at {at}: {why}; to go on, {onward}",
         "stopped": f"{command} was stopped ({reason}) at {at}; to go on, {onward}",
         "failed": f"{command} {reason}, at {at}",
-        "finished": f"{command} has finished: {reason}",
+        # "finished" says nothing more.
+        "finished": f"{command} has finished" + (f": {reason}" if reason not in ("finished", "unknown") else ""),
     }
     return sentences[state]
 

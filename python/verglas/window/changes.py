@@ -18,6 +18,7 @@ from verglas.io import write_text
 from verglas.window import cleaning, control, decisions, drafts, latest
 from verglas.window.job import Job
 from verglas.window.particles import KEPT_PARTICLES
+from verglas.window.picked import LEFT_OUT
 from verglas.window.versions import check_seen, seen_mark
 
 if TYPE_CHECKING:
@@ -93,10 +94,11 @@ class Changes:
         job = self.window.job(request)
         if not decisions.has_classes(job):
             raise HTTPException(404, "this job has no classes to choose from")
-        cards = json.dumps([asdict(card) for card in decisions.class_cards(job)]).replace("<", "\\u003c")
+        shown = decisions.class_cards(job)
+        cards = json.dumps([asdict(card) for card in shown]).replace("<", "\\u003c")
         flat, volumes = decisions.has_averages(job), self.window.maps(job)
-        values = {"cards": cards, "cli": decisions.classes_command(job), "flat": flat, "volumes": volumes}
-        values |= {"seen": decisions.classes_seen(job)}
+        values = {"cards": cards, "shown": shown, "cli": decisions.classes_command(job)}
+        values |= {"flat": flat, "volumes": volumes, "seen": decisions.classes_seen(job)}
         return self.window.page("classes.html", job=job, **values)
 
     def class_pictures(self, request: Request) -> Response:
@@ -172,6 +174,7 @@ class Changes:
         job, number = self._picked_micrograph(request)
         values = {"number": number, "count": len(self.picked.names(job)), "cli": self.picked.command(job)}
         values |= {"goes_on": self.picked.goes_on(job), "earlier": self.picked.earlier(job)}
+        values |= {"again": self.picked.left_out_command(job)}
         return self.window.page("picks.html", job=job, name=self.picked.name(job, number), **values)
 
     def picks_json(self, request: Request) -> Response:
@@ -203,8 +206,8 @@ class Changes:
     def _save_picks(self, job: Job, record: Any, request: Request) -> dict[str, str]:
         job, number = self._picked_micrograph(request)
         done, again = self.picked.save(job, number, record), self.picked.left_out_command(job)
-        said = ["saved picks_edited.star", f"areas left out: {again}" if again else "", done.pop("set_aside")]
-        return {"said": "; ".join(filter(None, said)), **done}
+        said = ["saved picks_edited.star", f"saved {LEFT_OUT}" if again else "", done.pop("set_aside")]
+        return {"said": "; ".join(filter(None, said)), **done, "again": again}
 
     # ---- drafts and notes
 

@@ -6,14 +6,30 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from verglas.errors import VerglasError
+from verglas.io import read_star
 from verglas.pipeline.particles import box_for
 from verglas.run.candidates import FOLDER as CANDIDATES
 from verglas.run.candidates import read_candidates
 from verglas.window.job import Job
 
+#: What a command needs and no file of a job says: the word that stands for it, and how a reader is asked for it.
+ASKED = {"DIAMETER": "Diameter of the particle (Å)", "BOX": "Side of a particle's box (pixels)"}
 _EXTRACTIONS = ("extract", "03_extract")  # its folder, now and in projects of earlier versions
+
+
+def asked_words(command: str) -> dict[str, str]:
+    """What a reader is asked for before a command runs: the words in it that stand for something, and the questions.
+
+    Examples
+    --------
+    >>> from verglas.window.commands import asked_words
+    >>> asked_words("verglas pick kept.star --diameter DIAMETER --out pick")
+    {'DIAMETER': 'Diameter of the particle (Å)'}
+    """
+    return {word: words for word, words in ASKED.items() if word in command.split()}
 
 
 def process_command(project: Path, *more: str) -> str:
@@ -31,7 +47,23 @@ def extract_command(job: Job, micrographs: Path, picks: Path) -> str:
     """What cuts out picks of a job: boxes as ``verglas process`` makes them; BOX where no diameter is known."""
     box = box_of(job)
     words = ["verglas", "extract", str(micrographs), "--picks", str(picks), "--box", "BOX" if box is None else str(box)]
+    fitted = _ctfs_of(job)
+    words += ["--ctf", str(fitted)] if fitted is not None else []  # or the particles would have none
     return shlex.join([*words, "--out", str(job.folder.with_name(f"{job.folder.name}_particles"))])
+
+
+def _ctfs_of(job: Job) -> Path | None:
+    """The list with CTFs among what a job was begun with; None where there is none."""
+    for path in map(Path, job.sources):
+        if path.suffix != ".star" or not path.is_file():
+            continue
+        try:
+            tables = read_star(path).values()
+        except (VerglasError, OSError):
+            continue
+        if any(isinstance(table, pd.DataFrame) and "rlnDefocusU" in table for table in tables):
+            return path
+    return None
 
 
 def diameter_word(job: Job) -> str:

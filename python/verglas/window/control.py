@@ -122,6 +122,25 @@ def resume_text(job: Job) -> str:
     return f"cd {shlex.quote(str(_folder(job)))} && verglas {shlex.join(arguments)}" if arguments else ""
 
 
+def repeat_text(job: Job, out: Path, *more: str) -> str:
+    """The command that a job was begun with and more words, its results in another folder; empty where not known."""
+    arguments = _call(job).get("arguments")
+    if not isinstance(arguments, list) or not all(isinstance(one, str) for one in arguments):
+        return ""
+    if arguments[:1] != [job.command] or not _writes_into(job, arguments):
+        return ""
+    words: list[str] = []
+    follows = False  # the folder in which the job wrote
+    for one in arguments:
+        if not follows and not one.startswith("--out="):
+            words.append(one)
+        follows = one in ("--out", "-o")
+        if follows:
+            words.pop()
+    words += [*more, "--out", str(out)]
+    return f"cd {shlex.quote(str(_folder(job)))} && verglas {shlex.join(words)}"
+
+
 def resume(job: Job) -> str:
     """Begin a job again that was stopped, in a process of its own that outlasts the server.
 

@@ -29,6 +29,7 @@ from verglas.window.job import Job
 from verglas.window.versions import check_seen, seen_mark
 
 SELECTION, KEPT = "selection.star", "micrographs_kept.star"
+_LISTS = ("micrographs_ctf.star", "micrographs.star")
 _COLUMNS = 10
 _SPRITE_PX = 96
 
@@ -171,6 +172,8 @@ _STAR = {
 
 def micrograph_files(job: Job) -> list[Path]:
     """Tables of micrographs that a job has, or the stages of its project."""
+    if job.command == "motion" and not (job.folder.parent / "project.json").is_file():
+        return [path for path in (job.folder / "micrographs.star",) if path.is_file()]
     names = ("ctf.csv", "picks.csv", "quality.csv", "motion.csv", "micrographs_ctf.star", "corrected_micrographs.star")
     folders = [job.folder]
     if job.command == "process":
@@ -211,7 +214,8 @@ def _star_table(path: Path) -> pd.DataFrame:
 
 
 def _measures(table: pd.DataFrame) -> pd.DataFrame | None:
-    name = next((c for c in ("micrograph", "rlnMicrographName", "name") if c in table), None)
+    # The stages of a project of movies call a micrograph by its movie.
+    name = next((c for c in ("movie", "micrograph", "rlnMicrographName", "name") if c in table), None)
     if name is None:
         return None
     columns: dict[str, Any] = {"micrograph": table[name].astype(str)}
@@ -272,20 +276,36 @@ def save_micrographs(job: Job, dropped: Sequence[Any], seen: Any = None) -> dict
         raise InputError("micrographs: none would be left")
     mark = seen_mark(sorted(names[row] for row in out))
     check_seen("micrographs", seen, _dropped_mark(table), mark)
-    write_star(job.folder / KEPT, {"": pd.DataFrame({"rlnMicrographName": kept}, dtype=object)})
+    write_star(job.folder / KEPT, _kept_tables(job, kept))
     return {"command": micrographs_command(job), "seen": mark}
 
 
+def _kept_tables(job: Job, kept: Sequence[str]) -> dict[str, Any]:
+    """The job's own list with the rows kept, optics and CTFs with them; the names alone where it has none of them."""
+    if not (job.folder.parent / "project.json").is_file():
+        for path in (job.folder / name for name in _LISTS):
+            tables = read_star(path) if path.is_file() else {}
+            for block, table in tables.items():
+                if isinstance(table, pd.DataFrame) and "rlnMicrographName" in table:
+                    rows = table[table["rlnMicrographName"].astype(str).isin(set(kept))]
+                    if len(rows) == len(kept):
+                        return {**tables, block: rows.reset_index(drop=True)}
+    return {"": pd.DataFrame({"rlnMicrographName": list(kept)}, dtype=object)}
+
+
 def micrographs_command(job: Job) -> str:
-    """What takes the list."""
+    """What takes the list; of another package's job it is downloaded, and nothing is written beside it."""
+    listed = job.folder / KEPT if job.changeable else Path(KEPT)
     project = job.folder if (job.folder / "project.json").is_file() else job.folder.parent
-    if (project / "project.json").is_file():
-        return keep_command(project, job.folder / KEPT)
-    if (job.folder / "picks.star").is_file():
+    if job.changeable and (project / "project.json").is_file():
+        return keep_command(project, listed)
+    if job.changeable and (job.folder / "picks.star").is_file():
         edited = job.folder / f"{EDITED}.star"
-        return extract_command(job, job.folder / KEPT, edited if edited.is_file() else job.folder / "picks.star")
-    words = ["verglas", "pick", str(job.folder / KEPT), "--diameter", diameter_word(job)]
-    return shlex.join([*words, "--out", str(job.folder.with_name("pick"))])
+        return extract_command(job, listed, edited if edited.is_file() else job.folder / "picks.star")
+    stage = "ctf" if job.changeable and job.command == "motion" else "pick"
+    out = job.folder.with_name(stage) if job.changeable else Path(stage)
+    asked = ["--diameter", diameter_word(job)] if stage == "pick" else []
+    return shlex.join(["verglas", stage, str(listed), *asked, "--out", str(out)])
 
 
 # ---- a note beside a job

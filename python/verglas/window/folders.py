@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from verglas.window.job import Job, key_of
 from verglas.window.kept import file_stamp
 
 _DEPTH = 6
+_FAR = 3  # folders that a file may lie below its job's
 _MOST_FOLDERS = 20_000
 _MARKS = ("run.json", "stage.json", "postprocess.json", "verdict.json", "map_model.json")
 # What a record of another version, or one that a hand has changed, may raise.
@@ -105,12 +107,13 @@ def _walk(root: Path) -> Iterator[tuple[Path, frozenset[str]]]:
         folder, depth = todo.pop()
         try:
             with os.scandir(folder) as entries:
-                below, names = [], set()
+                entered, names = list[os.DirEntry[str]](), set[str]()
                 for entry in entries:
                     if not entry.is_dir():
                         names.add(entry.name)
-                    elif not entry.is_symlink() and entry.name[0] != "." and _may_hold_jobs(entry):
-                        below.append(entry.name)
+                    elif not entry.is_symlink() and entry.name[0] != ".":
+                        entered.append(entry)
+                below = [entry.name for entry in entered if _may_hold_jobs(entry, names)]
         except OSError:  # another's folder, or one that has just gone
             continue
         yield folder, frozenset(names)
@@ -118,9 +121,15 @@ def _walk(root: Path) -> Iterator[tuple[Path, frozenset[str]]]:
         todo += [(folder / name, depth + 1) for name in sorted(below, reverse=True) if inside]
 
 
-def _may_hold_jobs(entry: os.DirEntry[str]) -> bool:
-    """A job may have any name, that of a folder of single micrographs too, as after ``verglas pick --out picks``."""
-    return entry.name not in _NO_JOBS or any(os.path.exists(os.path.join(entry.path, mark)) for mark in _MARKS)
+def _may_hold_jobs(entry: os.DirEntry[str], beside: Collection[str]) -> bool:
+    """A job may have any name, that of a folder of single micrographs too, as after ``verglas pick --out picks``; but
+    inside a job such a folder is the job's own, as its checkpoint, which holds a copy of its record.
+    """
+    if entry.name not in _NO_JOBS:
+        return True
+    if "project.json" not in beside and any(mark in beside for mark in _MARKS):
+        return False
+    return any(os.path.exists(os.path.join(entry.path, mark)) for mark in _MARKS)
 
 
 def _unreadable(folder: Path, error: Exception) -> Job:
@@ -146,9 +155,10 @@ def _verglas_jobs(folder: Path) -> list[Job]:
         reasons=[str(reason) for reason in (verdict or {}).get("reasons", [])],
         started=str(record.get("started") or ""),
         finished=str(record.get("finished") or ""),
-        seconds=_number(stage.get("seconds", run.get("seconds"))),
+        seconds=_seconds(record),
         settings=settings,
         numbers=_numbers(folder, run, verdict or {}),
+        sources=_sources(run),
     )
     if job.state not in ("starting", "running", "stopped", "failed", "finished"):
         job = replace(job, state="finished")
@@ -179,6 +189,29 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
+def _seconds(record: dict[str, Any]) -> float | None:
+    """Time taken: as it was recorded, or from the beginning to the end."""
+    told = _number(record.get("seconds"))
+    if told is not None or record.get("state") != "finished":
+        return told
+    try:
+        begun, ended = (datetime.fromisoformat(str(record[name])) for name in ("started", "finished"))
+    except (LookupError, ValueError):
+        return None
+    return max(0.0, (ended - begun).total_seconds())
+
+
+def _sources(run: dict[str, Any]) -> list[str]:
+    """Paths among the words of the command that began a job, from the folder in which it was given."""
+    call = run.get("call")
+    if not isinstance(call, dict) or not isinstance(call.get("arguments"), list):
+        return []
+    words = [word for word in call["arguments"][1:] if isinstance(word, str) and not word.startswith("-")]
+    paths = [os.path.normpath(os.path.join(str(call.get("folder", "")), word)) for word in words]
+    # Of a pattern its folder is there; a number or a name of a method is no file.
+    return [path for path in paths if os.path.exists(os.path.dirname(path) if "*" in path else path)]
+
+
 _TOLD = (
     "resolution_A",
     "b_factor_A2",
@@ -203,6 +236,8 @@ def _numbers(folder: Path, run: dict[str, Any], verdict: dict[str, Any]) -> dict
         numbers |= {k: v for k, v in read_json(model).items() if k in ("q_mean", "atoms", "resolution_A")}
     if "n_particles" in run:
         numbers.setdefault("particles", run["n_particles"])
+    if numbers.get("b_factor_A2") == 0:  # none was fitted
+        del numbers["b_factor_A2"]
     return {name: numbers[name] for name in _TOLD if isinstance(numbers.get(name), int | float)}
 
 
@@ -223,7 +258,27 @@ def _relate(jobs: dict[str, Job]) -> dict[str, Job]:
             project = above.key if above is not None and above.command == "process" else ""
             job = replace(job, project=project, parents=_parents(job, by_folder))
         related[key] = job
-    return related
+    return _judged(related)
+
+
+_GRAVITY = {"": 0, "go on": 1, "warn": 2, "stop": 3}
+
+
+def _judged(jobs: dict[str, Job]) -> dict[str, Job]:
+    """Projects with the gravest verdict of their stages, and why; those kept aside (NAME.before) count for nothing."""
+    stages: dict[str, list[Job]] = {}
+    for job in jobs.values():
+        if job.project and job.folder.suffix != ".before":
+            stages.setdefault(job.project, []).append(job)
+    judged = {}
+    for key, parts in stages.items():
+        if key in jobs and not jobs[key].verdict:
+            parts.sort(key=lambda one: one.started)
+            verdict = max((one.verdict for one in parts), key=lambda one: _GRAVITY.get(one, 0))
+            grave = [one for one in parts if one.verdict == verdict and verdict in ("warn", "stop")]
+            reasons = [f"{one.name}: {reason}" for one in grave for reason in one.reasons]
+            judged[key] = replace(jobs[key], verdict=verdict, reasons=reasons)
+    return {key: judged.get(key, job) for key, job in jobs.items()}
 
 
 def _parents(job: Job, by_folder: dict[Path, Job]) -> list[str]:
@@ -237,16 +292,27 @@ def _parents(job: Job, by_folder: dict[Path, Job]) -> list[str]:
         # What was done before, and was kept aside as NAME.before, is nobody's source.
         beside = [one for folder, one in by_folder.items() if folder.parent == job.folder.parent]
         siblings = {one.command: one for one in beside if one.folder.suffix != ".before"}
+        # The micrographs of a project of movies are those that its motion correction made.
+        names = ["motion" if name == "micrographs" else name for name in names]
         folders = [siblings[name].folder for name in names if name in siblings]
     else:
         values = [job.settings.get(name) for name in ("particles", "references", "reference", "half1", "map", "mask")]
         texts = [str(one) for value in values for one in (value if isinstance(value, list) else [value]) if one]
         folders = [(job.folder.parent / text).parent for text in texts] + [Path(text).parent for text in texts]
+        folders += [found for text in job.sources if (found := _job_above(Path(text), job, by_folder)) is not None]
     for folder in folders:
         other = by_folder.get(folder)
         if other is not None and other is not job and other.key not in keys:
             keys.append(other.key)
     return keys
+
+
+def _job_above(path: Path, job: Job, by_folder: dict[Path, Job]) -> Path | None:
+    """The folder of the job that a file belongs to, nearest first; the job's own folder is nobody's source."""
+    for folder in (path, *path.parents[:_FAR]):
+        if folder in by_folder:
+            return None if folder == job.folder or job.folder in folder.parents else folder
+    return None
 
 
 def folder_bytes(folder: Path) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from verglas.window.job import Job
 
 WIDTH, HEIGHT, GAP_X, GAP_Y = 150, 50, 26, 14
-_ACROSS = 7  # columns beside each other: those of a long chain go on below, as words do
+_ACROSS = 6  # columns beside each other: those of a long chain go on below, as words do
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,19 @@ def draw(jobs: Sequence[Job]) -> Drawing:
             if parent in place and columns[parent] < columns[job.key]:
                 px, py = place[parent]
                 px, py, to = px + WIDTH, py + HEIGHT / 2, y + HEIGHT / 2
-                out, back = (x - GAP_X / 2,) * 2 if px <= x else (px + GAP_X / 2, x - GAP_X / 2)
-                paths.append(f"M{px} {py}C{out} {py} {back} {to} {x} {to}")
+                paths.append(_line(px, py, x, to))
     width = max((x for x, _ in place.values()), default=0) + WIDTH + 8
     height = max((y for _, y in place.values()), default=0) + HEIGHT + 8
     return Drawing(nodes, paths, width, height)
+
+
+def _line(px: float, py: float, x: float, y: float) -> str:
+    """From a box to one on its right, or to one of a lower stretch: down between the columns and along above it."""
+    if px <= x:
+        middle = x - GAP_X / 2
+        return f"M{px} {py}C{middle} {py} {middle} {y} {x} {y}"
+    out, back, above = px + GAP_X / 3, x - GAP_X / 4, y - HEIGHT / 2 - GAP_Y
+    return f"M{px} {py}H{out}V{above}H{back}V{y}H{x}"
 
 
 def _tops(columns: Mapping[str, int], rows: Mapping[str, float]) -> list[float]:

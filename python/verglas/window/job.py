@@ -49,6 +49,8 @@ class Job:
         As it was asked.
     numbers : mapping
         The few that matter.
+    sources : sequence of str
+        Paths among the words of the command that began it.
     """
 
     key: str
@@ -71,6 +73,7 @@ class Job:
     project: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    sources: Sequence[str] = ()
 
     @property
     def goes_on(self) -> bool:

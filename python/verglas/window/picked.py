@@ -23,6 +23,7 @@ from verglas.run.edited_picks import BEFORE, EDITED, Edits, edited_file, listed_
 from verglas.types import Picks
 from verglas.types.arrays import Float32Array, FloatArray
 from verglas.window.commands import diameter_word, extract_command, process_command
+from verglas.window.control import repeat_text
 from verglas.window.job import Job
 from verglas.window.kept import Kept
 from verglas.window.versions import check_seen
@@ -271,9 +272,12 @@ class PickedMicrographs:
         project, given = job.folder.parent, f"pick.leave_out={job.folder / LEFT_OUT}"
         if (project / "project.json").is_file():
             return process_command(project, "--redo", "pick", "--set", given)
+        listed, out = str(job.folder / LEFT_OUT), job.folder.with_name(f"{job.folder.name}_again")
+        if repeated := repeat_text(job, out, "--leave-out", listed):  # by the same method, with the same templates
+            return repeated
         micrographs = str(job.folder / "picks.star")
-        words = ["verglas", "pick", micrographs, "--diameter", diameter_word(job), "--leave-out"]
-        return shlex.join([*words, str(job.folder / LEFT_OUT), "--out", str(job.folder.with_name("pick_again"))])
+        words = ["verglas", "pick", micrographs, "--diameter", diameter_word(job), "--leave-out", listed]
+        return shlex.join([*words, "--out", str(out)])
 
 
 def _mark(xy: FloatArray, areas: npt.ArrayLike) -> str:

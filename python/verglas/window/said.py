@@ -37,6 +37,34 @@ def number_text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else value_text(value)
 
 
+_UNITS = {
+    "_e_A2": " (e/Å²)",
+    "_A2": " (Å²)",
+    "_A": " (Å)",
+    "_deg": " (°)",
+    "_px": " (px)",
+    "_kV": " (kV)",
+    "_mm": " (mm)",
+    "_mrad": " (mrad)",
+    "_s": " (s)",
+    "_GB": " (GB)",
+}
+
+
+def name_text(name: str) -> str:
+    """Name of a setting or number as a person reads it, its unit in brackets.
+
+    Examples
+    --------
+    >>> from verglas.window.said import name_text
+    >>> name_text("dose_per_frame_e_A2"), name_text("b_factor_A2"), name_text("shift_range_A"), name_text("seed")
+    ('dose per frame (e/Å²)', 'B-factor (Å²)', 'shift range (Å)', 'seed')
+    """
+    unit = next((end for end in _UNITS if name.endswith(end)), "")
+    words = name[: len(name) - len(unit)].replace("_", " ")
+    return words.replace("b factor", "B-factor") + _UNITS.get(unit, "")
+
+
 def time_text(utc: str) -> str:
     """A time of a record without its seconds and zone; what is none stays as it is.
 

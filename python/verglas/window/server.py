@@ -30,6 +30,7 @@ from verglas.report.html import template_text, templates_of
 from verglas.report.refine import duration
 from verglas.window import cleaning, control, decisions, graph
 from verglas.window.changes import Changes
+from verglas.window.commands import asked_words
 from verglas.window.curves import charts_of, compared_charts
 from verglas.window.directions import angles_chart, angles_stamp
 from verglas.window.files import file_of, files_of, tail_of
@@ -39,7 +40,7 @@ from verglas.window.job import Job
 from verglas.window.latest import last_picked, montage_stamp
 from verglas.window.particles import ParticleTables
 from verglas.window.picked import PickedMicrographs
-from verglas.window.said import differences, flat, number_text, size_text, time_text
+from verglas.window.said import differences, flat, name_text, number_text, size_text, time_text
 from verglas.window.shared_work import SharedWork
 from verglas.window.versions import seen_mark
 from verglas.window.volumes import Volumes
@@ -55,6 +56,7 @@ _OWN = {"window.css": "text/css"} | dict.fromkeys(
     ("window.js", "decide.js", "curation.js", "particles.js", "picks.js"), "text/javascript"
 )
 _MOST_GRAPH = 400
+_OWN_PAGES = ("report.html", "classes.html")  # that jobs write of themselves
 
 
 @functools.cache
@@ -64,6 +66,8 @@ def _templates() -> Environment:
         "size_text": size_text,
         "time_text": time_text,
         "number_text": number_text,
+        "name_text": name_text,
+        "asked": asked_words,
         "duration": lambda seconds: "" if seconds is None else duration(seconds),
         "chart": chart_html,
     }
@@ -179,9 +183,10 @@ class Window:
             settings=flat(job.settings or decisions.settings_of_project(job)),
             volumes=self.maps(job),
             files=files_of(job),
+            own_page=next((name for name in _OWN_PAGES if file_of(job, name) is not None), ""),
             log=tail_of(job),
             others=[one for one in jobs.values() if one.command == job.command and one.key != job.key],
-            parts=[one for one in jobs.values() if one.project == job.key],
+            parts=sorted((one for one in jobs.values() if one.project == job.key), key=lambda one: one.started),
             has_classes=decisions.has_classes(job),
             has_micrographs=bool(decisions.micrograph_files(job)),
             has_particles=self.particle_tables.has(job),

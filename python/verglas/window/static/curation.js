@@ -29,6 +29,7 @@
         if (card.left_out) { const why = document.createElement('small'); why.textContent = card.left_out; why.style.maxWidth = side + 'px'; label.append(why); }
         return label;
       }));
+      grid.removeAttribute('aria-busy');
       count();
     }
     const set = test => { const some = cards.filter(test); on.clear(); some.forEach(c => on.add(c.number)); changed(); };

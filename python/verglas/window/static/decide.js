@@ -21,7 +21,8 @@ window.verglasDecide = (function () {
     let done;
     try { done = await post(address, {...value, seen: root.dataset.seen}); } catch (error) { said.textContent = 'The server does not answer. What was changed is kept here and can be saved when it is back.'; return false; }
     said.textContent = done.ok ? done.told.said : done.told.problem;
-    if (done.ok && done.told.command) { root.querySelector('.command code').textContent = done.told.command; }
+    if (done.ok && done.told.command) { window.verglasCommand(root.querySelector('.command'), done.told.command); }
+    if (done.ok && 'again' in done.told) { pick(root, 'again').hidden = !done.told.again; window.verglasCommand(root.querySelector('.again .command'), done.told.again); }
     root.dataset.saved = done.ok ? '1' : '0';
     if (done.ok && done.told.seen) { root.dataset.seen = done.told.seen; }
     if (done.ok && root.forget) { root.forget(); }
@@ -96,11 +97,32 @@ window.verglasDecide = (function () {
     const box = canvas.getBoundingClientRect();
     return [(e.clientX - box.left) / box.width * canvas.width, (e.clientY - box.top) / box.height * canvas.height];
   }
+  // A cross on a canvas for who has no pointer: arrow keys move it (with shift by little), "act" is told the other keys.
+  function cross(canvas, draw, act) {
+    let at = null;
+    canvas.addEventListener('keydown', e => {
+      const step = Math.max(1, Math.round((e.shiftKey ? 0.004 : 0.02) * canvas.width));
+      const way = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[e.key];
+      if (way) {
+        at = at || [canvas.width / 2, canvas.height / 2];
+        at = [Math.min(Math.max(at[0] + step * way[0], 0), canvas.width - 1), Math.min(Math.max(at[1] + step * way[1], 0), canvas.height - 1)];
+      } else if (!act(e.key, at)) { return; }
+      e.preventDefault(); draw();
+    });
+    canvas.addEventListener('blur', () => { if (at) { at = null; draw(); } });
+    canvas.addEventListener('pointerdown', () => { at = null; });
+    return colour => {
+      if (!at) { return; }
+      const c = canvas.getContext('2d'), [x, y] = at, r = 0.014 * canvas.width;
+      c.strokeStyle = colour; c.lineWidth = 2; c.beginPath();
+      c.moveTo(x - r, y); c.lineTo(x + r, y); c.moveTo(x, y - r); c.lineTo(x, y + r); c.stroke(); c.lineWidth = 1;
+    };
+  }
   // Points of two values on a canvas, those kept and those dropped; a line drawn round some is handed to "drawn".
   function scatter(canvas, data, drawn) {
     const context = canvas.getContext('2d'), L = 60, B = 40, style = getComputedStyle(document.documentElement);
     const dark = matchMedia('(prefers-color-scheme: dark)').matches, colours = dark ? ['#4aa8e0', '#ff8a3d'] : ['#0072b2', '#d55e00'];
-    let line = [];
+    let line = [], drawing = false;
     function places() {
       const {xs, ys} = data(), [x0, x1] = span(xs), [y0, y1] = span(ys), w = canvas.width - L - 12, h = canvas.height - B - 12;
       return {xs, ys, x0, x1, y0, y1, px: x => L + (x - x0) / (x1 - x0) * w, py: y => canvas.height - B - (y - y0) / (y1 - y0) * h,
@@ -127,17 +149,28 @@ window.verglasDecide = (function () {
         }
       }
       if (line.length) { c.strokeStyle = ink; c.beginPath(); line.forEach(([x, y], i) => i ? c.lineTo(x, y) : c.moveTo(x, y)); c.stroke(); }
+      marked(style.getPropertyValue('--accent'));
     }
-    const at = e => place(canvas, e);
-    canvas.onpointerdown = e => { line = [at(e)]; canvas.setPointerCapture(e.pointerId); };
-    canvas.onpointermove = e => { if (line.length) { line.push(at(e)); plot(); } };
-    canvas.onpointerup = () => {
-      const polygon = line, p = places();
+    const marked = cross(canvas, plot, (key, spot) => {
+      if (key === ' ' && spot) { line = [...line, spot]; return true; }
+      if (key === 'Escape' && line.length) { line = []; return true; }
+      if (key !== 'Enter' || line.length < 3) { return false; }
+      const polygon = line;
       line = [];
+      drawn(polygon, places());
+      return true;
+    });
+    const at = e => place(canvas, e);
+    canvas.onpointerdown = e => { line = [at(e)]; drawing = true; canvas.setPointerCapture(e.pointerId); };
+    canvas.onpointermove = e => { if (drawing) { line.push(at(e)); plot(); } };
+    canvas.onpointerup = () => {
+      if (!drawing) { return; }
+      const polygon = line, p = places();
+      line = []; drawing = false;
       if (polygon.length < 3) { plot(); return; }
       drawn(polygon, p);
     };
     return plot;
   }
-  return {pick, download, loop, quoted, save, drafts, inside, offer, headings, place, scatter};
+  return {pick, download, loop, quoted, save, drafts, inside, offer, headings, place, scatter, cross};
 })();

@@ -1,7 +1,7 @@
 // Picks of one micrograph: by hand, by a limit on the merit of all candidates, by how far apart they are, and areas left out.
 (function () {
   'use strict';
-  const {pick, save, loop, drafts, place} = window.verglasDecide, root = document.getElementById('picks');
+  const {pick, save, loop, drafts, place, cross} = window.verglasDecide, root = document.getElementById('picks');
   if (!root) { return; }
   const FEW = 1e-6;
   async function main() {
@@ -9,7 +9,7 @@
     const canvas = pick(root, 'micrograph'), context = canvas.getContext('2d'), picture = new Image(), past = [], slider = pick(root, 'threshold'), apart = pick(root, 'apart');
     const frame = told.step, key = (x, y) => `${Math.round(x)} ${Math.round(y)}`;
     root.dataset.seen = told.seen;
-    let radius = told.radius, discs = told.left_out, keep = () => {};
+    let radius = told.radius, discs = told.left_out, keep = () => {}, marked = () => {};
     // Every candidate is a pick or not by its merit, unless a hand has said otherwise.
     const at_merit = new Map(told.candidates.map(([x, y, m]) => [key(x, y), {x, y, merit: m, by: 'merit'}]));
     const start = new Map(at_merit);
@@ -59,6 +59,7 @@
       context.strokeStyle = '#39d353';
       const some = shown();
       for (const p of some) { context.beginPath(); context.arc((p.x + 0.5) / frame, (p.y + 0.5) / frame, radius / frame, 0, 7); context.stroke(); }
+      marked('#ffb000');
       const all = Math.max(list.filter(p => p.by !== 'never').length, some.length);
       pick(root, 'count').textContent = `${some.length} of ${all} picks` + (discs.length ? ', areas left out' : '');
       pick(root, 'merit').textContent = merits.length ? limit.toPrecision(3) : '';
@@ -85,11 +86,21 @@
       const [x, y] = at(e);
       remember();
       if (hand() !== 'click') { brushing = true; last = null; canvas.setPointerCapture(e.pointerId); stroke(x, y); return; }
+      click(x, y);
+    };
+    function click(x, y) {
       const hit = near(x, y, radius);
       if (hit.length) { away([hit.reduce((a, b) => Math.hypot(a.x - x, a.y - y) < Math.hypot(b.x - x, b.y - y) ? a : b)]); }
       else if (inside(x, y)) { list = [...list, {x, y, merit: null, by: 'hand'}]; }
       changed();
-    };
+    }
+    marked = cross(canvas, draw, (pressed, spot) => {
+      if (pressed !== ' ' && pressed !== 'Enter' || !spot) { return false; }
+      const [x, y] = spot.map(v => v * frame - 0.5);
+      remember();
+      if (hand() === 'click') { click(x, y); } else { last = null; stroke(x, y); changed(); }
+      return true;
+    });
     canvas.onpointermove = e => { if (brushing) { stroke(...at(e)); } };
     canvas.onpointerup = () => { if (brushing) { brushing = false; changed(); } };
     slider.oninput = () => { limit = of_slider(slider.value); changed(); };

@@ -66,6 +66,19 @@
     });
   }
   if (box) { box.addEventListener('input', find); box.form.addEventListener('submit', event => { if (document.activeElement === box) { event.preventDefault(); } }); }
+  // A command whose reader is asked for what no file says: it stands there, and can be copied, once all is known.
+  function fill(block) {
+    let text = block.dataset.text, all = true;
+    block.querySelectorAll('input').forEach(one => {
+      const known = one.value !== '' && one.validity.valid;
+      all = all && (known || !text.split(' ').includes(one.dataset.word));
+      if (known) { text = text.split(' ').map(word => word === one.dataset.word ? one.value : word).join(' '); }
+    });
+    block.querySelector('code').textContent = all ? text : 'The command stands here once this is known.';
+    block.querySelector('button').disabled = !all;
+  }
+  window.verglasCommand = (block, text) => { block.dataset.text = text; block.hidden = !text; fill(block); };
+  document.addEventListener('input', event => { const block = event.target.closest('.command'); if (block) { fill(block); } });
   document.addEventListener('click', async event => {
     if (!event.target.matches('button.copy')) { return; }
     const text = event.target.parentNode.querySelector('code').textContent;
