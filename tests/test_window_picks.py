@@ -141,3 +141,26 @@ def test_of_many_candidates_only_the_new_ones_are_opened(picked, monkeypatch):
         assert [one.name for one in last] == [f"m {k}.mrc" for k in range(count - 1, count - 7, -1)]
         assert last[0].picks == 9
         assert len(opened) == (106 if count == 100 else 2), opened  # names, and those that are shown
+
+
+def test_listed_picks_are_those_of_the_list_and_are_read_one_by_one(tmp_path, monkeypatch):
+    """With the merits and columns of each, without micrographs that have none, whatever package wrote the files."""
+    from verglas.window import listed_picks
+
+    merit = {"rlnAutopickFigureOfMerit": np.array([0.9, 0.5])}
+    picks = {name: vg.Picks([[1.5, 2.0], [30.0, 4.0]], name, merit) for name in ("a/m 1.mrc", "b/m 1.mrc")}
+    none = vg.Picks(np.zeros((0, 2)), "c.mrc", {"rlnAutopickFigureOfMerit": np.zeros(0)})
+    vg.io.write_picks(tmp_path / "picks.star", {**picks, "c.mrc": none})
+    whole = vg.io.read_picks(tmp_path / "picks.star")
+    opened = []
+    read = listed_picks.read_picks
+    monkeypatch.setattr(listed_picks, "read_picks", lambda path: opened.append(path.name) or read(path))
+    lazy = listed_picks.picks_by_micrograph(tmp_path / "picks.star")
+    assert (list(lazy), opened) == (list(whole), [])
+    for name, one in whole.items():
+        found = lazy[name]
+        assert np.array_equal(found.xy_px, one.xy_px)
+        assert found.micrograph == one.micrograph
+        assert found.columns.keys() == one.columns.keys()
+        assert np.array_equal(found.columns["rlnAutopickFigureOfMerit"], merit["rlnAutopickFigureOfMerit"])
+    assert len(opened) == 2

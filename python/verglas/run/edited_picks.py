@@ -5,6 +5,7 @@ job picks again.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from itertools import count
@@ -79,13 +80,13 @@ class Edits:
         """Replace the record."""
         write_json(self.folder / EDITED / RECORD, {"of": self.of, "left_out": self.left_out})
 
-    def stale(self, picks: dict[str, Picks]) -> list[str]:
+    def stale(self, picks: Mapping[str, Picks]) -> list[str]:
         """Micrographs whose picks are no longer those that were changed."""
         now = {name: picks_mark(picks[name]) for name in self.of if name in picks}
         return [name for name, mark in self.of.items() if now.get(name) != mark]
 
 
-def set_aside_edits(folder: Path, picks: dict[str, Picks]) -> str:
+def set_aside_edits(folder: Path, picks: Mapping[str, Picks]) -> str:
     """Give another name to edits of picks that a job has replaced; the sentence that says so, empty where none are.
 
     Their list and folder become ``picks_edited_before_TIME``: they are kept, and nothing takes them for edits of the
@@ -96,7 +97,7 @@ def set_aside_edits(folder: Path, picks: dict[str, Picks]) -> str:
     ----------
     folder : Path
         Of the job.
-    picks : dict of str -> Picks
+    picks : mapping of str -> Picks
         Those of picks.star, by its names.
     """
     listed = folder / f"{EDITED}.star"

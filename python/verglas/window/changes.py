@@ -97,7 +97,7 @@ class Changes:
         shown = decisions.class_cards(job)
         cards = json.dumps([asdict(card) for card in shown]).replace("<", "\\u003c")
         flat, volumes = decisions.has_averages(job), self.window.maps(job)
-        values = {"cards": cards, "shown": shown, "cli": decisions.classes_command(job)}
+        values: dict[str, Any] = {"cards": cards, "shown": shown, "cli": decisions.classes_command(job)}
         values |= {"flat": flat, "volumes": volumes, "seen": decisions.classes_seen(job)}
         return self.window.page("classes.html", job=job, **values)
 

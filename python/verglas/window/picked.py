@@ -26,6 +26,7 @@ from verglas.window.commands import diameter_word, extract_command, process_comm
 from verglas.window.control import repeat_text
 from verglas.window.job import Job
 from verglas.window.kept import Kept
+from verglas.window.listed_picks import picks_by_micrograph
 from verglas.window.versions import check_seen
 
 LEFT_OUT = "left_out.star"
@@ -41,7 +42,7 @@ class PickedMicrographs:
     """Picks of jobs, read when they are asked for and again when their files change."""
 
     def __init__(self) -> None:
-        self._picks: Kept[dict[str, Picks]] = Kept(_KEPT_LISTS)
+        self._picks: Kept[Mapping[str, Picks]] = Kept(_KEPT_LISTS)
         self._pictures: Kept[tuple[bytes, int, tuple[int, int]]] = Kept(_KEPT_PICTURES)
         self._candidates: Kept[Candidates] = Kept(_KEPT_CANDIDATES)
         self._places: Kept[dict[str, Path]] = Kept(_KEPT_LISTS)
@@ -52,8 +53,8 @@ class PickedMicrographs:
         """Whether a job has picks to look at, or is about to have some."""
         return job.changeable and ((job.folder / "picks.star").is_file() or (job.folder / CANDIDATES).is_dir())
 
-    def _of(self, path: Path) -> dict[str, Picks]:
-        return self._picks.of_file(path, lambda: read_picks(path))
+    def _of(self, path: Path) -> Mapping[str, Picks]:
+        return self._picks.of_file(path, lambda: picks_by_micrograph(path))
 
     # ---- micrographs and their candidates
 
