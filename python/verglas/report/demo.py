@@ -83,7 +83,7 @@ def _map_section(shown: DemoFindings) -> Section:
         "resolution."
     )
     alt = "Central slices of the blurred start, the refined map and the true density, side by side"
-    still = "Where there is WebGL2 the three maps turn here."
+    still = "The three maps turn here in browsers that have WebGL 2."
     slices = Picture(figures.slices(maps, shared_scale=False), alt, caption)
     return Section("Maps", blocks=[viewer_block(turning, still=still), slices])
 

@@ -158,7 +158,7 @@ def write_local_resolution_page(
     surface = viewer_block(
         {"map": shown, "local resolution": _beyond_mask(local)},
         colour_by="local resolution",
-        still="Where there is WebGL2 the map's surface turns here, coloured by resolution.",
+        still="In browsers that have WebGL 2 the map's surface turns here, coloured by resolution.",
     )
     slices = charts_block(
         slice_charts(local),
