@@ -113,7 +113,8 @@ def test_progress_is_told(made, watched):
 
 def test_the_page_says_what_was_found(made):
     page = (made.folder / "report.html").read_text(encoding="utf-8")
-    assert page.count("<img ") == 2
+    assert page.count("<img ") == 10  # nine particles, and slices of the maps
+    assert page.count('data-name="') == 3  # maps that turn
     assert page.count('class="chart"') >= 3  # the curves and two histograms of errors
     assert f"{made.resolution_A:.2f} Å" in page
     assert f"{made.half_map_resolution_A:.2f} Å" in page
@@ -128,8 +129,12 @@ def test_the_page_says_what_was_found(made):
 def test_the_page_in_a_browser(made, tmp_path):
     """Chromium opens it: every figure is decoded and fits, nothing sticks out, the console stays empty."""
     pictures, overflow, console = lay_out(made.folder / "report.html", tmp_path)
-    assert len(pictures) == 2
-    assert all(width > 300 and height > 150 and 0 < shown <= 1000 for width, height, shown in pictures)
+    *particles, slices = pictures
+    assert [(width, height) for width, height, _ in particles] == [(SMALL.box, SMALL.box)] * 9
+    assert all(60 < shown <= 1000 for *_, shown in particles)
+    assert slices[0] > 300
+    assert slices[1] > 150
+    assert 0 < slices[2] <= 1000
     assert overflow <= 0
     assert console == []
 
