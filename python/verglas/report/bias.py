@@ -10,6 +10,8 @@ from verglas.report.chart import Band, Chart, Line, Series, chart_block
 from verglas.report.grey import grey_bytes, grey_png
 from verglas.report.html import Gallery, Page, Picture, Section, render
 
+_SHOWN_PX = 192  # side of an average on the page
+
 
 def figure(report: BiasReport) -> bytes:
     """Agreement with the reference per ring, of data and of noise, and an average of each, as PNG bytes."""
@@ -76,8 +78,13 @@ def page(report: BiasReport, footer: str = "") -> str:
         A complete document.
     """
     top = _clearest(report)
+    times = max(1, _SHOWN_PX // report.averages.shape[-1])  # pixels of small boxes are shown as squares
     pictures = [
-        Picture(grey_png(grey_bytes(image)), f"Average of aligned {name}", f"Average of aligned {name}.")
+        Picture(
+            grey_png(grey_bytes(image).repeat(times, axis=0).repeat(times, axis=1)),
+            f"Average of aligned {name}",
+            f"Average of aligned {name}.",
+        )
         for name, image in (("data", report.averages[top]), ("noise", report.noise_averages[top]))
     ]
     text = (

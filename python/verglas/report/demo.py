@@ -19,6 +19,7 @@ from verglas.types import Map
 
 THRESHOLD_HALVES, THRESHOLD_TRUTH = 0.143, 0.5
 _FAR_DEG = 10.0
+_SHOWN_PX = 128  # side of a particle's image on the page
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,9 @@ def _course_section(shown: DemoFindings) -> Section:
 
 def _images_block(images: npt.NDArray[np.float32]) -> Gallery:
     """Particle images side by side."""
-    pictures = [Picture(grey_png(grey_bytes(one)), f"Simulated particle {k}") for k, one in enumerate(images, 1)]
+    times = max(1, _SHOWN_PX // images.shape[-1])  # pixels of small boxes are shown as squares
+    large = (grey_bytes(one).repeat(times, axis=0).repeat(times, axis=1) for one in images)
+    pictures = [Picture(grey_png(one), f"Simulated particle {k}") for k, one in enumerate(large, 1)]
     return Gallery(pictures, least_rem=6.0)
 
 
