@@ -97,7 +97,9 @@ def shift_score(
     ([4.0], True)
     """
     if device != "cpu":
-        return _shift_score_cuda(patches, shifts_px, weights, frequencies_y, frequencies_x, derivatives, device)
+        return _shift_score_cuda(
+            patches, shifts_px, weights, _Frequencies(frequencies_y, frequencies_x), derivatives, device
+        )
     n, frames = np.shape(patches)[:2]
     value = np.empty(n)
     gradient = np.empty((n, frames, 2)) if derivatives else None
@@ -116,8 +118,13 @@ def shift_score(
     return ShiftScores(value, gradient, curvature)
 
 
+class _Frequencies(NamedTuple):
+    y: Any
+    x: Any
+
+
 def _shift_score_cuda(
-    patches: Any, shifts_px: Any, weights: Any, frequencies_y: Any, frequencies_x: Any, derivatives: bool, device: str
+    patches: Any, shifts_px: Any, weights: Any, frequencies: _Frequencies, derivatives: bool, device: str
 ) -> ShiftScores:
     for name, values, least in (("weights", weights, 0.0), ("shifts", shifts_px, -np.inf)):
         host = None if device_of(values) != "cpu" else np.asarray(values)
@@ -134,7 +141,7 @@ def _shift_score_cuda(
             data,
             cuda.array(shifts_px, np.float64),
             cuda.array(weights, np.float32),
-            *(cuda.array(axis, np.float64) for axis in (frequencies_y, frequencies_x)),
+            *(cuda.array(axis, np.float64) for axis in frequencies),
             (cuda.empty((n, rows, columns), np.complex64), cuda.empty((n, frames), np.float64)),
             value,
             gradient,

@@ -304,7 +304,9 @@ def pick_detailed(
         result = _pick_by_network(micrograph, small, diameter_A, chosen, weights)
     else:
         score = None if templates is None else _template_score(small, diameter_A, templates, optics, chosen, threads)
-        result = _pick_with_one_method(micrograph, small, diameter_A, chosen, score, threads, examples)
+        result = _pick_with_one_method(
+            micrograph, small, diameter_A, chosen, template_score=score, threads=threads, examples=examples
+        )
     return replace(result, ring_contrast=ring_contrast(micrograph.data, micrograph.pixel_size_A))
 
 
@@ -313,6 +315,7 @@ def _pick_with_one_method(
     small: SmallImage,
     diameter_A: float,
     chosen: PickSettings,
+    *,
     template_score: Float32Array | None = None,
     threads: int | None = None,
     examples: PickExamples | None = None,

@@ -181,7 +181,16 @@ def align_modes(
     work = for_job(given, "align_modes", posed=True)
     if prior_A is not None and not prior_A > 0:
         raise InputError(f"align_modes: expected a positive prior_A, got {prior_A}")
-    fit = ImageFit(work, modes, weight, width_A, resolution_A, n_modes, refine_poses, threads)
+    fit = ImageFit(
+        work,
+        modes,
+        weight,
+        width_A=width_A,
+        resolution_A=resolution_A,
+        n_modes=n_modes,
+        refine_poses=refine_poses,
+        threads=threads,
+    )
     fit.prior_A = np.inf if prior_A is None else prior_A
     slopes = 2 * (n_modes + _POSE) * max(len(weight), len(fit.waves.kx_used))
     step = max(1, min(_BATCH_VALUES // (len(weight) * len(fit.waves.ky)), _SLOPE_VALUES // slopes))
@@ -199,6 +208,7 @@ class ImageFit:
         work: Particles,
         modes: NormalModes,
         weight: FloatArray,
+        *,
         width_A: float,
         resolution_A: float,
         n_modes: int,

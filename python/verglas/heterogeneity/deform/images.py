@@ -205,7 +205,16 @@ def fit_deformation_to_images(
     if weight.shape != (atoms,) or not np.isfinite(weight).all():
         raise InputError(f"fit_deformation_to_images: expected {atoms} finite weights, got shape {weight.shape}")
     work = for_job(given, "fit_deformation_to_images", posed=True)
-    fit = ImageFit(work, ways.modes, weight, width_A, resolution_A, count, False, threads)
+    fit = ImageFit(
+        work,
+        ways.modes,
+        weight,
+        width_A=width_A,
+        resolution_A=resolution_A,
+        n_modes=count,
+        refine_poses=False,
+        threads=threads,
+    )
     batches = [fit.open(np.arange(b, min(b + _BATCH, len(work)))) for b in range(0, len(work), _BATCH)]
     amplitudes, damping = np.zeros(count), 1e-3
     cost, normal, gradient = _sums(fit, batches, amplitudes)
