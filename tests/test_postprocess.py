@@ -11,6 +11,7 @@ import verglas as vg
 from verglas import assessment, filters, fourier, masks
 from verglas.assessment import PostprocessSettings
 from verglas.errors import InputError
+from verglas.run.postprocess import read_mtf
 
 BOX, APIX = 48, 2.0
 
@@ -236,6 +237,13 @@ def test_jittered_atoms_fall_as_their_b_factor(sigma_A):
     assert assessment.displacement_of_b_factor(b) == pytest.approx(sigma_A)
 
 
+def test_mtf_files_of_detectors_are_taken(data_dir):
+    for path in sorted((data_dir / "mtf").glob("*.star")):
+        gain = read_mtf(path, 1.1)(np.array([0.0, 0.4]))
+        assert 0.9 < gain[0] < 1.1
+        assert 0.03 < gain[1] < 0.6, path.name
+
+
 def test_dividing_the_mtf_restores_a_flat_spectrum():
     rng = np.random.default_rng(0)
     frequency = np.linspace(0, 0.5, 26)
@@ -371,6 +379,10 @@ def test_no_resolution_beyond_what_phase_randomisation_can_vouch_for(truth):
         (lambda m: vg.postprocess(m, m, b_factor_A2=-80), "to sharpen by -80 A\\^2 give 80"),
         (lambda m: vg.postprocess(m, other(m), mtf=[[0.0, 1.0], [0.5, 0.0]]), "MTF"),
         (lambda m: vg.postprocess(m, other(m), mtf=[1.0, 2.0]), "rows of frequency"),
+        (lambda m: vg.postprocess(m, other(m), mtf=[[0.0, 1.0], [0.2, 0.7]]), "frequencies end at 0.2; expected 0.5"),
+        (lambda m: vg.postprocess(m, other(m), mtf=[[0.0, 1.0], [5.0, 0.2]]), "pixels of another sampling"),
+        (lambda m: vg.postprocess(m, other(m), mtf=[[0.3, 0.7], [0.5, 0.2]]), "increase from 0, where the value is 1"),
+        (lambda m: vg.postprocess(m, other(m), mtf=[[0.5, 0.2], [0.0, 1.0]]), "increase from 0, where the value is 1"),
         (lambda m: PostprocessSettings(fit_from_A=-1), "fit_from_A"),
         (lambda m: PostprocessSettings(randomise_below=1.0), "randomise_below"),
         (lambda m: assessment.match_spectrum(m, ones), "resample one"),

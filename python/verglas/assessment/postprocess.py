@@ -29,6 +29,8 @@ Mtf = filters.Gain | npt.ArrayLike
 
 # Mean power of a shell, on that of the strongest, below which it was filtered away.
 _EMPTY = 1e-11
+_MTF_BEGINS, _MTF_FIRST = 0.05, 0.2  # first frequency of a table at most, and how far its value is from 1
+_MTF_ENDS = (0.4, 1.0)  # last frequency, 1/pixel: Nyquist of the detector's pixels, or of half pixels
 _CLAIM_BEYOND = 1.05  # by which a claim may be finer than the coarse end of the interval
 _PHASE = "FSC, mask, random phases, sharpening"
 _CURVES = ("unmasked", "masked", "phase-randomised", "corrected")
@@ -219,7 +221,7 @@ def mtf_gain(mtf: Mtf, pixel_size_A: float) -> filters.Gain:
     Raises
     ------
     InputError
-        A table of another shape, or values that are not in (0, 1.5].
+        A table of another shape, values that are not in (0, 1.5], or frequencies that do not go from 0 to about 0.5.
 
     Examples
     --------
@@ -236,7 +238,19 @@ def mtf_gain(mtf: Mtf, pixel_size_A: float) -> filters.Gain:
         raise InputError(
             f"MTF: expected values near 1 at 0 and positive beyond, got {table[:, 1].min():g} to {table[:, 1].max():g}"
         )
-    return filters.from_curve(table[:, 0] / pixel_size_A, table[:, 1])
+    frequency = table[:, 0]
+    if (np.diff(frequency) <= 0).any() or not 0 <= frequency[0] <= _MTF_BEGINS or abs(table[0, 1] - 1) > _MTF_FIRST:
+        raise InputError(
+            f"MTF: expected frequencies that increase from 0, where the value is 1; the first is {frequency[0]:g} with "
+            f"{table[0, 1]:g}"
+        )
+    low, high = _MTF_ENDS
+    if not low <= frequency[-1] <= high:
+        raise InputError(
+            f"MTF: its frequencies end at {frequency[-1]:g}; expected 0.5 per pixel of the detector, where it ends "
+            f"({low:g} to {high:g}): they count something else, 1/A or pixels of another sampling"
+        )
+    return filters.from_curve(frequency / pixel_size_A, table[:, 1])
 
 
 def postprocess(
