@@ -46,8 +46,6 @@ def write_em_metadata(
     path: str | os.PathLike[str],
     pairs: Mapping[str, str | float | int | None],
     loops: Mapping[str, Sequence[Mapping[str, str | float | int | None]]],
-    *,
-    name: str = "deposition",
 ) -> None:
     """Write metadata in the words of the mmCIF dictionary for electron microscopy.
 
@@ -58,11 +56,9 @@ def write_em_metadata(
         Item, such as ``_em_3d_reconstruction.resolution``, to its value; None is written as ``?``, not known.
     loops : mapping
         Category, such as ``_em_software.``, to rows of items and values; all rows have the same items.
-    name : str
-        Of the data block.
     """
     document = gemmi.cif.Document()
-    block = document.add_new_block(name)
+    block = document.add_new_block("deposition")
     for item, value in pairs.items():
         block.set_pair(item, _text(value))
     for category, rows in loops.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,18 +109,13 @@ def quadratic(field: Field, scores: ops.ShiftScores, at_patches: FloatArray) -> 
     return Quadratic(field.adjoint(gradient + pushed), field.information(places, frames))
 
 
-def tune_prior(field: Field, about: Quadratic, fixed: Sequence[int] = ()) -> tuple[Field, float]:
-    """The prior's standard deviations of highest evidence, and that evidence; steps of two, then of its fourth root.
-
-    ``fixed``: terms whose deviation stays.
-    """
+def tune_prior(field: Field, about: Quadratic) -> tuple[Field, float]:
+    """The prior's standard deviations of highest evidence, and that evidence; steps of two, then of its fourth root."""
     best = about.evidence(field.precision())
     for factor in (2.0, 2.0**0.25):
         for _ in range(STEPS):
             before = best
             for term in range(len(field.deviations_px)):
-                if term in fixed:
-                    continue
                 for way in (factor, 1 / factor):
                     while True:
                         deviations = list(field.deviations_px)

@@ -63,10 +63,10 @@ def refuse_non_finite(array: Any, what: str, first: int = 0) -> None:
         )
 
 
-def refuse_non_finite_on(device: str, array: Any, what: str, first: int = 0) -> None:
+def refuse_non_finite_on(device: str, array: Any, what: str) -> None:
     """refuse_non_finite, of an array on a device, made current for it."""
     if device == "cpu":
-        refuse_non_finite(array, what, first)
+        refuse_non_finite(array, what)
     else:
         with cuda_session(device).active():
-            refuse_non_finite(array, what, first)
+            refuse_non_finite(array, what)

@@ -165,9 +165,9 @@ def fit_prior_to_tracks(tracks: Sequence[KnownTracks], start: MotionPrior) -> Mo
     return MotionPrior(*np.exp(_search_logarithms(cost, start)).tolist())
 
 
-def _search_logarithms(cost: Any, start: MotionPrior, evaluations: int = 150) -> FloatArray:
+def _search_logarithms(cost: Any, start: MotionPrior) -> FloatArray:
     """Least cost over the logarithms of the three numbers, by Nelder and Mead's simplex."""
     begin = np.log([start.velocity_A, start.correlation_length_A, start.acceleration_A])
     simplex = np.vstack([begin, begin + 0.7 * np.eye(3)])
-    options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 0.05, "maxfev": evaluations}
+    options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 0.05, "maxfev": 150}
     return np.asarray(minimize(cost, begin, method="Nelder-Mead", options=options).x)

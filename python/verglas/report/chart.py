@@ -18,6 +18,7 @@ from verglas.assessment.fsc import FSC, threshold_name
 from verglas.report.html import Fragment, page_frame
 
 _MOST_POINTS = 1500
+_FRAME_HEIGHT_PX = 430
 _STEPS = 250  # of colours of a field
 _TRAITS = ("log", "equal", "down", "cosine", "whole", "signed")
 _SAME = 1e-6  # of the values: a range that is rounding
@@ -369,6 +370,6 @@ def charts_block(charts: Iterable[Chart | None], caption: str = "") -> Fragment:
     return Fragment(f'<div class="charts">{inside}</div>{_caption(caption)}', scripts=("chart.js",))
 
 
-def charts_frame(charts: Sequence[Chart], height_px: int = 430) -> str:
-    """Charts as a frame of a notebook, one under the other, each of that height."""
-    return page_frame("".join(map(chart_html, charts)), ("chart.js",), "charts", height_px * len(charts))
+def charts_frame(charts: Sequence[Chart]) -> str:
+    """Charts as a frame of a notebook, one under the other, of one height."""
+    return page_frame("".join(map(chart_html, charts)), ("chart.js",), "charts", _FRAME_HEIGHT_PX * len(charts))

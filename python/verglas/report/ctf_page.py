@@ -68,10 +68,10 @@ def doubts(table: pd.DataFrame) -> pd.Series[str]:
     return table["reason"].where(table["reason"] != "", flags)
 
 
-def rows_to_show(table: pd.DataFrame, most: int = MOST_PICTURES) -> list[int]:
+def rows_to_show(table: pd.DataFrame) -> list[int]:
     """Rows whose pictures a page shows: those with something against them first, each kind in its order."""
     against = (doubts(table) != "").to_numpy()
-    return [int(i) for i in np.argsort(~against, kind="stable") if pd.notna(table.iloc[i].get("merit"))][:most]
+    return [int(i) for i in np.argsort(~against, kind="stable") if pd.notna(table.iloc[i].get("merit"))][:MOST_PICTURES]
 
 
 def distributions(table: pd.DataFrame) -> list[Chart]:

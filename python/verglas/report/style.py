@@ -34,6 +34,7 @@ STYLE: Any = {
 }
 DPI = 144
 # What each format would write of the time and the program; no date, so that equal figures give equal files.
+_COLOURS = 32  # of a grey picture with some lines
 _STAMPS: Any = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
@@ -84,7 +85,7 @@ def write_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format=kind, metadata=_STAMPS[f".{kind}"])
 
 
-def few_colours(picture: bytes, colours: int = 32) -> bytes:
+def few_colours(picture: bytes) -> bytes:
     r"""A PNG of few colours: of a grey picture with some lines a quarter of the bytes.
 
     Examples
@@ -96,7 +97,7 @@ def few_colours(picture: bytes, colours: int = 32) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(colours).save(buffer, "PNG", optimize=True)
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(_COLOURS).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

@@ -24,22 +24,15 @@ def _neighbour_radius(views: Views) -> int:
     return max(4, round(0.6 * views.radius))
 
 
-def transport_matrix(views: Views, neighbours: int = _NEIGHBOURS) -> tuple[Complex128Array, FloatArray]:
-    """Normalised Hermitian matrix of averages and their mirror images, and the root of its degrees.
-
-    Parameters
-    ----------
-    views : Views
-    neighbours : int
-        Of every node.
-    """
+def transport_matrix(views: Views) -> tuple[Complex128Array, FloatArray]:
+    """Normalised Hermitian matrix of averages and their mirror images, and the root of its degrees."""
     both = np.concatenate([views.features, views.features.conj()])  # mirrored in x: harmonics become conjugate
     correlation = rotational_correlation(both, both, views.polar.n_theta, _neighbour_radius(views))
     best, turn = correlation.max(axis=0).astype(np.float64), correlation.argmax(axis=0)
     n = len(views)
     same = np.arange(2 * n)
     best[same, same] = best[same, (same + n) % (2 * n)] = -np.inf
-    near = np.argsort(-best, axis=1, kind="stable")[:, : min(neighbours, 2 * n - 2)]
+    near = np.argsort(-best, axis=1, kind="stable")[:, : min(_NEIGHBOURS, 2 * n - 2)]
     weight = np.zeros_like(best)
     np.put_along_axis(weight, near, np.maximum(np.take_along_axis(best, near, axis=1), 0.0), axis=1)
     weight = np.maximum(weight, weight.T)
