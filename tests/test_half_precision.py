@@ -25,6 +25,7 @@ def files(tmp_path):
 COMMANDS = {
     "project": ["project", "map.mrc", "--particles", "p.star", "--out", "{}.mrcs"],
     "subtract": ["subtract", "p.star", "--map", "map.mrc", "--mask", "mask.mrc", "--out", "{}.star"],
+    "reconstruct": ["reconstruct", "p.star", "--out", "{}.mrc"],
     "resample particles": ["resample", "p.star", "{}.star", "--new-box", "12"],
     "resample a stack": ["resample", "p.mrcs", "{}.mrcs", "--new-box", "12"],
     "resample a map": ["resample", "map.mrc", "{}.mrc", "--new-box", "12"],

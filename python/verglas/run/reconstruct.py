@@ -50,6 +50,8 @@ class ReconstructJob:
         Threads; all by default.
     device : str
         As in :func:`verglas.reconstruct`.
+    dtype : str
+        Of the maps.
     """
 
     particles: Path
@@ -60,6 +62,7 @@ class ReconstructJob:
     stack: Path | None = None
     threads: int | None = None
     device: str = "cpu"
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -160,10 +163,10 @@ def reconstruct_files(job: ReconstructJob, *, listener: ListenerChoice = "screen
         result = reconstruct_report(particles, job.settings, halves=job.halves, ssnr=ssnr, **where)
     curve = None if result.half_maps is None else fsc(*result.half_maps)
     files = [job.out]
-    write_map(job.out, result.map)
+    write_map(job.out, result.map, dtype=job.dtype)
     for number, half in enumerate(result.half_maps or (), start=1):
         files.append(job.out.with_name(f"{job.out.stem}_half{number}{job.out.suffix}"))
-        write_map(files[-1], half)
+        write_map(files[-1], half, dtype=job.dtype)
     return ReconstructSummary(result, curve, files, time.perf_counter() - start_time)
 
 
