@@ -27,6 +27,7 @@ _SNR_AT_RESOLUTION = 1 / 3
 _BANDS = 24  # at most: a step of the blur is then finer than the blur
 _LEAST_NOISE, _MOST_NOISE = 1e-3, 0.1
 _NOISE_SHELLS = 0.9  # of Nyquist: what lies beyond, within it, is noise
+_SMOOTHED = 0.6  # standard deviation of the weights, in resolutions: wider ones blur the edge between two parts
 _OUTSIDE = 1e-3  # weight of a voxel outside the mask, in a mean of resolutions
 _EDGE = 0.5  # a mask's voxels of at least this are the molecule
 _EMPTY = 1e-6  # of the largest average of a band: less is the rounding of transforms
@@ -207,7 +208,7 @@ def _smooth(resolution: Map, inside: Float32Array | None) -> Map:
     """
     log = np.log(resolution.data)
     weight = np.ones_like(log) if inside is None else inside + np.float32(_OUTSIDE)
-    sigma_px = float(np.exp(np.average(log, weights=weight))) / resolution.pixel_size_A
+    sigma_px = _SMOOTHED * float(np.exp(np.average(log, weights=weight))) / resolution.pixel_size_A
     summed, weights = (ndimage.gaussian_filter(one, sigma_px, mode="nearest") for one in (weight * log, weight))
     return resolution.with_data(np.exp(summed / weights))
 

@@ -14,7 +14,7 @@ from verglas.masks import soft_sphere
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 
-_EDGE_A = 8.0  # of the ball that holds the signal
+_EDGE_A, _EDGE_WAVES = 8.0, 2.0  # of the ball that holds the signal; a sharper one would hold finer waves than planted
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def planted_halves(
             f"planted_halves: expected resolutions no finer than two voxels, {2 * pixel:g} A, got {list(resolutions_A)}"
         )
     shape, radius_A = (box, box, box), 0.42 * box * pixel
+    edge_A = min(max(_EDGE_A, _EDGE_WAVES * min(resolutions_A)), 0.5 * radius_A)
     spectrum = _flat(fourier.forward(density.data, 3, threads=threads), shape)
     frequency = fourier.radius(shape) / (box * pixel)
     x_A = (np.arange(box) - box // 2) * pixel
@@ -97,7 +98,7 @@ def planted_halves(
     for number, limit in enumerate(resolutions_A):
         part = fourier.inverse((spectrum * (frequency <= 1 / limit)).astype(np.complex64), shape, threads=threads)
         signal[:, :, slab == number] = part[:, :, slab == number]
-    signal *= soft_sphere(box, (radius_A - _EDGE_A) / pixel, _EDGE_A / pixel)
+    signal *= soft_sphere(box, (radius_A - edge_A) / pixel, edge_A / pixel)
     rng, sigma = np.random.default_rng(seed), np.float32(noise * signal.std())
     first, second = (signal + sigma * rng.standard_normal(shape, dtype=np.float32) for _ in range(2))
     inner = edges[1:-1] if len(edges) > 2 else np.array([np.inf])
@@ -109,7 +110,7 @@ def planted_halves(
         density.with_data(signal),
         full + np.asarray(resolutions_A, np.float32)[slab],
         full + distance.astype(np.float32),
-        soft_sphere(box, (radius_A - _EDGE_A) / pixel) > 0.5,
+        soft_sphere(box, (radius_A - edge_A) / pixel) > 0.5,
     )
 
 
