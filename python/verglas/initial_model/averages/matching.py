@@ -16,7 +16,9 @@ from verglas.types.arrays import Float32Array, FloatArray
 
 _BLOBS = 12
 _TRIALS = 8  # of blobs
-_SAMPLES, _SAMPLE_SIZE, _KEPT_SAMPLES = 40, 9, 4  # Vargas et al. (2014): nine averages a sample
+_SAMPLES, _SAMPLE_SIZE = 40, 9  # Vargas et al. (2014): nine averages a sample
+# Maps kept, and rounds of matching of each, in turn: a few rounds tell little of a map, many are wasted on most.
+_HEATS = ((16, 3), (5, 4), (2, 4))
 _INLIER_PERCENTILE = 70.0
 _SIGNIFICANT = (0.25, 0.01)  # first and last share of directions that count as significant
 _SIGNIFICANT_STEPS = 14
@@ -82,7 +84,8 @@ def start_from_samples(views: Views, rng: np.random.Generator) -> Float32Array:
     """RANSAC: maps of nine averages at random orientations, ranked by how many of all averages they explain.
 
     An average is explained (an inlier) if its correlation is among the highest 30 % of all averages with all these
-    maps; the maps with most inliers are matched further (Vargas et al. 2014, Bioinformatics 30, 2891-2898).
+    maps; the maps with most inliers are matched further (Vargas et al. 2014, Bioinformatics 30, 2891-2898), in heats:
+    the better they explain the averages after a few rounds, the further.
     """
     low, size = low_radius(views), min(_SAMPLE_SIZE, len(views))
     volumes, correlations = [], []
@@ -94,9 +97,11 @@ def start_from_samples(views: Views, rng: np.random.Generator) -> Float32Array:
     scores = np.array(correlations)
     threshold = np.percentile(scores, _INLIER_PERCENTILE)
     inliers = np.where(scores > threshold, scores, 0.0).sum(axis=1)
-    kept = [volumes[i] for i in np.argsort(-inliers, kind="stable")[:_KEPT_SAMPLES]]
-    kept = [match_projections(views, volume, [Round(_COARSE, low)] * 8) for volume in kept]
-    return max(kept, key=lambda volume: mean_correlation(views, volume, radius=low))
+    kept = [volumes[i] for i in np.argsort(-inliers, kind="stable")]
+    for count, rounds in _HEATS:
+        kept = [match_projections(views, volume, [Round(_COARSE, low)] * rounds) for volume in kept[:count]]
+        kept.sort(key=lambda volume: -mean_correlation(views, volume, radius=low))
+    return kept[0]
 
 
 def significant_weights(correlation: FloatArray, share: float) -> FloatArray:
