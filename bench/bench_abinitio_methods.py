@@ -38,6 +38,7 @@ BOX, PIXEL_A, DIAMETER_A, RESOLUTION_A = 32, 5.0, 120.0, 15.0
 RIGHT_DEG = 15.0
 _FEWEST_PARTICLES = 50  # of the default, which refuses fewer
 KNOWN_POSES = "pseudo-atoms-at-known-poses"
+ATOMS, WIDTH_PX = 400, 0.85  # of these
 
 
 def averages_of(seed: int, averages: int, snr: float) -> vg.Particles:
@@ -81,7 +82,7 @@ def empty_row(method: str, averages: int, snr: float, first_seed: int) -> dict[s
 
 
 def atoms_at_known_poses(averages: int, snr: float, first_seed: int, seeds: int) -> dict[str, object]:
-    """What 120 Gaussians can say of a map: correlation with the truth at 15 A, the poses given."""
+    """What so many Gaussians can say of a map: correlation with the truth at 15 A, the poses given."""
     correlations = []
     for number, shape in enumerate(SHAPES):
         for seed in range(seeds):
@@ -91,7 +92,13 @@ def atoms_at_known_poses(averages: int, snr: float, first_seed: int, seeds: int)
                 model, averages, BOX, PIXEL_A, ctf=False, shift_sd_A=0.0, snr=snr, seed=unseen, listener=None
             )
             views = Views.of(p.images(), round(BOX * PIXEL_A / RESOLUTION_A), DIAMETER_A / PIXEL_A + 2, threads=1)
-            atoms = fit_pseudo_atoms(views, np.random.default_rng(unseen), euler_to_matrix(p.poses.angles_deg))
+            atoms = fit_pseudo_atoms(
+                views,
+                np.random.default_rng(unseen),
+                euler_to_matrix(p.poses.angles_deg),
+                count=ATOMS,
+                last_sigma_px=WIDTH_PX,
+            )
             low_pass = vg.filters.low_pass(RESOLUTION_A)
             truth = vg.filters.apply(vg.simulate.density(model, BOX, PIXEL_A).data, low_pass, PIXEL_A)
             correlations.append(round(float(np.corrcoef(atoms.ravel(), truth.ravel())[0, 1]), 3))
@@ -101,6 +108,7 @@ def atoms_at_known_poses(averages: int, snr: float, first_seed: int, seeds: int)
         "snr": snr,
         "shapes": list(SHAPES),
         "first_seed": first_seed,
+        "atoms": ATOMS,
         "runs": len(correlations),
         "correlation_at_15_A": correlations,
     }

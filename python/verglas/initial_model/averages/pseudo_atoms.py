@@ -82,7 +82,14 @@ def densities_of(views: Views) -> FloatArray:
     return positive / np.maximum(positive.sum(axis=(1, 2), keepdims=True), 1e-30)
 
 
-def fit_pseudo_atoms(views: Views, rng: np.random.Generator, known: FloatArray | None = None) -> Float32Array:
+def fit_pseudo_atoms(
+    views: Views,
+    rng: np.random.Generator,
+    known: FloatArray | None = None,
+    *,
+    count: int = _ATOMS,
+    last_sigma_px: float = _LAST_SIGMA_PX,
+) -> Float32Array:
     """Gaussians that start anywhere, wide at first; poses are found anew after every few steps, unless they are known.
 
     Parameters
@@ -92,12 +99,16 @@ def fit_pseudo_atoms(views: Views, rng: np.random.Generator, known: FloatArray |
         Of places, and of poses at first.
     known : (n, 3, 3) float64, optional
         Matrices that are kept.
+    count : int
+        Gaussians.
+    last_sigma_px : float
+        Their width in the end.
     """
     densities = densities_of(views)
-    places = draw_in_ball(_ATOMS, 0.3 * views.diameter_px, rng)
-    atoms = PseudoAtoms(places, np.full(_ATOMS, 1 / _ATOMS), 0.0)
+    places = draw_in_ball(count, 0.3 * views.diameter_px, rng)
+    atoms = PseudoAtoms(places, np.full(count, 1 / count), 0.0)
     matrices = Rotation.random(len(views), rng).as_matrix() if known is None else known
-    for sigma in np.geomspace(max(views.diameter_px / 7, _LAST_SIGMA_PX), _LAST_SIGMA_PX, _ROUNDS):
+    for sigma in np.geomspace(max(views.diameter_px / 7, last_sigma_px), last_sigma_px, _ROUNDS):
         atoms = PseudoAtoms(atoms.places_px, atoms.weights, float(sigma))
         for _ in range(_STEPS):
             atoms = fit_atoms(atoms, densities, matrices)
