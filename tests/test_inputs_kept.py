@@ -78,3 +78,21 @@ def test_a_terminal_without_a_sign_gets_a_question_mark(monkeypatch):
     out.flush()
     assert end.value.code == 0
     assert b"--reference" in out.buffer.getvalue()
+
+
+def test_what_is_no_file_is_called_what_it_is(tmp_path):
+    (tmp_path / "link.star").symlink_to("nowhere.star")
+    for path, words in (
+        (tmp_path, "is a folder, expected a file"),
+        (tmp_path / "link.star", "no such file, but a link that leads nowhere"),
+        ("/dev/null", "a device or pipe, expected a file that can be read more than once"),
+    ):
+        for read in (vg.read_particles, vg.read_map):
+            with pytest.raises(vg.FormatError, match=words):
+                read(path)
+
+
+def test_where_no_particle_can_be_used_the_reason_is_said():
+    particles = vg.simulate.particles(vg.simulate.phantom(16, 10.0, 100.0), 20, 16, 10.0, snr=1.0, seed=1)
+    with pytest.raises(vg.InputError, match=r"none of the 20 particles can be used; the first: .*scale"):
+        vg.reconstruct(particles.with_columns(rlnCtfScalefactor=0.0))

@@ -25,6 +25,7 @@ from verglas.io.coordinate_text import (
     from_eman_json,
     from_text,
 )
+from verglas.io.kinds import require_file
 from verglas.io.mrc import PathLike
 from verglas.io.rules import search_folders, written_name
 from verglas.io.spider import is_document, read_spider_document
@@ -80,8 +81,7 @@ def read_picks(path: PathLike) -> dict[str, Picks]:
     {'a.tif': [[10.0, 20.0], [30.0, 40.0]], 'b.tif': [[5.0, 6.0]]}
     """
     path = Path(path)
-    if not path.is_file():
-        raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
+    require_file(path)
     readers = {".star": _from_star, ".cs": _from_cs, ".box": from_box, ".json": from_eman_json}
     readers |= {".cbox": _from_cbox, ".pos": _from_pos}
     table = readers.get(path.suffix.lower(), _from_spider if is_document(path) else from_text)(path)

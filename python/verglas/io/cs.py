@@ -25,6 +25,7 @@ from scipy.spatial.transform import Rotation
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.geometry import euler_to_matrix, matrix_to_euler
 from verglas.io.atomic import atomic_path
+from verglas.io.kinds import require_file
 from verglas.io.mrc import PathLike
 from verglas.io.stack import ImageNames, StackSource, Where, build_source, stack_paths
 from verglas.types import Particles, Poses
@@ -125,8 +126,7 @@ def euler_to_pose(angles_deg: npt.ArrayLike) -> FloatArray:
 def load(path: PathLike) -> npt.NDArray[Any]:
     """The structured array of a .cs file."""
     path = Path(path)
-    if not path.is_file():
-        raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
+    require_file(path)
     with open(path, "rb") as handle:
         start = handle.read(200)
     if start.startswith(b"version https://git-lfs"):

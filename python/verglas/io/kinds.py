@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from verglas.errors import FormatError
 
 HEAD_BYTES = 4096
 """So much of a file is looked at."""
@@ -29,6 +32,26 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"{", "JSON"),
     (b"[", "JSON"),
 )
+
+
+def require_file(path: str | os.PathLike[str]) -> Path:
+    """The path, if an ordinary file is there; a folder, a link that leads nowhere, a device or pipe are called that.
+
+    Examples
+    --------
+    >>> from verglas.io.kinds import require_file
+    >>> require_file("/dev/null")
+    Traceback (most recent call last):
+    verglas.errors.FormatError: /dev/null: a device or pipe, expected a file that can be read more than once
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise FormatError(f"{path}: is a folder, expected a file")
+    if path.exists():
+        raise FormatError(f"{path}: a device or pipe, expected a file that can be read more than once")
+    raise FormatError(f"{path}: no such file{', but a link that leads nowhere' if path.is_symlink() else ''}")
 
 
 def describe_kind(path: Path, head: bytes) -> str:

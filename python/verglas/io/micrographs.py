@@ -15,6 +15,7 @@ import pandas as pd
 from verglas.errors import FormatError, InputError
 from verglas.io.coordinate_text import read_lines
 from verglas.io.coordinates import MICROGRAPH, match_names
+from verglas.io.kinds import require_file
 from verglas.io.mrc import PathLike
 from verglas.io.rules import search_folders
 from verglas.io.star import read_star, writable, write_star
@@ -260,8 +261,7 @@ def read_ctf_table(path: PathLike) -> pd.DataFrame:
 
 
 def _plain_ctf(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
+    require_file(path)
     text = read_lines(path)
     if "output from ctffind" in text[:1000].lower():
         raise FormatError(

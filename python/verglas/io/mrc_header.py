@@ -21,6 +21,7 @@ import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
 
 from verglas.errors import FormatError, VerglasWarning
+from verglas.io.kinds import require_file
 
 PathLike = str | os.PathLike[str]
 
@@ -100,14 +101,6 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
         if packed is None or isinstance(error, FormatError) or (isinstance(error, OSError) and error.errno):
             raise
         raise FormatError(f"{path}: not a {packed} file that can be read (cut off?): {error}") from None
-
-
-def require_file(path: PathLike) -> Path:
-    """The path, if a file is there."""
-    path = Path(path)
-    if not path.is_file():
-        raise FormatError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, expected a file")
-    return path
 
 
 def read_header(path: PathLike) -> MrcHeader:

@@ -13,7 +13,7 @@ import pandas as pd
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io import cs
 from verglas.io.frealign import from_cistem, is_cistem, read_par, write_par
-from verglas.io.kinds import describe_tables
+from verglas.io.kinds import describe_tables, require_file
 from verglas.io.mrc import PathLike, StackWriter
 from verglas.io.rules import file_rules, written_name
 from verglas.io.stack import ImageNames, StackPaths, StackSource, Where, build_source, source_from_names, stack_paths
@@ -89,8 +89,7 @@ def read_particles(
     (5, 8, 2.0, (2, 8, 8))
     """
     path = Path(path)
-    if not path.is_file():
-        raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
+    require_file(path)
     stacks = Where(stack, path_map, stack_root, any_pixel_size)
     columns: StarColumns | None = None
     if path.suffix.lower() == ".cs":

@@ -23,7 +23,7 @@ import pandas as pd
 
 from verglas.errors import FormatError, InputError
 from verglas.io.atomic import atomic_path
-from verglas.io.kinds import HEAD_BYTES, describe_kind
+from verglas.io.kinds import HEAD_BYTES, describe_kind, require_file
 from verglas.io.mrc import PathLike
 
 _BLOCK = re.compile(rb"data_(\S*)[ \t]*(?:#.*)?\r?$", re.MULTILINE)
@@ -56,8 +56,7 @@ def read_star(path: PathLike) -> dict[str, pd.DataFrame | dict[str, Any]]:
         No table; a label or table twice; a row with more or fewer values than there are labels; text that is no STAR.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
+    require_file(path)
     if path.stat().st_size == 0:
         raise FormatError(f"{path}: empty file")
     with open(path, "rb") as handle:

@@ -30,6 +30,7 @@ import pandas as pd
 
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io.atomic import atomic_path
+from verglas.io.kinds import require_file
 from verglas.io.mrc import PathLike
 from verglas.io.stack import ImageNames
 from verglas.io.star import Block, forget, parse_block, scan
@@ -260,8 +261,7 @@ def open_columns(path: PathLike, folder: PathLike | None = None) -> StarColumns:
     (3, (3, 1))
     """
     path = Path(path)
-    if not path.is_file():
-        raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
+    require_file(path)
     if path.stat().st_size == 0:
         raise FormatError(f"{path}: empty file")
     mark, target = file_state(path), columns_path(path, folder)

@@ -14,6 +14,7 @@ import numpy as np
 import tifffile
 
 from verglas.errors import FormatError, VerglasWarning
+from verglas.io.kinds import require_file
 from verglas.io.mrc import MRC_SUFFIXES, PathLike, read_header, read_map, read_stack
 from verglas.io.mrc_header import compression_of, open_plain
 from verglas.io.rules import RECALIBRATED, file_rules, pixel_size_refused
@@ -64,8 +65,7 @@ def read_micrograph(
         A pixel size that no image has.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FormatError(f"{path}: is a folder, expected a file" if path.is_dir() else f"{path}: no such file")
+    require_file(path)
     packed = compression_of(path) is not None
     inner = Path(path.stem) if packed and path.suffix.lower() in (".gz", ".bz2") else path
     if inner.suffix.lower() in _TIFF:
@@ -119,8 +119,7 @@ def micrograph_header(path: PathLike) -> tuple[int, int] | None:
         No such file, no header yet, or fewer bytes than it promises: still being written, or cut off.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FormatError(f"{path}: no such file")
+    require_file(path)
     if compression_of(path) is not None:
         return None
     if path.suffix.lower() in PICTURES:

@@ -257,7 +257,8 @@ class Insertion:
                 results = list(threads.map(lambda share: share.sums(tick), shares))
         excluded = {i: reason for _, aside in results for i, reason in aside.items()}
         if len(excluded) == n:
-            raise InputError(f"reconstruct: none of the {n} particles can be used")
+            why = "".join(f"; the first: {reason}" for reason in list(dict(sorted(excluded.items())).values())[:1])
+            raise InputError(f"reconstruct: none of the {n} particles can be used{why}")
         sets = results[0][0]
         with work_on(devices[0]):
             # Always in the order of the devices: the same sums for the same number of them.
