@@ -193,7 +193,7 @@ def write_grain_movie(
 def weak_movies(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row per movie; with ``--add`` to those that are there, and the file is written after every movie."""
     model, shape = vg.simulate.phantom(96, PIXEL_A, 120.0, seed=5), (args.side, args.side)
-    rows: list[dict[str, Any]] = read_json(RESULTS / "motion_weak.json")["rows"] if args.add else []
+    rows: list[dict[str, Any]] = read_json(RESULTS / "motion_weak.json")["movies"] if args.add else []
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         kind = [*KINDS][seed % len(KINDS)]
         for n, frames, dose in WEAK:
@@ -227,8 +227,25 @@ def weak_movies(args: argparse.Namespace) -> list[dict[str, Any]]:
                 }
             )
             print(rows[-1], flush=True)
-            write("motion_weak", rows, quiet=True, side_px=args.side)
+            write("motion_weak", weak_summary(rows), quiet=True, side_px=args.side, movies=rows)
     return rows
+
+
+def weak_summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Root mean squares of what is off and what is stated, by what the job says of a movie."""
+    said = {"no common picture": "left as it lies", "little to follow": "corrected, flagged", "": "corrected"}
+    kinds: dict[str, list[dict[str, Any]]] = {word: [] for word in said.values()}
+    for row in rows:
+        kinds[next(word for flag, word in said.items() if flag in row["flags"])].append(row)
+
+    def rms(of: list[dict[str, Any]], name: str) -> float | None:
+        values = [row[name] for row in of if row[name] is not None]
+        return float(np.sqrt(np.mean(np.square(values)))) if values else None
+
+    names = ("stated_px", "off_px", "nothing_px")
+    return [
+        {"job": word, "movies": len(of), **{name: rms(of, name) for name in names}} for word, of in kinds.items() if of
+    ]
 
 
 def full_movie(args: argparse.Namespace) -> list[dict[str, Any]]:
