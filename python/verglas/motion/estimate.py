@@ -116,7 +116,7 @@ class _Search:
         # shifts were searched over the whole frame: the best of so many places agrees by chance
         luck = len(self.timing.used) * np.log(max(2, base.scores.value.size * patches.side**2))
         beyond_luck, chance = base.value - luck, self.chance(patches, weights)  # chance is 0 where nothing agrees
-        sigma = beyond_luck / chance if chance > 0 else -np.inf
+        sigma = float(beyond_luck / chance) if chance > 0 else -np.inf
         if self.ran_away(base, start, patches) or sigma < WEAK_SIGMA:
             n = self.timing.n_frames
             used = np.isin(np.arange(n), self.timing.used)
