@@ -37,12 +37,12 @@ def main() -> None:
         root = address.partition("/?")[0]
         with sync_playwright() as made:
             browser = made.chromium.launch(executable_path=browser_path, args=SOFTWARE)
-            page = browser.new_page(viewport={"width": 1000, "height": 800})
+            page = browser.new_page(viewport={"width": 1000, "height": 900})
             page.goto(address)
             jobs = {name: link_of(page, f"verglas {name}") for name in ("refine", "class2d", "pick", "map-model")}
             # (picture, page, first line of pixels, how many): the paths of this machine are no part of them
             for name, target, top, height in (
-                ("jobs", "/", 185, 380),
+                ("jobs", "/", 185, 620),
                 ("run", jobs["refine"] + "#maps", 0, 560),
                 ("classes", jobs["class2d"] + "/classes", 215, 265),
                 ("picks", jobs["pick"] + "/picks/0", 150, 640),
@@ -59,7 +59,7 @@ def main() -> None:
                     page.select_option(".overlay", index=1)
                     page.wait_for_timeout(2000)
                 path = FIGURES / f"window_{name}.png"
-                page.screenshot(path=path, clip={"x": 0, "y": top, "width": 1000, "height": height})
+                page.screenshot(path=path, timeout=120_000, clip={"x": 0, "y": top, "width": 1000, "height": height})
                 Image.open(path).convert("RGB").quantize(48).save(path, optimize=True)  # a third of the bytes
             browser.close()
     finally:

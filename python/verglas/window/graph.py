@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from verglas.window.job import Job
 
 WIDTH, HEIGHT, GAP_X, GAP_Y = 150, 50, 26, 14
-_ACROSS = 6  # columns beside each other: those of a long chain go on below, as words do
+_ACROSS = 5  # columns beside each other: those of a long chain go on below, as words do
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def draw(jobs: Sequence[Job]) -> Drawing:
                 px, py = place[parent]
                 px, py, to = px + WIDTH, py + HEIGHT / 2, y + HEIGHT / 2
                 paths.append(_line(px, py, x, to))
-    width = max((x for x, _ in place.values()), default=0) + WIDTH + 8
+    width = max((x for x, _ in place.values()), default=0) + WIDTH + 12
     height = max((y for _, y in place.values()), default=0) + HEIGHT + 8
     return Drawing(nodes, paths, width, height)
 
