@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import psutil
 from bench_serve import N_MICROGRAPHS, N_PARTICLES, make_project
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 import verglas as vg
 from verglas.io.columns import keep_columns
@@ -34,9 +34,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from window_client import ball, class_folder
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+PLAIN = ["--no-sandbox", "--disable-gpu"]
+# Pages with maps need WebGL, which a machine without a screen draws in software, and all else of those pages with it.
 SOFTWARE = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 SCREENS = {"telephone": (360, 740), "desk": (1440, 900), "4k": (3840, 2160)}
-N_PICKS, N_LOOKS = 100, 3
+N_PICKS, N_LOOKS = 100, 2
 WATCH = """() => { window.shift = 0;
   const add = one => { if (!one.hadRecentInput) window.shift += one.value; };
   new PerformanceObserver(list => list.getEntries().forEach(add))
@@ -111,6 +113,43 @@ def processor_s() -> float:
     return total
 
 
+def targets_of(page: Page, with_maps: bool) -> dict[str, tuple[str, str]]:
+    """Pages by name: their addresses, and what is there when they stand."""
+    every = page.eval_on_selector_all(
+        "#jobs tbody th a", "all => all.map(a => [a.textContent, a.getAttribute('href')])"
+    )
+    link = dict(every)
+    if with_maps:
+        pair = f"/compare?a={link['run0'][6:]}&b={link['run1'][6:]}"
+        return {name: (at, ".volume[data-drawn]") for name, at in (("refinement", link["run0"]), ("two runs", pair))}
+    ready = "section[data-ready]"
+    return {
+        "all jobs": ("/", "#jobs tbody tr"),
+        "project": (link["proj"], "#files"),
+        "micrographs": (f"{link['proj']}/micrographs", ready),
+        "particles": (f"{link['run0']}/particles", ready),
+        "picks": (f"{link['pick']}/picks/0", ready),
+        "2D classes": (f"{link['classes']}/classes", ready),
+    }
+
+
+def look_at_all(browser: Browser, address: str, screen: str, with_maps: bool) -> dict[str, dict[str, Any]]:
+    """Pages with maps, or those without, on a screen."""
+    width, height = SCREENS[screen]
+    context = browser.new_context(viewport={"width": width, "height": height})
+    context.add_init_script(f"({WATCH})()")
+    page = context.new_page()
+    page.goto(address)
+    rows = {}
+    for name, (target, ready) in targets_of(page, with_maps).items():
+        looks = [look(page, address.partition("/?")[0] + target, ready) for _ in range(N_LOOKS)]
+        row: dict[str, Any] = {"first_ready_s": round(looks[0]["ready_s"], 3)}
+        row |= {key: _median([one[key] for one in looks]) for key in ("paint_s", "ready_s", "processor_s")}
+        rows[name] = row | {key: round(max(one[key] for one in looks), 4) for key in ("shift", "over_px")}
+    context.close()
+    return rows
+
+
 def main() -> None:
     """Make, serve, look, write."""
     path = next(found for name in CHROMIUM if (found := shutil.which(name)))
@@ -125,39 +164,14 @@ def main() -> None:
         try:
             assert server.stdout is not None
             address = server.stdout.readline().strip()
-            base = address.partition("/?")[0]
             with sync_playwright() as made:
-                browser = made.chromium.launch(executable_path=path, args=SOFTWARE)
-                for screen, (width, height) in SCREENS.items():
-                    context = browser.new_context(viewport={"width": width, "height": height})
-                    context.add_init_script(f"({WATCH})()")
-                    page = context.new_page()
-                    page.goto(address)
-                    links = page.eval_on_selector_all(
-                        "#jobs tbody th a", "all => all.map(a => [a.textContent, a.getAttribute('href')])"
-                    )
-                    link = dict(links)
-                    targets = {
-                        "all jobs": ("/", "#jobs tbody tr"),
-                        "refinement, its map": (link["run0"], ".volume[data-drawn]"),
-                        "project": (link["proj"], "#files"),
-                        "micrographs": (f"{link['proj']}/micrographs", "section[data-ready]"),
-                        "particles": (f"{link['run0']}/particles", "section[data-ready]"),
-                        "picks": (f"{link['pick']}/picks/0", "section[data-ready]"),
-                        "2D classes": (f"{link['classes']}/classes", "section[data-ready]"),
-                        "two runs": (f"/compare?a={link['run0'][6:]}&b={link['run1'][6:]}", ".volume[data-drawn]"),
-                    }
-                    for name, (target, ready) in targets.items():
-                        looks = [look(page, base + target, ready) for _ in range(N_LOOKS)]
-                        row = {"first_ready_s": round(looks[0]["ready_s"], 3)}
-                        row |= {
-                            key: _median([one[key] for one in looks]) for key in ("paint_s", "ready_s", "processor_s")
-                        }
-                        row |= {key: round(max(one[key] for one in looks), 4) for key in ("shift", "over_px")}
-                        pages.setdefault(name, {})[screen] = row
-                        print(screen, name, row, flush=True)
-                    context.close()
-                browser.close()
+                for with_maps, arguments in ((False, PLAIN), (True, SOFTWARE)):
+                    browser = made.chromium.launch(executable_path=path, args=arguments)
+                    for screen in SCREENS:
+                        for name, row in look_at_all(browser, address, screen, with_maps).items():
+                            pages.setdefault(name, {})[screen] = row
+                            print(screen, name, row, flush=True)
+                    browser.close()
         finally:
             server.terminate()
             server.wait()
