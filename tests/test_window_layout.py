@@ -52,7 +52,7 @@ def test_nothing_sticks_out_no_word_is_tiny_and_nothing_jumps(browser, server, w
         over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         least, words = page.evaluate(SMALLEST)
         shift = page.evaluate(_SHIFT)
-        if over > 0 or least < (16 if width == 3840 else 11) or shift > 0.1:
+        if over > 0 or least < (16 if width == 3840 else 11) or shift > 0.05:
             bad.append((target, over, round(least, 1), words, round(shift, 3)))
     context.close()
     assert bad == []
