@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.optics.transfer import wavelength_A
+from verglas.types.arrays import any_arrays
 from verglas.types.verdict import Finding, Verdict
 
 FEWEST_PARTICLES = 50  # that a later stage can do anything with
@@ -139,6 +140,7 @@ def _rings_of_set(qualities: Sequence[MicrographQuality], limit: QualityLimits) 
     return middle, max(limit.ring_contrast * middle, middle + 5 * 1.4826 * float(np.median(np.abs(values - middle))))
 
 
+@any_arrays
 def judge_extraction(
     particles: int, picks: int, commonest: str, contrast: npt.NDArray[np.float64] | None = None
 ) -> Verdict:

@@ -166,7 +166,6 @@ def cut_particles(
     >>> import numpy as np
     >>> from verglas.extraction import ExtractSettings, cut_particles
     >>> from verglas.types import Micrograph, Picks
-    from verglas.types._columns import ANGLES
     >>> noise = np.random.default_rng(0).normal(100, 10, (64, 64))
     >>> cut = cut_particles(Micrograph(noise, 2.0), Picks([[30, 31], [5, 40]]), ExtractSettings(16, 2.0))
     >>> cut.images.shape, cut.excluded
@@ -326,6 +325,7 @@ def background_excess(images: npt.NDArray[np.float32], radius_px: float | None =
     return out
 
 
+@any_arrays
 def centre_contrast(images: npt.NDArray[np.float32], radius_px: float | None = None) -> FloatArray:
     """Mean of the middle of each image less that outside the particle's circle: positive where a particle is.
 
@@ -348,7 +348,7 @@ def centre_contrast(images: npt.NDArray[np.float32], radius_px: float | None = N
     >>> import numpy as np
     >>> from verglas.extraction import centre_contrast
     >>> one = np.zeros((1, 32, 32), np.float32)
-    >>> one[0, 10:23, 10:23] = 2
+    >>> one[0, 7:26, 7:26] = 2
     >>> centre_contrast(one).round(1).tolist()
     [2.0]
     """
