@@ -76,9 +76,10 @@ def lay_out(page: Path, folder: Path) -> tuple[list[tuple[int, int, int]], int, 
 
 
 def screenshot(page: Path, folder: Path, height: int = 2400) -> Path:
-    """A picture of the page."""
+    """A picture of the page as its scripts have left it; without a budget of time, maps may not be drawn yet."""
     target = folder / "page.png"
-    _call(page, folder / "profile", f"--window-size=1100,{height}", f"--screenshot={target}")
+    waited = "--virtual-time-budget=4000"
+    _call(page, folder / "profile", waited, f"--window-size=1100,{height}", f"--screenshot={target}")
     return target
 
 
