@@ -200,7 +200,7 @@ def main() -> None:
                 tracks, seen = run(folder, how, args.minutes)
                 row = {**mark, "program": name, "seconds": seen.seconds, "peak_GB": seen.peak_GB}
                 row |= {"processor_s": processor_seconds() - before, "stopped": seen.stopped}
-                row["track_rms_A"] = rms(tracks, true) if tracks else None
+                row["track_rms_A"] = rms(tracks, true) if len(tracks) == how.movies else None  # stopped
                 rows.append(row)
                 print(row, flush=True)
                 write("compare_relion_polish", rows, quiet=True)
