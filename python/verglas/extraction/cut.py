@@ -315,10 +315,8 @@ def background_excess(images: npt.NDArray[np.float32], radius_px: float | None =
     >>> bool(np.abs(background_excess(noise)).max() < 0.1)
     True
     """
-    box = images.shape[-1]
-    radius = 0.375 * box if radius_px is None else radius_px
-    pixel = np.arange(box) - box // 2
-    inside: npt.NDArray[np.bool_] = np.asarray(np.hypot(pixel, pixel[:, None]) <= radius)
+    distance, radius = _from_the_middle(images, radius_px)
+    inside = distance <= radius
     out = np.empty(len(images))
     for i, one in enumerate(images):  # one at a time: memory, and independence of the batch
         out[i] = one[inside].var(dtype=np.float64) / one[~inside].var(dtype=np.float64) - 1
@@ -352,12 +350,16 @@ def centre_contrast(images: npt.NDArray[np.float32], radius_px: float | None = N
     >>> centre_contrast(one).round(1).tolist()
     [2.0]
     """
-    box = images.shape[-1]
-    radius = 0.375 * box if radius_px is None else radius_px
-    pixel = np.arange(box) - box // 2
-    distance = np.hypot(pixel, pixel[:, None])
+    distance, radius = _from_the_middle(images, radius_px)
     inside, outside = distance <= _MIDDLE * radius, distance > radius
     out = np.empty(len(images))
     for i, one in enumerate(images):
         out[i] = one[inside].mean(dtype=np.float64) - one[outside].mean(dtype=np.float64)
     return out
+
+
+def _from_the_middle(images: npt.NDArray[np.float32], radius_px: float | None) -> tuple[FloatArray, float]:
+    """Distance of each pixel of an image from its middle, and the radius of the particle's circle."""
+    box = images.shape[-1]
+    pixel = np.arange(box) - box // 2
+    return np.hypot(pixel, pixel[:, None]), 0.375 * box if radius_px is None else radius_px
