@@ -14,12 +14,13 @@ from verglas.heterogeneity.classes import keep_state, restore_state
 from verglas.heterogeneity.components import mean_model
 from verglas.heterogeneity.fixed_classes import _groups, classes_of, first_posterior, population_errors
 from verglas.heterogeneity.junk import junk_posterior
+from verglas.heterogeneity.migration import stable_members
 from verglas.heterogeneity.posed import posed_images
 from verglas.heterogeneity.settings import ClassSettings
 from verglas.masks import soft_sphere
 from verglas.refinement.state import State
 from verglas.run.class3d import _counts, class3d_files
-from verglas.run.class3d_trials import result_sentence
+from verglas.run.class3d_trials import further_sentence, result_sentence
 from verglas.run.select import SelectJob, select_files
 from verglas.search.state import HalfModel, PoseTable
 from verglas.search.step import Step
@@ -318,6 +319,28 @@ def test_sentence_says_what_was_not_tried():
     one = (np.ones(1), np.zeros(1))
     assert "one structure" in result_sentence(*one, rows(2, 1), [], auto=True)
     assert "two take 40 particles" in result_sentence(*one, rows(1), [], auto=True)
+
+
+def test_junk_is_no_class_and_nobodys_core():
+    """A repeat that found another class where this one saw junk: that is no agreement, whatever their numbers."""
+    here = np.repeat([0, 1, 2], [50, 20, 30])
+    there = np.repeat([0, 2, 1], [50, 20, 30])
+    stable, migration = stable_members(here, [there], 2, junk=True)
+    np.testing.assert_array_equal(stable, here == 0)
+    np.testing.assert_array_equal(migration, [[1, 0, 0], [0, 0, 1], [0, 1, 0]])
+    swapped = np.repeat([1, 0, 2], [50, 20, 30])
+    stable, migration = stable_members(here, [swapped], 2, junk=True)
+    np.testing.assert_array_equal(stable, here < 2)
+    np.testing.assert_array_equal(migration, np.eye(3))
+    said = further_sentence(here, 2, "2", np.where(here == 2, 1.0, 0.0), stable, 1)
+    assert "30.0 % of the particles" in said
+    assert said.endswith("100 % of the others are in the same class in all 2 starts")
+
+
+def test_fewer_classes_than_asked_are_said():
+    assert "3 were asked for" in further_sentence(np.zeros(9, int), 2, "3", None, None, 0)
+    assert further_sentence(np.zeros(9, int), 3, "3", None, None, 0) == ""
+    assert further_sentence(np.zeros(9, int), 2, "auto", None, None, 0) == ""
 
 
 def test_numbers_of_classes_are_those_that_particles_allow():

@@ -25,6 +25,7 @@ from verglas.assessment.deposition import (
 )
 from verglas.errors import InputError
 from verglas.map_geometry import flip_hand
+from verglas.run.deposit import _read_run
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,19 @@ def test_what_is_no_finished_run_is_refused(run, tmp_path):
     with pytest.raises(InputError, match=r"classes 1, 2: give --class-number"):
         vg.deposit(several, tmp_path / "dep")
     assert vg.deposit(several, tmp_path / "dep", class_number=2, hand="known").state in ("go on", "warn")
+
+
+def test_a_resolution_that_chance_leaves_open_is_not_stated(run, tmp_path):
+    """A coarse end beyond the first shell is no reason to state the crossing; records of before have no claim."""
+    shutil.copytree(run, tmp_path / "open")
+    path = tmp_path / "open" / "postprocess.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"claimed_resolution_A": None}))
+    with pytest.raises(InputError, match="states no resolution"):
+        vg.deposit(tmp_path / "open", tmp_path / "dep")
+    record.pop("claimed_resolution_A")
+    path.write_text(json.dumps(record | {"resolution_A": 21.25}))
+    assert _read_run(tmp_path / "open", None).resolution_A == 21.25
 
 
 def test_files_of_a_run_are_never_replaced(run, tmp_path):

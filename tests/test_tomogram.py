@@ -85,6 +85,17 @@ def test_the_command(run, series, tmp_path):
     assert told["wedge"]["elongation"] == 1.5524
 
 
+def test_one_angle_for_all_is_refused_before_the_work(run, series, tmp_path, monkeypatch):
+    monkeypatch.setattr("verglas.run.tomogram.reconstruct_tilts", None)
+    mrcfile.write(tmp_path / "t.st", series, voxel_size=8.0)
+    (tmp_path / "t.rawtlt").write_text("3.0\n" * len(TILTS))
+    files = [tmp_path / "t.st", "--tilt-angles", tmp_path / "t.rawtlt", "--pixel-size", 8, "--out", tmp_path / "o"]
+    status, _, err = run("tomogram", *files)
+    assert status != 0
+    assert "two different tilts" in err
+    assert not (tmp_path / "o").exists()
+
+
 def test_rings_of_left_out_tilts_are_those_of_signal_and_noise(ball):
     """Without noise 1 in coarse rings; noise lowers the rings of little signal."""
     clean = np.asarray(ops.radon(ball, TILTS, threads=1))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from itertools import permutations
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import verglas as vg
 from verglas.errors import InputError, SettingError
@@ -187,6 +189,24 @@ def test_same_result_whatever_the_threads(moving):
     how = {"components": 1, "resolution_A": 25, "iterations": 2, "listener": None}
     one, two = (vg.variability(few, threads=t, **how) for t in (1, 2))
     np.testing.assert_array_equal(one.coordinates, two.coordinates)
+
+
+def test_covariance_leaves_the_threads_of_others_out(moving, monkeypatch):
+    """Its long products come out otherwise with other numbers of BLAS threads, which no setting names."""
+    seen = []
+
+    class Seen(Exception):
+        pass
+
+    def looked(*given, **more):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        raise Seen
+
+    monkeypatch.setattr(import_module("verglas.heterogeneity.variability"), "estimate_covariance", looked)
+    how = {"method": "covariance", "components": 1, "resolution_A": 25, "listener": None}
+    with threadpool_limits(2, user_api="blas"), pytest.raises(Seen):
+        vg.variability(moving[:40], **how)
+    assert set(seen) == {1}
 
 
 def test_noise_holds_what_is_not_known_of_the_weights(moving):

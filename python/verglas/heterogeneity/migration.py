@@ -30,6 +30,8 @@ def migration_matrix(before: IntArray, after: IntArray, count: int) -> IntArray:
 def matched_classes(reference: IntArray, other: IntArray, count: int) -> IntArray:
     """(n,) the classes of another classification under the numbers of the reference: most particles stay (Kuhn 1955).
 
+    Numbers from K on are of no class, and stay: junk is junk in every classification.
+
     Examples
     --------
     >>> import numpy as np
@@ -37,14 +39,17 @@ def matched_classes(reference: IntArray, other: IntArray, count: int) -> IntArra
     >>> matched_classes(np.array([0, 0, 0, 1]), np.array([1, 1, 0, 0]), 2).tolist()
     [0, 0, 1, 1]
     """
-    first, second = linear_sum_assignment(-migration_matrix(reference, other, count))
-    number = np.empty(count, np.int64)
+    both = (reference < count) & (other < count)
+    first, second = linear_sum_assignment(-migration_matrix(reference[both], other[both], count))
+    number = np.arange(max(count, int(other.max(initial=0)) + 1))
     number[second] = first
     return np.asarray(number[other], np.int64)
 
 
 @any_arrays
-def stable_members(reference: IntArray, others: Sequence[IntArray], count: int) -> tuple[BoolArray, FloatArray]:
+def stable_members(
+    reference: IntArray, others: Sequence[IntArray], count: int, *, junk: bool = False
+) -> tuple[BoolArray, FloatArray]:
     """Which particles are in the same class in all classifications, and where the others go.
 
     Parameters
@@ -55,6 +60,8 @@ def stable_members(reference: IntArray, others: Sequence[IntArray], count: int) 
         Classes of repeats, numbered in any way.
     count : int
         K.
+    junk : bool
+        Number K is of no class in any of them: it is the last row and column, and nobody's core.
 
     Returns
     -------
@@ -73,10 +80,10 @@ def stable_members(reference: IntArray, others: Sequence[IntArray], count: int) 
     >>> stable.tolist(), migration.round(2).tolist()
     ([True, True, False, True], [[0.67, 0.33], [0.0, 1.0]])
     """
-    stable = np.ones(len(reference), bool)
-    total = np.zeros((count, count))
+    stable = reference < count
+    total = np.zeros((count + junk, count + junk))
     for other in others:
         matched = matched_classes(reference, other, count)
         stable &= matched == reference
-        total += migration_matrix(reference, matched, count)
+        total += migration_matrix(reference, matched, len(total))
     return stable, total / np.maximum(total.sum(axis=1, keepdims=True), 1)

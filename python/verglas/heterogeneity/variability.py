@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
@@ -267,9 +268,11 @@ def analyse_variability(
     listener.say(f"{len(posed)} particles at {posed.pixel_size_A:.2f} A per pixel, {posed.box} px")
     mean = mean_model(posed, contrast=chosen.contrast, mask=inside)
     if chosen.method == "covariance" and chosen.largest:
-        found = estimate_covariance(posed, mean, seed=chosen.seed)
-        listener.say(f"covariance of {len(found.functions)} functions, {found.resolution_A:.0f} A")
-        model = covariance_components(posed, mean, found, chosen.largest)
+        # long sums of products, which come out otherwise with other numbers of threads
+        with threadpool_limits(1, user_api="blas"):
+            found = estimate_covariance(posed, mean, seed=chosen.seed)
+            listener.say(f"covariance of {len(found.functions)} functions, {found.resolution_A:.0f} A")
+            model = covariance_components(posed, mean, found, chosen.largest)
     else:
         model = learn_components(
             posed,

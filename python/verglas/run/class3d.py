@@ -94,7 +94,7 @@ class Classes3D:
     junk : (n,) float64, optional
         Posterior of being explained by noise alone (``junk=True``).
     stable : (n,) bool, optional
-        In the same class in all repeats.
+        In the same class in all repeats; junk is in none.
     migration : dict
         Shares of each class in each class: "last_iteration" of the one before, "repeats" on average over them.
     splits : list of dict
@@ -464,7 +464,9 @@ class _Job:
             migration,
             [asdict(s) | {"parent": s.parent + 1, "child": s.child + 1} for s in trial.splits],
             result_sentence(shares, errors, rows, twins, auto=self.settings.classes == AUTO)
-            + further_sentence(trial.junk, stable, len(others)),
+            + further_sentence(
+                trial.number, trial.classes, str(self.settings.classes), trial.junk, stable, len(others)
+            ),
             seconds,
             self.settings,
         )

@@ -58,19 +58,27 @@ def migration_of(trial: ClassTrial, others: list[ClassTrial]) -> tuple[BoolArray
         made["last_iteration"] = share.round(4).tolist()
     if not others:
         return None, made
-    count = trial.classes + (trial.junk is not None)
-    stable, matrix = stable_members(trial.number, [o.number for o in others], count)
+    stable, matrix = stable_members(
+        trial.number, [o.number for o in others], trial.classes, junk=trial.junk is not None
+    )
     return stable, made | {"repeats": matrix.round(4).tolist()}
 
 
-def further_sentence(junk: FloatArray | None, stable: BoolArray | None, repeats: int) -> str:
-    """What more a reader must know of junk and of repeats."""
+def further_sentence(
+    number: IntArray, count: int, asked: str, junk: FloatArray | None, stable: BoolArray | None, repeats: int
+) -> str:
+    """What more a reader must know of classes that could not be had, of junk, and of repeats."""
     said = ""
+    if asked.isdigit() and int(asked) > count:
+        said = f"; {asked} were asked for, but none of these can be split further"
     if junk is not None:
         said += f"; {100 * junk.mean():.1f} % of the particles are explained better by noise alone (junk)"
     if stable is not None:
-        said += f"; {100 * stable.mean():.0f} % of the particles are in the same class in all {repeats + 1} starts"
-        if stable.mean() < _STABLE:
+        in_class = number < count
+        share = stable[in_class].mean() if in_class.any() else 0.0
+        whose = "the others" if junk is not None else "the particles"
+        said += f"; {100 * share:.0f} % of {whose} are in the same class in all {repeats + 1} starts"
+        if share < _STABLE:
             said += ": the classes depend on where they began"
     return said
 

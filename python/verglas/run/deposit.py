@@ -68,7 +68,7 @@ class _Run:
     @property
     def resolution_A(self) -> float:
         """As it is to be stated; folders that were written by earlier versions say no more than the resolution."""
-        return float(self.postprocessed.get("claimed_resolution_A") or self.postprocessed["resolution_A"])
+        return float(self.postprocessed.get("claimed_resolution_A", self.postprocessed["resolution_A"]))
 
 
 def deposit(
@@ -164,7 +164,7 @@ def _read_run(folder: Path, number: int | None) -> _Run:
     if plain.is_file():
         maps["map_unsharpened"] = read_map(plain)
     postprocessed = read_json(folder / names["postprocess"])
-    if postprocessed.get("resolution_A") is None:
+    if postprocessed.get("resolution_A") is None or postprocessed.get("claimed_resolution_A", 0) is None:
         raise InputError(f"{folder / names['postprocess']}: it states no resolution; there is nothing to deposit")
     table, run, star = (
         read_csv(folder / names["fsc"], ("frequency_per_A", "corrected")),

@@ -196,7 +196,7 @@ class Passes:
             made = measure(movie, self.references(number), self.other.window)
             if not measured:
                 self._check_images(number, movie, made)
-            made = replace(made, sums=made.sums[:0])
+            made = replace(made, sums=made.sums[:0].copy())  # a view would hold them all
             self._keep_measured(number, made)
             sums += made.shell_sums
             some = np.unique(np.linspace(0, len(movie) - 1, _SAMPLE_PARTICLES).round()).astype(np.int64)

@@ -135,13 +135,14 @@ def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> 
         if len(images) != len(transforms):
             raise InputError(f"{job.tilts} holds {len(images)} images, {job.transforms} {len(transforms)} transforms")
         images = align_tilts(images, transforms)
+    wedge = missing_wedge(angles)
     with shown_to(listener) as heard:
         heard.say(f"{len(images)} tilts, {job.check_tilts} of them left out in turn and predicted")
         heard.progress("tomogram", 0, 1)
         tomogram = reconstruct_tilts(images, angles, job.settings, check_tilts=job.check_tilts, threads=job.threads)
         heard.progress("tomogram", 1, 1)
     make_folder(job.out)
-    volume, wedge = Map(tomogram.volume, job.pixel_size_A), missing_wedge(angles)
+    volume = Map(tomogram.volume, job.pixel_size_A)
     frc = _frc_in_A(tomogram, max(images.shape[1:]), job.pixel_size_A)
     write_map(job.out / "map.mrc", volume)
     summary = {
