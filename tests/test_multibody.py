@@ -200,6 +200,8 @@ def test_bodies_that_lie_off_their_place_do_not_move():
     across = np.eye(3) - views[:, :, None] * views[:, None, :]
     way = Ways(np.broadcast_to(turn, (200, 2, 3)), np.einsum("nij,bj->nbi", across, move))
     found = motions_of(way, (way, way), views, bodies, PIXEL_A)
+    pair = tuple(way)
+    assert np.array_equal(motions_of(pair, (pair, pair), views, bodies, PIXEL_A).moves_A, found.moves_A)
     assert found.variance.max() < 1e-12
     assert found.n_motions == 0
     # What is left of turns and moves is one rigid motion of both.

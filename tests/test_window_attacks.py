@@ -75,6 +75,15 @@ def test_a_time_that_is_no_number_is_left_out(tmp_path):
     assert client.ask("/").status == 200
 
 
+def test_times_of_which_only_one_has_a_zone_say_nothing_of_the_time_taken(tmp_path):
+    folder = refine_run(tmp_path / "one")
+    record = {k: v for k, v in json.loads((folder / "run.json").read_text()).items() if k != "seconds"}
+    record |= {"state": "finished", "started": "2026-01-02T03:04:05+00:00", "finished": "2026-01-02T03:05:15"}
+    (folder / "run.json").write_text(json.dumps(record))
+    (job,) = Client(tmp_path).window.folders.jobs().values()
+    assert (job.seconds, job.state) == (None, "finished")
+
+
 def test_names_that_are_no_utf8_leave_the_pages_standing(tmp_path):
     folder = tmp_path / os.fsdecode(b"ba\xffd")
     try:

@@ -155,7 +155,7 @@ def test_a_kept_list_keeps_optics_and_ctfs_and_its_command_asks_for_what_no_file
     assert kept["optics"]["rlnVoltage"].tolist() == [200.0]
     assert command.startswith(f"verglas pick {tmp_path / 'ctf' / 'micrographs_kept.star'} --diameter DIAMETER")
     page = client.ask(address).text
-    assert 'data-word="DIAMETER"' in page
+    assert 'data-word="--diameter DIAMETER"' in page
     assert "<code>The command stands here once this is known.</code>" in page
 
 
@@ -188,6 +188,41 @@ def test_the_command_for_picks_takes_the_ctfs_and_picks_again_as_the_job_did(tmp
     again = f"verglas pick ctf/micrographs_ctf.star --method log -d 24 --leave-out {left_out} --out {folder}_again"
     assert done["again"] == f"cd {tmp_path} && {again}"
     assert again in client.ask(f"/jobs/{key}/picks/0").text
+
+
+def test_areas_that_a_job_was_told_to_leave_out_stay_left_out_when_more_are_drawn(tmp_path):
+    """The command takes one file: without those of the first the second time would pick there again."""
+    folder = pick_folder(tmp_path / "pick")
+    (first,) = (name for name in list(vg.io.read_picks(folder / "picks.star"))[:1])
+    first_areas = {"rlnMicrographName": [first], "rlnCoordinateX": [50.0], "rlnCoordinateY": [60.0]}
+    vg.io.write_star(tmp_path / "old.star", {"": pd.DataFrame(first_areas | {"verglasRadius": [20.0]})})
+    words = ["pick", "m/*.mrc", "-d", "24", "--leave-out", "old.star", "--out=pick"]
+    run = {"command": "pick", "state": "finished", "call": {"arguments": words, "folder": str(tmp_path)}}
+    vg.io.write_json(folder / "run.json", run)
+    client = Client(tmp_path, allow_changes=True)
+    address = f"/jobs/{key_of(client, 'pick')}/picks/1"
+    done = client.send(address, {"xy": [[60.0, 40.0]], "left_out": [[200, 100, 30]]}).json
+    left_out = folder / "left_out.star"
+    again = f"verglas pick 'm/*.mrc' -d 24 --leave-out {left_out} --out {folder}_again"
+    assert done["again"] == f"cd {tmp_path} && {again}"
+    assert sorted(vg.io.read_star(left_out)[""]["verglasRadius"]) == [20, 30]
+    assert client.ask(f"{address}.json").json["left_out"] == [[200, 100, 30]]  # drawn on this one
+    (tmp_path / "old.star").unlink()
+    more = {"xy": [[60.0, 40.0]], "left_out": [[200, 100, 40]]}
+    answer = client.send(address, more)
+    assert (answer.status, "old.star" in answer.json["problem"]) == (400, True)
+    assert client.ask(f"{address}.json").json["left_out"] == [[200, 100, 30]]
+    vg.io.write_json(
+        folder / "run.json", run | {"call": {"arguments": [*words, "--", "-a.mrc"], "folder": str(tmp_path)}}
+    )
+    assert "cd " not in client.ask(address).text  # what is added would be taken for a file
+
+
+def test_only_what_an_option_lacks_is_asked_for():
+    from verglas.window.commands import asked_words
+
+    assert asked_words("verglas extract '/data/glove BOX 2/m.star' --box 96 --out p") == {}
+    assert list(asked_words("verglas extract '/data/glove BOX 2/m.star' --box BOX --out p")) == ["--box BOX"]
 
 
 def test_commands_shown_for_picks_and_micrographs_run_as_they_stand(tmp_path, capsys):

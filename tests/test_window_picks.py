@@ -164,3 +164,40 @@ def test_listed_picks_are_those_of_the_list_and_are_read_one_by_one(tmp_path, mo
         assert found.columns.keys() == one.columns.keys()
         assert np.array_equal(found.columns["rlnAutopickFigureOfMerit"], merit["rlnAutopickFigureOfMerit"])
     assert len(opened) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "held"),
+    [
+        ("1 2\n\n# by hand\n", True),
+        ("1 2\n\ndata_more\n\nloop_\n_rlnFoo #1\n", True),
+        ("\ndata_more\n\nloop_\n_rlnFoo #1\n3\n", False),
+        ("# none\n", False),
+    ],
+)
+def test_no_micrograph_is_lost_by_how_its_file_ends(tmp_path, rows, held):
+    from verglas.window.listed_picks import picks_by_micrograph
+
+    vg.io.write_picks(tmp_path / "picks.star", {"a.mrc": vg.Picks([[1, 2]]), "b.mrc": vg.Picks([[3, 4]])})
+    head = "\ndata_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n"
+    (tmp_path / "picks" / "a_picks.star").write_text(head + rows)
+    names = ["a.mrc", "b.mrc"] if held else ["b.mrc"]
+    assert (
+        list(picks_by_micrograph(tmp_path / "picks.star")) == list(vg.io.read_picks(tmp_path / "picks.star")) == names
+    )
+
+
+def test_a_file_of_picks_that_was_emptied_is_named(tmp_path):
+    from verglas.errors import FormatError
+    from verglas.window.listed_picks import picks_by_micrograph
+
+    vg.io.write_picks(tmp_path / "picks.star", {"a.mrc": vg.Picks([[1, 2]])})
+    lazy = picks_by_micrograph(tmp_path / "picks.star")
+    file = tmp_path / "picks" / "a_picks.star"
+    for rows, count in (("", 0), ("a.mrc 1 2\nb.mrc 3 4\n", 2)):
+        head = "\ndata_\n\nloop_\n_rlnMicrographName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\n"
+        file.write_text(head + rows)
+        with pytest.raises(
+            FormatError, match=rf"a_picks\.star: expected the picks of one micrograph, got those of {count}"
+        ):
+            lazy["a.mrc"]

@@ -23,13 +23,13 @@ _FEWEST_COPIES = 5
 _SHIFTS_A = (3.0, 4.0, 5.0, 6.0)
 
 
-# P-SEA (Labesse et al., CABIOS 13 (1997) 291): distances of a CA to the second, third and fourth after it, angstrom,
-# and the dihedral angle of four, degrees, each with its tolerance. Distances alone call extended loops strands.
 class _Within(NamedTuple):
     value: float
     tolerance: float
 
 
+# P-SEA (Labesse et al., CABIOS 13 (1997) 291): distances of a CA to the second, third and fourth after it, angstrom,
+# and the dihedral angle of four, degrees, each with its tolerance. Distances alone call extended loops strands.
 _RULES = {
     "helix": ((_Within(5.5, 0.5), _Within(5.3, 0.5), _Within(6.4, 0.6)), _Within(50.0, 20.0)),
     "strand": ((_Within(6.7, 0.6), _Within(9.9, 0.9), _Within(12.4, 1.1)), _Within(-170.0, 45.0)),

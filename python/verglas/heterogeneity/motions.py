@@ -29,7 +29,7 @@ from verglas.heterogeneity.bodies import Body, move_map
 from verglas.heterogeneity.multibody import Multibodies
 from verglas.search.state import PoseTable
 from verglas.types import Map
-from verglas.types.arrays import Float32Array, FloatArray, any_arrays
+from verglas.types.arrays import Float32Array, FloatArray, any_arrays, host_array
 
 _PERCENTILES = (5.0, 95.0)
 _ROWS = 1 << 14  # particles at a time
@@ -174,8 +174,8 @@ def motions_of(
 
     Parameters
     ----------
-    ways : Ways
-        Of every body; moves along the view are not looked at.
+    ways : Ways, or a pair of (n, B, 3) float64
+        Turns (rad) and moves (A) of every body; moves along the view are not looked at.
     looks : pair of the same
         Two estimates whose errors have nothing to do with each other.
     views : (n, 3) float64
@@ -183,6 +183,7 @@ def motions_of(
     bodies : sequence of Body
     pixel_size_A : float
     """
+    ways, looks = Ways(*map(host_array, ways)), (Ways(*map(host_array, looks[0])), Ways(*map(host_array, looks[1])))
     across = np.eye(3) - views[:, :, None] * views[:, None, :]
     count = len(bodies)
     # The length of W (turn, move) is the root mean square way of the voxels, angstrom.

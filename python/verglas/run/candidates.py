@@ -114,6 +114,11 @@ class LeftOut:
     path : Path
         STAR file with rlnMicrographName, rlnCoordinateX, rlnCoordinateY and verglasRadius, in pixels of the micrograph.
 
+    Attributes
+    ----------
+    areas : dict of str -> (n, 3) float64
+        x, y, radius by micrograph.
+
     Raises
     ------
     InputError
@@ -126,8 +131,8 @@ class LeftOut:
         if bad:
             raise InputError(f"{path}: no column {RADIUS}; expected discs: name of the micrograph, x, y and radius")
         self.path = path
-        self._areas = {n: np.column_stack([p.xy_px, p.columns[RADIUS]]) for n, p in regions.items() if len(p)}
-        for name, discs in self._areas.items():
+        self.areas = {n: np.column_stack([p.xy_px, p.columns[RADIUS]]) for n, p in regions.items() if len(p)}
+        for name, discs in self.areas.items():
             if not (np.isfinite(discs).all() and (discs[:, 2] > 0).all()):
                 raise InputError(f"{path}: {name}: expected finite places and positive radii")
 
@@ -139,20 +144,20 @@ class LeftOut:
         InputError
             There are areas, and none of them lies on any of these micrographs.
         """
-        known = list(self._areas)
+        known = list(self.areas)
         places = match_names(names, known).tolist()
         if known and names and max(places) < 0:
             raise InputError(
                 f"{self.path}: its areas lie on none of {len(names)} micrographs, such as {names[0]}; they are of "
                 f"{', '.join(known[:3])}"
             )
-        return [None if at < 0 else self._areas[known[at]] for at in places]
+        return [None if at < 0 else self.areas[known[at]] for at in places]
 
     def on(self, name: str) -> npt.NDArray[np.float64] | None:
         """(n, 3) x, y, radius on one micrograph; None without. :meth:`of` tells areas that lie on none of a set."""
-        known = list(self._areas)
+        known = list(self.areas)
         (at,) = match_names([name], known).tolist()
-        return None if at < 0 else self._areas[known[at]]
+        return None if at < 0 else self.areas[known[at]]
 
 
 __all__ = ["FOLDER", "RADIUS", "Candidates", "LeftOut", "candidates_name", "candidates_star", "read_candidates"]

@@ -15,21 +15,22 @@ from verglas.run.candidates import FOLDER as CANDIDATES
 from verglas.run.candidates import read_candidates
 from verglas.window.job import Job
 
-#: What a command needs and no file of a job says: the word that stands for it, and how a reader is asked for it.
-ASKED = {"DIAMETER": "Diameter of the particle (Å)", "BOX": "Side of a particle's box (pixels)"}
+#: What a command needs and no file of a job says: its option with the word that stands for it, since a folder may have
+#: that word in its name, and how a reader is asked for it.
+ASKED = {"--diameter DIAMETER": "Diameter of the particle (Å)", "--box BOX": "Side of a particle's box (pixels)"}
 _EXTRACTIONS = ("extract", "03_extract")  # its folder, now and in projects of earlier versions
 
 
 def asked_words(command: str) -> dict[str, str]:
-    """What a reader is asked for before a command runs: the words in it that stand for something, and the questions.
+    """What a reader is asked for before a command runs: options with words that stand for something, and the questions.
 
     Examples
     --------
     >>> from verglas.window.commands import asked_words
     >>> asked_words("verglas pick kept.star --diameter DIAMETER --out pick")
-    {'DIAMETER': 'Diameter of the particle (Å)'}
+    {'--diameter DIAMETER': 'Diameter of the particle (Å)'}
     """
-    return {word: words for word, words in ASKED.items() if word in command.split()}
+    return {word: words for word, words in ASKED.items() if f" {word} " in command}
 
 
 def process_command(project: Path, *more: str) -> str:

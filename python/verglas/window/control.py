@@ -81,12 +81,8 @@ def resume_command(job: Job) -> list[str]:
         return []
     if (job.folder / "project.json").is_file():
         return ["process", "--out", str(job.folder)]
-    arguments = _call(job).get("arguments")
-    if not isinstance(arguments, list) or not all(isinstance(one, str) for one in arguments):
-        return []
-    if arguments[:1] != [job.command] or not _writes_into(job, arguments):
-        return []
-    more = ["--resume"] if job.command in _ASK and "--resume" not in arguments else []
+    arguments = _begun_with(job)
+    more = ["--resume"] if arguments and job.command in _ASK and "--resume" not in arguments else []
     return [*arguments, *more]
 
 
@@ -122,23 +118,41 @@ def resume_text(job: Job) -> str:
     return f"cd {shlex.quote(str(_folder(job)))} && verglas {shlex.join(arguments)}" if arguments else ""
 
 
-def repeat_text(job: Job, out: Path, *more: str) -> str:
-    """The command that a job was begun with and more words, its results in another folder; empty where not known."""
-    arguments = _call(job).get("arguments")
-    if not isinstance(arguments, list) or not all(isinstance(one, str) for one in arguments):
-        return ""
-    if arguments[:1] != [job.command] or not _writes_into(job, arguments):
+def given_option(job: Job, option: str) -> Path | None:
+    """The path that an option of the command had with which a job was begun, the last one; None without."""
+    arguments = _begun_with(job)
+    values = [
+        joined if is_joined else value
+        for one, value in zip(arguments, [*arguments[1:], ""], strict=bool(arguments))
+        for name, is_joined, joined in [one.partition("=")]
+        if name == option
+    ]
+    return _folder(job) / values[-1] if values else None
+
+
+def repeat_text(job: Job, out: Path, option: str, value: Path) -> str:
+    """The command that a job was begun with, an option set and its results in another folder; empty where not known."""
+    arguments = _begun_with(job)
+    if "--" in arguments:  # what is added would be taken for names of files
         return ""
     words: list[str] = []
-    follows = False  # the folder in which the job wrote
+    follows = False  # what is given anew
     for one in arguments:
-        if not follows and not one.startswith("--out="):
+        if not follows and not one.startswith(("--out=", f"{option}=")):
             words.append(one)
-        follows = one in ("--out", "-o")
+        follows = not follows and one in ("--out", "-o", option)
         if follows:
             words.pop()
-    words += [*more, "--out", str(out)]
-    return f"cd {shlex.quote(str(_folder(job)))} && verglas {shlex.join(words)}"
+    words += [option, str(value), "--out", str(out)]
+    return f"cd {shlex.quote(str(_folder(job)))} && verglas {shlex.join(words)}" if arguments else ""
+
+
+def _begun_with(job: Job) -> list[str]:
+    """Arguments of ``verglas`` with which a job was begun; none where they are not known, or another's."""
+    arguments = _call(job).get("arguments")
+    if not isinstance(arguments, list) or not all(isinstance(one, str) for one in arguments):
+        return []
+    return arguments if arguments[:1] == [job.command] and _writes_into(job, arguments) else []
 
 
 def resume(job: Job) -> str:

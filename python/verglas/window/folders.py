@@ -196,9 +196,9 @@ def _seconds(record: dict[str, Any]) -> float | None:
         return told
     try:
         begun, ended = (datetime.fromisoformat(str(record[name])) for name in ("started", "finished"))
-    except (LookupError, ValueError):
+        return max(0.0, (ended - begun).total_seconds())
+    except (LookupError, ValueError, TypeError):  # TypeError: of one the zone is known
         return None
-    return max(0.0, (ended - begun).total_seconds())
 
 
 def _sources(run: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from verglas.errors import FormatError
 from verglas.io import read_picks, read_star
 from verglas.io.coordinates import LISTED, MICROGRAPH
 from verglas.io.rules import search_folders
@@ -41,11 +42,14 @@ def _files(path: Path) -> dict[str, Path] | None:
 
 
 def _has_rows(file: Path) -> bool:
-    """Whether a STAR file holds coordinates: its last line is then no label and no heading."""
-    last = file.read_bytes().rstrip().rpartition(b"\n")[2].split()
-    if last and last[0].startswith(b"_"):  # a label of a loop without rows, or a value
+    """Whether a STAR file holds coordinates; without reading it where its end says so."""
+    content = file.read_bytes()
+    last = content.rstrip().rpartition(b"\n")[2].split()
+    if content.count(b"data_") != 1 or not last or last[0].startswith(b"#"):
+        return any(len(one) for one in read_picks(file).values())  # its end says nothing of its coordinates
+    if last[0].startswith(b"_"):  # a label of a loop without rows, or a value
         return len(last) > 1 and not last[1].startswith(b"#")
-    return bool(last) and last[0] != b"loop_" and not last[0].startswith((b"data_", b"#"))
+    return last[0] != b"loop_" and not last[0].startswith(b"data_")
 
 
 class ListedPicks(Mapping[str, Picks]):
@@ -60,8 +64,10 @@ class ListedPicks(Mapping[str, Picks]):
         self._files = files
 
     def __getitem__(self, name: str) -> Picks:
-        (picks,) = read_picks(self._files[name]).values()
-        return Picks(picks.xy_px, name, picks.columns)
+        found = list(read_picks(self._files[name]).values())
+        if len(found) > 1 or not found:
+            raise FormatError(f"{self._files[name]}: expected the picks of one micrograph, got those of {len(found)}")
+        return Picks(found[0].xy_px, name, found[0].columns)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)

@@ -18,12 +18,12 @@ from verglas.io.coordinates import match_names
 from verglas.report.chart import round_or_none
 from verglas.report.grey import bin_to, grey_bytes, grey_png
 from verglas.run.candidates import FOLDER as CANDIDATES
-from verglas.run.candidates import RADIUS, Candidates, candidates_name, read_candidates
+from verglas.run.candidates import RADIUS, Candidates, LeftOut, candidates_name, read_candidates
 from verglas.run.edited_picks import BEFORE, EDITED, Edits, edited_file, listed_names, picks_mark, set_aside_edits
 from verglas.types import Picks
 from verglas.types.arrays import Float32Array, FloatArray
 from verglas.window.commands import diameter_word, extract_command, process_command
-from verglas.window.control import repeat_text
+from verglas.window.control import given_option, repeat_text
 from verglas.window.job import Job
 from verglas.window.kept import Kept
 from verglas.window.listed_picks import picks_by_micrograph
@@ -245,6 +245,7 @@ class PickedMicrographs:
             now = self._fingerprint(job, number)
             seen = str(record.get("seen", now))  # a null is no mark, and not a page that does not say
             check_seen("picks", seen, now, _mark(xy, discs), "other picks of this micrograph")
+            given = _areas_given(job) if len(discs) or Edits.read(job.folder).left_out else {}
             set_aside = set_aside_edits(job.folder, every)
             if not listed.is_file():
                 # All others as they are: the list must name every micrograph.
@@ -256,7 +257,7 @@ class PickedMicrographs:
             edits.left_out[name] = discs.tolist()
             edits.left_out = {one: areas for one, areas in edits.left_out.items() if areas}
             edits.write()
-            _write_left_out(job.folder, edits)
+            _write_left_out(job.folder, edits.left_out, given)
             return {"command": self.command(job, name), "seen": self._fingerprint(job, number), "set_aside": set_aside}
 
     def command(self, job: Job, name: str = "") -> str:
@@ -274,7 +275,9 @@ class PickedMicrographs:
         if (project / "project.json").is_file():
             return process_command(project, "--redo", "pick", "--set", given)
         listed, out = str(job.folder / LEFT_OUT), job.folder.with_name(f"{job.folder.name}_again")
-        if repeated := repeat_text(job, out, "--leave-out", listed):  # by the same method, with the same templates
+        if repeated := repeat_text(
+            job, out, "--leave-out", job.folder / LEFT_OUT
+        ):  # by the same method, with the same templates
             return repeated
         micrographs = str(job.folder / "picks.star")
         words = ["verglas", "pick", micrographs, "--diameter", diameter_word(job), "--leave-out", listed]
@@ -308,11 +311,17 @@ def _check_marks(record: Mapping[str, Any], shape: tuple[int, int]) -> tuple[Flo
     return xy, merit, discs
 
 
-def _write_left_out(folder: Path, edits: Edits) -> None:
-    """The areas of all micrographs as `verglas pick --leave-out` reads them; no file where there are none."""
-    rows = [(name, *disc) for name, discs in edits.left_out.items() for disc in discs]
-    if not rows:
+def _areas_given(job: Job) -> dict[str, FloatArray]:
+    """Areas that the job was told to leave out: `verglas pick` takes one file, which must have them too."""
+    given = given_option(job, "--leave-out")
+    return {} if given is None or given.resolve() == (job.folder / LEFT_OUT).resolve() else LeftOut(given).areas
+
+
+def _write_left_out(folder: Path, drawn: Mapping[str, Any], given: Mapping[str, FloatArray]) -> None:
+    """The areas of all micrographs as `verglas pick --leave-out` reads them; no file where none are drawn."""
+    if not drawn:
         (folder / LEFT_OUT).unlink(missing_ok=True)
         return
+    rows = [(name, *disc) for areas in (drawn, given) for name, discs in areas.items() for disc in discs]
     labels = ["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", RADIUS]
     write_star(folder / LEFT_OUT, {"": pd.DataFrame(rows, columns=labels)})

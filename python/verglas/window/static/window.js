@@ -71,8 +71,9 @@
     let text = block.dataset.text, all = true;
     block.querySelectorAll('input').forEach(one => {
       const known = one.value !== '' && one.validity.valid;
-      all = all && (known || !text.split(' ').includes(one.dataset.word));
-      if (known) { text = text.split(' ').map(word => word === one.dataset.word ? one.value : word).join(' '); }
+      const asked = ` ${one.dataset.word} `, option = one.dataset.word.split(' ')[0];
+      all = all && (known || !text.includes(asked));
+      if (known) { text = text.replace(asked, () => ` ${option} ${one.value} `); }
     });
     block.querySelector('code').textContent = all ? text : 'The command stands here once this is known.';
     block.querySelector('button').disabled = !all;
