@@ -190,6 +190,21 @@ def test_the_command_for_picks_takes_the_ctfs_and_picks_again_as_the_job_did(tmp
     assert again in client.ask(f"/jobs/{key}/picks/0").text
 
 
+def test_the_command_for_picks_takes_the_ctfs_given_and_none_of_particles(tmp_path):
+    folder = pick_folder(tmp_path / "pick")
+    particles = {"rlnMicrographName": ["a.mrc"], "rlnCoordinateX": [1.0], "rlnCoordinateY": [2.0], "rlnDefocusU": [1e4]}
+    vg.io.write_star(tmp_path / "particles.star", {"particles": pd.DataFrame(particles)})
+    (tmp_path / "ctf.tsv").write_text("micrograph\tdefocus_A\na.mrc\t10000\n")
+    words = ["pick", "m/*.mrc", "-d", "24", "--compare", "particles.star", "--out", "pick"]
+    for more, shown in (([], ""), (["--ctf", "ctf.tsv"], f"--ctf {tmp_path / 'ctf.tsv'} ")):
+        run = {"command": "pick", "state": "finished", "settings": {"diameter_A": 24.0, "pixel_size_A": 1.5}}
+        call = {"arguments": [*words, *more], "folder": str(tmp_path)}
+        vg.io.write_json(folder / "run.json", run | {"call": call})
+        client = Client(tmp_path, allow_changes=True)
+        command = client.send(f"/jobs/{key_of(client, 'pick')}/picks/1", {"xy": [[60.0, 40.0]]}).json["command"]
+        assert command.partition(" --box ")[2].partition(" ")[2] == f"{shown}--out {folder}_particles"
+
+
 def test_areas_that_a_job_was_told_to_leave_out_stay_left_out_when_more_are_drawn(tmp_path):
     """The command takes one file: without those of the first the second time would pick there again."""
     folder = pick_folder(tmp_path / "pick")

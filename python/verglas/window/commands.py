@@ -13,6 +13,7 @@ from verglas.io import read_star
 from verglas.pipeline.particles import box_for
 from verglas.run.candidates import FOLDER as CANDIDATES
 from verglas.run.candidates import read_candidates
+from verglas.window.control import given_option
 from verglas.window.job import Job
 
 #: What a command needs and no file of a job says: its option with the word that stands for it, since a folder may have
@@ -54,7 +55,10 @@ def extract_command(job: Job, micrographs: Path, picks: Path) -> str:
 
 
 def _ctfs_of(job: Job) -> Path | None:
-    """The list with CTFs among what a job was begun with; None where there is none."""
+    """The CTFs that a job was given, or the list with CTFs among what it was begun with; None where there are none."""
+    given = given_option(job, "--ctf")
+    if given is not None and given.is_file():
+        return given
     for path in map(Path, job.sources):
         if path.suffix != ".star" or not path.is_file():
             continue
@@ -62,7 +66,8 @@ def _ctfs_of(job: Job) -> Path | None:
             tables = read_star(path).values()
         except (VerglasError, OSError):
             continue
-        if any(isinstance(table, pd.DataFrame) and "rlnDefocusU" in table for table in tables):
+        # Those of particles, as of picks to compare with, are no list of micrographs.
+        if any(isinstance(t, pd.DataFrame) and "rlnDefocusU" in t and "rlnCoordinateX" not in t for t in tables):
             return path
     return None
 
