@@ -18,9 +18,10 @@ from verglas.errors import InputError, VerglasWarning
 from verglas.io import read_micrographs, read_motion_star, read_star
 from verglas.io.frames import TiffFrames
 from verglas.run.micrograph_pages import motion_page_of
-from verglas.run.motion import MovieSettings, _optics_groups, correct_movies
+from verglas.run.motion import MovieSession, MovieSettings, _optics_groups, correct_movies
 from verglas.run.polish_inputs import MovieReading, recorded_movies
 from verglas.types.motion import Motion, spline_basis
+from verglas.types.settings import result_settings
 from verglas.types.trajectory import Trajectory
 
 
@@ -340,3 +341,11 @@ def test_the_page_is_asked_for_beside_the_job_and_the_last_one_is_its_own(tmp_pa
     assert [given[1:] for given in asked] == [(tmp_path / "o" / "report.html", motion_page_of, tmp_path / "o")] * 2
     assert "2 of 2 movies corrected" in (tmp_path / "o" / "report.html").read_text()
     assert {path.name for path in (tmp_path / "o" / "curves").iterdir()} == {"m1.json", "m2.json"}
+
+
+def test_folders_of_before_metadata_had_an_option_are_gone_on_with():
+    """The record names the sums of the fixed pattern: another entry in it would drop what earlier versions kept."""
+    settings = MovieSettings()
+    before = {**result_settings(settings), "gain": None, "defects": None}
+    assert MovieSession(settings).record() == before
+    assert MovieSession(settings, metadata="tree").record() == before | {"metadata": "tree"}

@@ -113,9 +113,11 @@ class MovieSession:
 
     def record(self) -> dict[str, Any]:
         """What a run must agree in with the one that it goes on from: all that changes a pixel."""
-        inputs = {"gain": self.gain, "defects": self.defects, "metadata": self.metadata}
+        inputs = {"gain": self.gain, "defects": self.defects}
         texts = {name: None if value is None else str(value) for name, value in inputs.items()}
-        return {**result_settings(self.settings), **texts}
+        # No entry where none is given: folders of earlier versions have none, and their sums are found by it.
+        tree = {} if self.metadata is None else {"metadata": str(self.metadata)}
+        return {**result_settings(self.settings), **texts, **tree}
 
 
 @dataclass(frozen=True)
