@@ -17,15 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from verglas.heterogeneity.components import ComponentModel, mean_model
-from verglas.heterogeneity.fixed_classes import FixedClasses, fit_classes, held_out_class_evidence
 from verglas.heterogeneity.gain import mean_gain
 from verglas.heterogeneity.junk import junk_posterior
 from verglas.heterogeneity.migration import migration_matrix
-from verglas.heterogeneity.posed import PosedImages
 from verglas.heterogeneity.seeds import Seeds, SeedSearch, seed_search
 from verglas.heterogeneity.settings import ClassSettings
-from verglas.heterogeneity.splitting import Split, SplittingClasses
+from verglas.heterogeneity.splitting import Split
 from verglas.initial_model.course import resample_to_box
 from verglas.refinement import schedule
 from verglas.refinement.em import initial_state, iterate
@@ -45,7 +42,7 @@ from verglas.types.snapshot import from_arrays, to_arrays
 
 _NO_JOIN_A = 1e5  # half maps are given nothing in common: particles of one judge the maps of the other
 _FEWEST_OF_HALF = 10
-_REPEAT_SEED = 1_000_003  # repeats begin from guesses that no neighbouring seed draws
+REPEAT_SEED = 1_000_003  # repeats begin from guesses that no neighbouring seed draws
 
 
 class ClassObserver:
@@ -217,7 +214,7 @@ class ClassSearch:
         everyone = np.arange(len(self.whole.problem))
         junk = self._first.junk
         rows = everyone if junk is None else np.flatnonzero(junk < 0.5)
-        if len(rows) == len(everyone) or not _has_both_halves(self.whole.problem, rows):
+        if len(rows) == len(everyone) or not has_both_halves(self.whole.problem.half, rows):
             return self.whole, everyone, state, step
         work = replace(self.whole, problem=self.whole.problem.part(rows))
         number = state.iteration + self.whole.settings.consensus_iterations
@@ -267,9 +264,9 @@ class ClassSearch:
         return made.with_junk() if self.whole.settings.junk else made
 
 
-def _has_both_halves(problem: RefineProblem, rows: IntArray) -> bool:
+def has_both_halves(half: IntArray, rows: IntArray) -> bool:
     """Whether enough particles of each half set are left for maps."""
-    return bool(np.bincount(problem.half[rows], minlength=3)[1:].min() >= _FEWEST_OF_HALF)
+    return bool(np.bincount(half[rows], minlength=3)[1:].min() >= _FEWEST_OF_HALF)
 
 
 @dataclass
@@ -285,7 +282,7 @@ class _Seeding:
     def search(self) -> SeedSearch:
         """Guesses from the single map, and the particles that choose among them."""
         problem, settings = self.work.problem, self.work.settings
-        seed = settings.seed + _REPEAT_SEED * self.repeat
+        seed = settings.seed + REPEAT_SEED * self.repeat
         return seed_search(problem, settings.shift_range_A / problem.pixel_size_A, seed)
 
     def state(self, count: int) -> State:
@@ -468,104 +465,6 @@ class ClassPass(GridStep):
             evidence.append(np.asarray(scores.log_evidence, np.float64))
             self.learn_poses(batch, scores, poses)
         return np.concatenate(shares), np.concatenate(evidence)
-
-
-class FixedClassSearch:
-    """Classes at the particles' own poses.
-
-    Parameters
-    ----------
-    posed : PosedImages
-    settings : ClassSettings
-    mask : (N, N, N) float32, optional
-        Where classes may differ.
-    observer : ClassObserver
-    """
-
-    def __init__(
-        self, posed: PosedImages, settings: ClassSettings, mask: Float32Array | None, observer: ClassObserver
-    ) -> None:
-        self.posed, self.settings, self.mask, self.observer = posed, settings, mask, observer
-        # The noise by which all numbers of classes are judged is that of all particles.
-        self.mean = mean_model(posed, contrast=settings.contrast, mask=mask)
-
-    def trials(self, counts: list[int]) -> Iterator[ClassTrial]:
-        """Every number of classes; the single map comes first."""
-        some, mean = self._good
-        yield self._first if some is self.posed else self._single(some, mean)
-        for count in counts:
-            if count > 1:
-                yield self._classes(count, self.settings.seed)
-
-    def again(self, count: int, number: int) -> ClassTrial:
-        """So many classes once more, from another start; the repeats count from 1."""
-        return self._classes(count, self.settings.seed + _REPEAT_SEED * number)
-
-    @cached_property
-    def _first(self) -> ClassTrial:
-        return self._single(self.posed, self.mean)
-
-    def _single(self, posed: PosedImages, mean: ComponentModel) -> ClassTrial:
-        start = np.ones((len(posed), 1))
-        return self._trial(fit_classes(posed, 1, start=start, mean=mean, mask=self.mask, iterations=1))
-
-    @cached_property
-    def _good(self) -> tuple[PosedImages, ComponentModel]:
-        """Particles that are not junk by the single map, and their mean."""
-        junk = self._first.junk
-        rows = np.arange(len(self.posed)) if junk is None else np.flatnonzero(junk < 0.5)
-        halves = np.bincount(self.posed.half[rows], minlength=3)[1:]
-        if len(rows) == len(self.posed) or halves.min() < _FEWEST_OF_HALF:
-            return self.posed, self.mean
-        some = self.posed.part(rows)
-        return some, mean_model(some, contrast=self.settings.contrast, mask=self.mask)
-
-    @cached_property
-    def _tree(self) -> SplittingClasses:
-        s, some = self.settings, self._good[0]
-        return SplittingClasses(some, self.mask, s.contrast, s.iterations, s.prior_factor, s.seed)
-
-    def _classes(self, count: int, seed: int) -> ClassTrial:
-        s, (some, mean) = self.settings, self._good
-        start, splits = None, []
-        if s.start == "split":
-            start, splits = self._tree.grow(count, self.observer.listener), list(self._tree.splits)
-            if start.shape[1] < count:
-                self.observer.listener.say(f"no class can be split further: {start.shape[1]} of {count} classes")
-                count = start.shape[1]
-        model = fit_classes(
-            some,
-            count,
-            start=start,
-            mean=mean,
-            mask=self.mask,
-            iterations=s.iterations,
-            T=s.prior_factor,
-            seed=seed,
-            listener=self.observer.listener,
-        )
-        return replace(self._trial(model), splits=splits)
-
-    def _trial(self, model: FixedClasses) -> ClassTrial:
-        evidence, posterior = held_out_class_evidence(self.posed, model, self.mean.sigma2)
-        order = np.argsort(-posterior.sum(axis=0), kind="stable")
-        table = PoseTable.unknown(len(self.posed))
-        given = self.posed.particles.poses
-        assert given is not None
-        table.angles_deg, table.origin_px = given.angles_deg.copy(), given.shifts_A / self.posed.pixel_size_A
-        table.class_number = posterior[:, order].argmax(axis=1)
-        made = ClassTrial(
-            posterior.shape[1],
-            model.volumes[order],
-            [h.volumes[order] for h in model.halves],
-            model.fsc[order],
-            table,
-            posterior[:, order],
-            evidence,
-            model.iterations,
-            migration=None if model.migration is None else model.migration[np.ix_(order, order)],
-        )
-        return made.with_junk() if self.settings.junk else made
 
 
 def keep_state(state: State, step: Step) -> Snapshot:

@@ -19,10 +19,10 @@ from verglas.heterogeneity.classes import (
     ClassObserver,
     ClassSearch,
     ClassTrial,
-    FixedClassSearch,
     make_problem,
 )
 from verglas.heterogeneity.fixed_classes import population_errors
+from verglas.heterogeneity.fixed_search import FixedClassSearch
 from verglas.heterogeneity.posed import posed_images_for
 from verglas.heterogeneity.settings import AUTO, ClassSettings
 from verglas.heterogeneity.variability import SIGNIFICANT, small_mask
@@ -141,18 +141,18 @@ class Classes3D:
         """What ``verglas class3d --json`` prints."""
         last = self.trials[-1]
         number = self.number
-        sums = np.bincount(number, self.posterior.max(axis=1), minlength=self.classes)[: self.classes]
-        sure = sums / np.maximum(np.bincount(number, minlength=self.classes)[: self.classes], 1)
-        stable = None
-        if self.stable is not None:
-            of_class = np.bincount(number, self.stable, minlength=self.classes)[: self.classes]
-            stable = of_class / np.maximum(np.bincount(number, minlength=self.classes)[: self.classes], 1)
+        members = np.maximum(np.bincount(number, minlength=self.classes)[: self.classes], 1)
+
+        def mean_of_class(values: FloatArray | BoolArray) -> list[float]:
+            sums = np.bincount(number, values, minlength=self.classes)[: self.classes]
+            return list((sums / members).tolist())
+
         return {
             "classes": self.classes,
             "sentence": self.sentence,
             "shares": [float(s) for s in self.shares],
             "share_errors": [float(s) for s in self.share_errors],
-            "certainty": sure.tolist(),
+            "certainty": mean_of_class(self.posterior.max(axis=1)),
             "resolutions_A": self.resolutions_A,
             "gain_nats": last["gain_over_one_nats"],
             "gain_error_nats": last["gain_over_one_error_nats"],
@@ -161,7 +161,7 @@ class Classes3D:
             "twins": [list(t) for t in self.twins],
             "junk_share": None if self.junk is None else float(self.junk.mean()),
             "stable_share": None if self.stable is None else float(self.stable.mean()),
-            "stable_share_of_class": None if stable is None else stable.tolist(),
+            "stable_share_of_class": None if self.stable is None else mean_of_class(self.stable),
             "migration": self.migration,
             "splits": self.splits,
             "particles": len(self.particles),

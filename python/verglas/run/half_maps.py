@@ -21,8 +21,10 @@ def maps_digest(maps: Sequence[Map] | None) -> str | None:
     """Fingerprint of the voxels of maps, which a run that goes on must find again; None where there are none."""
     if maps is None:
         return None
-    voxels = b"".join(np.ascontiguousarray(m.data).tobytes() for m in maps)
-    return hashlib.sha1(voxels, usedforsecurity=False).hexdigest()[:12]
+    voxels = hashlib.sha1(usedforsecurity=False)
+    for one in maps:
+        voxels.update(np.ascontiguousarray(one.data).data)
+    return voxels.hexdigest()[:12]
 
 
 def reconstruct_halves(particles: Particles, symmetry: str, threads: int | None) -> tuple[Map, Map]:

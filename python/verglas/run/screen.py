@@ -126,7 +126,7 @@ def _one(row: pd.Series[Any], squares: bool) -> Screening | str:
 def _record(judged: dict[str, Screening], set_aside: dict[str, str]) -> dict[str, Any]:
     reasons = {name: (one.reason,) if one.reason else () for name, one in judged.items()}
     # an opinion that may be wrong: a set is stopped where it leaves nothing to go on with
-    none = {name for name in reasons if all(reasons.values())}
+    none = set(reasons) if all(reasons.values()) else set()
     return {
         "verglas": __version__,
         "micrographs": len(judged),
