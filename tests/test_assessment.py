@@ -158,6 +158,35 @@ def test_phase_residual_of_noise_is_180_over_root_3():
     np.testing.assert_allclose(moved.residual_deg, want, atol=1e-6)
 
 
+@pytest.mark.parametrize("mask", [None, "sphere"])
+def test_chance_is_below_the_bound_of_the_phase_residual_as_seldom_as_stated(mask):
+    """Chebyshev's bound holds, however many voxels a shell has; and its variance is that of noise."""
+    rng, window = np.random.default_rng(3), None if mask is None else vg.masks.soft_sphere(20, 6, 3)
+    found = [assessment.differential_phase_residual(*rng.normal(size=(2, 20, 20, 20)), window) for _ in range(60)]
+    residual = np.array([one.residual_deg for one in found])[:, 2:]
+    for false_alarm in (0.5, 0.2, 0.05):
+        bound = np.array([one.noise_bound_deg(false_alarm) for one in found])[:, 2:]
+        assert np.mean(residual < bound) <= false_alarm
+        assert bound[:, 3:].min() > 60  # it does exclude something
+    squares, phases = np.deg2rad(residual) ** 2, np.array([one.phases for one in found])[:, 2:]
+    ratio = squares.var(axis=0) / (4 * np.pi**4 / 45 / phases.mean(axis=0))
+    assert ratio.mean() == pytest.approx(1, abs=0.25)
+
+
+def test_the_phase_residual_of_signal_passes_the_bound_of_chance_and_noise_ends_it():
+    rng = np.random.default_rng(4)
+    signal = vg.filters.apply(vg.Map(rng.normal(size=(48,) * 3), 1.5), vg.filters.low_pass(6.0, 0.01)).data
+    found = assessment.differential_phase_residual(
+        *(vg.Map(signal + signal.std() * rng.normal(size=signal.shape), 1.5) for _ in range(2))
+    )
+    assert found.resolution_A(found.noise_bound_deg()) == pytest.approx(6.0, rel=0.1)
+    half = assessment.differential_phase_residual(*rng.normal(size=(2, 16, 16, 16)), symmetry_order=2)
+    whole = assessment.differential_phase_residual(*rng.normal(size=(2, 16, 16, 16)))
+    assert (half.phases[4:] < 0.7 * whole.phases[4:]).all()
+    with pytest.raises(vg.InputError, match="between 0 and 1"):
+        whole.noise_bound_deg(0)
+
+
 def test_resolution_at_45_and_85_degrees():
     rng = np.random.default_rng(0)
     signal = vg.filters.apply(vg.Map(rng.normal(size=(48,) * 3), 1.5), vg.filters.b_factor(250.0)).data

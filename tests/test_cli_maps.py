@@ -68,6 +68,17 @@ def test_fsc_text_says_what_was_found(run, maps, tmp_path):
     assert json.loads(run("fsc", maps[0], noise, "--json")[1])["resolution_A"] is None
 
 
+def test_phase_residual_is_that_of_the_function(run, maps):
+    want = vg.assessment.differential_phase_residual(*map(vg.read_map, maps))
+    last = run("fsc", *maps, "--phase-residual")[1].splitlines()[-1]
+    assert last.startswith(f"by phase residual: 45 degrees {want.resolution_A():.2f} A, 85 degrees ")
+    found = json.loads(run("fsc", *maps, "--phase-residual", "--json")[1])
+    assert found["fsc"] == pytest.approx(want.fsc.curve.tolist())
+    assert found["phase_residual"]["residual_deg"] == pytest.approx(want.residual_deg.tolist())
+    assert found["phase_residual"]["beyond_chance_A"] == pytest.approx(want.resolution_A(want.noise_bound_deg()))
+    assert run("fsc", *maps, "--phase-residual", "--hands")[0] == 2
+
+
 def test_fsc_says_which_thresholds_a_tiny_box_under_a_high_symmetry_cannot_test(run, tmp_path):
     rng, paths = np.random.default_rng(0), [tmp_path / "first.mrc", tmp_path / "second.mrc"]
     density = rng.normal(size=(16, 16, 16))

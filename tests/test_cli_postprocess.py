@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import verglas as vg
+from verglas.cli.refine import _resolution
 from verglas import io
 from verglas.errors import FormatError
 from verglas.report.assessed import Assessed, read_assessed
@@ -178,3 +179,16 @@ def test_sample_of_a_large_star_file(tmp_path):
     assert np.array_equal(found["rlnClassNumber"], index % 3 + 1)
     assert np.histogram(index, 10, (0, n))[0].min() > 100  # from everywhere in the file
     assert len(io.sample_star(tmp_path / "p.star")[0]["particles"]) == n
+
+
+@pytest.mark.parametrize(
+    ("crossing", "claimed", "words"),
+    [
+        (8.0, 8.0, "8.00 A (FSC 0.143"),
+        (8.0, 8.6, "to be stated 8.60 A, crossing at 8.00 A"),
+        (8.0, None, "cannot be stated"),
+        (None, None, "no resolution"),
+    ],
+)
+def test_the_last_line_of_a_refinement_says_what_to_state(crossing, claimed, words):
+    assert _resolution({"resolution_A": crossing, "claimed_resolution_A": claimed}).startswith(words)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import struct
 
 import gemmi
 import numpy as np
@@ -13,6 +15,7 @@ import verglas as vg
 from verglas.assessment import q_scores
 from verglas.assessment.model_density import frequencies, model_density
 from verglas.assessment.model_tables import ModelTables
+from verglas.assessment.q_score import sample
 from verglas.io import read_atoms, read_csv
 from verglas.map_geometry.model_fit import fit_atoms
 from verglas.report.map_model import map_model_page
@@ -136,6 +139,47 @@ def test_correlation_of_a_published_model(data_dir):
     found = vg.map_model(vg.read_map(folder / "emd_3488.mrc"), read_atoms(folder / "5ni1_updated.cif"))
     assert found.correlations["mask"] > 0.8
     assert found.d_fsc_A(0.5) == pytest.approx(3.2, abs=0.15)  # the resolution of the entry
+
+
+def test_atoms_land_on_the_density_of_a_map_that_begins_elsewhere(data_dir, tmp_path):
+    """EMD-5625 says where it lies by the number of its first voxel, not by an origin."""
+    path = data_dir / "emd_5625" / "emd_5625.map.gz"
+    with gzip.open(path) as file:
+        header = file.read(1024)
+    first, origin = struct.unpack("<3i", header[16:28]), struct.unpack("<3f", header[196:208])
+    step_A = struct.unpack("<f", header[40:44])[0] / 56
+    assert first == (-28, -28, -28)
+    assert origin == (0, 0, 0)
+    volume = vg.read_map(path)
+    values = volume.data
+    dense = np.argwhere(values > 2 * values.std())[::4]  # residues have four digits
+    xyz = (dense[:, ::-1] + first) * step_A
+    text = "".join(
+        f"ATOM  {i:5d}  CA  ALA A{i:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00400.00           C\n"
+        for i, (x, y, z) in enumerate(xyz, 1)
+    )
+    (tmp_path / "dense.pdb").write_text(text)
+    read = read_atoms(tmp_path / "dense.pdb")
+    np.testing.assert_allclose(sample(volume, read.xyz_A), values[tuple(dense.T)], atol=0.01)
+    assert vg.map_model(volume, read).correlations["mask"] > 0.4
+    with pytest.raises(vg.InputError, match="atoms"):
+        vg.map_model(volume, read.move(np.eye(3), -np.multiply(first, step_A)))
+
+
+def test_part_of_a_published_map_has_the_scores_of_the_whole(data_dir, tmp_path):
+    folder = data_dir / "haemoglobin_3488"
+    whole, atoms = vg.read_map(folder / "emd_3488.mrc"), read_atoms(folder / "5ni1_updated.cif")
+    low, high = np.array([30, 35, 35]), np.array([65, 70, 68])  # voxels x, y, z
+    cut = np.ascontiguousarray(whole.data[tuple(slice(a, b) for a, b in zip(low[::-1], high[::-1], strict=True))])
+    place = tuple(np.asarray(whole.origin_A) + low * whole.pixel_size_A)
+    vg.write_map(tmp_path / "part.mrc", vg.Map(cut, whole.pixel_size_A, place))
+    part = vg.read_map(tmp_path / "part.mrc")
+    voxels = (atoms.xyz_A - np.asarray(whole.origin_A)) / whole.pixel_size_A
+    inside = ((voxels > low + 3) & (voxels < high - 4)).all(axis=1)
+    chosen = atoms.xyz_A[inside]
+    assert len(chosen) > 500
+    np.testing.assert_allclose(sample(part, chosen), sample(whole, chosen), atol=1e-4)
+    np.testing.assert_allclose(q_scores(part, chosen), q_scores(whole, chosen), atol=1e-3)
 
 
 def test_of_alternatives_the_first_is_read(tmp_path):

@@ -384,6 +384,7 @@ def test_command_line(data, tmp_path, capsys):
     told = json.loads(printed.out)
     assert told["particles"] == 120
     assert 8 <= told["resolution_A"] < 20
+    assert told["claimed_resolution_A"] >= told["resolution_A"]
     assert "iteration  1" in printed.err
     assert "memory: at most" in printed.err
     with pytest.raises(SystemExit) as ended:

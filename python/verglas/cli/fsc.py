@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from verglas.run.maps import FSC
+    from verglas.run.maps import FSC, PhaseResidual
+
+_LIMITS_DEG = (45.0, 85.0)  # usual for the phase residual
+_CHANCE = 0.05
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +30,9 @@ def register(app: typer.Typer) -> None:
         hands: bool = typer.Option(
             False, "--hands", help="Turn the second map and its mirror image onto the first: which hand fits?"
         ),
+        phase_residual: bool = typer.Option(
+            False, "--phase-residual", help="Also the differential phase residual, for maps of one grey scale."
+        ),
         plot: Path = typer.Option(None, "--plot", help="Write a figure: .png, .svg or .pdf."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON, with the curve."),
     ) -> None:
@@ -35,29 +41,40 @@ def register(app: typer.Typer) -> None:
         Two half maps: 0.143. A map against a model or a better map: 0.5. A mask raises the curve by itself: verglas
         postprocess corrects for that.
         """
-        if not 0 < threshold < 1:
-            raise typer.BadParameter(f"expected a number between 0 and 1, got {threshold:g}", param_hint="--threshold")
-        if pixel_size is not None and not pixel_size > 0:
-            raise typer.BadParameter(f"expected a positive number of A, got {pixel_size:g}", param_hint="--pixel-size")
-        if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
-            raise typer.BadParameter(f"expected .png, .svg or .pdf, got {plot}", param_hint="--plot")
-        if hands and (mask or symmetry != "C1"):
-            raise typer.BadParameter("takes neither --mask nor --symmetry", param_hint="--hands")
+        _refuse_impossible(threshold, pixel_size, plot)
         if hands:
+            if mask or symmetry != "C1" or phase_residual:
+                what = "takes neither --mask nor --symmetry nor --phase-residual"
+                raise typer.BadParameter(what, param_hint="--hands")
             _both_hands(first, second, threshold, pixel_size, plot, as_json=as_json)
             return
-        from verglas.run.maps import fsc_of_files
+        from verglas.run.maps import fsc_of_files, phase_residual_of_files
 
-        fsc = fsc_of_files(first, second, mask, pixel_size, symmetry=symmetry)
+        phases = None
+        if phase_residual:
+            phases = phase_residual_of_files(first, second, mask, pixel_size, symmetry=symmetry)
+        fsc = phases.fsc if phases else fsc_of_files(first, second, mask, pixel_size, symmetry=symmetry)
         if plot is not None:
             from verglas.report.curves import write_fsc
 
             write_fsc({"masked" if mask else "unmasked": fsc}, plot, ("half-bit", "3sigma", 0.5, threshold))
         if as_json:
-            typer.echo(json.dumps(_as_dict(fsc, threshold), indent=2))
-        else:
-            typer.echo(_sentence(fsc, threshold, masked=mask is not None))
-            typer.echo(_all_thresholds(fsc))
+            more = {"phase_residual": _phases_as_dict(phases)} if phases else {}
+            typer.echo(json.dumps(_as_dict(fsc, threshold) | more, indent=2))
+            return
+        typer.echo(_sentence(fsc, threshold, masked=mask is not None))
+        typer.echo(_all_thresholds(fsc))
+        if phases:
+            typer.echo(_phases_sentence(phases))
+
+
+def _refuse_impossible(threshold: float, pixel_size: float | None, plot: Path | None) -> None:
+    if not 0 < threshold < 1:
+        raise typer.BadParameter(f"expected a number between 0 and 1, got {threshold:g}", param_hint="--threshold")
+    if pixel_size is not None and not pixel_size > 0:
+        raise typer.BadParameter(f"expected a positive number of A, got {pixel_size:g}", param_hint="--pixel-size")
+    if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise typer.BadParameter(f"expected .png, .svg or .pdf, got {plot}", param_hint="--plot")
 
 
 def _both_hands(
@@ -108,6 +125,23 @@ def _as_dict(fsc: FSC, threshold: float) -> dict[str, Any]:
         "counts": fsc.counts.tolist(),
         "independent_counts": fsc.n.tolist(),
     }
+
+
+def _phases_as_dict(phases: PhaseResidual) -> dict[str, Any]:
+    bound = phases.noise_bound_deg(_CHANCE)
+    return {
+        "resolutions_A": {f"{limit:g}": _finite(phases.resolution_A(limit)) for limit in _LIMITS_DEG},
+        "beyond_chance_A": _finite(phases.resolution_A(bound)),
+        "residual_deg": phases.residual_deg.tolist(),
+        "noise_bound_deg": bound.tolist(),
+    }
+
+
+def _phases_sentence(phases: PhaseResidual) -> str:
+    limits: list[tuple[str, Any]] = [(f"{limit:g} degrees", limit) for limit in _LIMITS_DEG]
+    limits.append((f"chance ({_CHANCE:g} of shells of noise at most)", phases.noise_bound_deg(_CHANCE)))
+    said = ", ".join(_at_threshold(name, phases.resolution_A(limit)) for name, limit in limits)
+    return f"by phase residual: {said}"
 
 
 def _sentence(fsc: FSC, threshold: float, *, masked: bool) -> str:

@@ -82,11 +82,22 @@ def _print(told: Mapping[str, Any], out: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(told, indent=2))
         return
-    resolution = told["resolution_A"]
-    text = "no resolution: the half maps agree nowhere" if resolution is None else f"{resolution:.2f} A"
     typer.echo(
-        f"resolution {text} (FSC 0.143, in the mask, corrected by phase randomisation); {told['particles']} "
+        f"resolution {_resolution(told)}; {told['particles']} "
         f"particles, {told['iterations']} iterations, {told['seconds']:.0f} s: {out}/report.html"
     )
     for finding in told["verdict"]["findings"]:
         typer.echo(f"verdict: {finding['state']} ({finding['code']}): {finding['sentence']}")
+
+
+def _resolution(told: Mapping[str, Any]) -> str:
+    """What to state first, and the crossing where that is another."""
+    crossing, claimed = told["resolution_A"], told["claimed_resolution_A"]
+    how = "FSC 0.143, in the mask, corrected by phase randomisation"
+    if crossing is None:
+        return f"no resolution: the half maps agree nowhere ({how})"
+    if claimed is None:
+        return f"cannot be stated: few voxels leave it open (crossing at {crossing:.2f} A; {how})"
+    if claimed > crossing:
+        return f"to be stated {claimed:.2f} A, crossing at {crossing:.2f} A, which few voxels leave open ({how})"
+    return f"{crossing:.2f} A ({how})"

@@ -13,6 +13,7 @@ from verglas import filters, image, masks
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.fsc import FSC, fsc
 from verglas.assessment.independence import check_pair, refuse_one_map_twice
+from verglas.assessment.phase import PhaseResidual, differential_phase_residual
 from verglas.assessment.single_map import SingleMapResolution, single_map_resolution
 from verglas.errors import InputError
 from verglas.geometry import symmetry_order
@@ -22,7 +23,7 @@ from verglas.io.rules import RECALIBRATED, file_rules, pixel_size_refused
 from verglas.types import Map
 from verglas.types.arrays import IntArray
 from verglas.types.images import ImageSource
-from verglas.types.listener import Listener, phase_progress
+from verglas.types.listener import phase_progress
 from verglas.types.settings import JobSettings, setting
 
 Progress = Callable[[int, int], None]
@@ -64,25 +65,51 @@ def fsc_of_files(
         Shapes or pixel sizes differ, or the mask is none; the message names the files.
     """
     with shown_to(listener) as heard:
-        return _fsc_of_files(first, second, mask, pixel_size_A, symmetry, heard)
+        heard.progress("fsc", 0, 3)
+        a, b, window = _two_maps(first, second, mask, pixel_size_A, "fsc")
+        heard.progress("fsc", 2, 3)
+        result = fsc(a, b, window, symmetry_order=symmetry_order(symmetry))
+        check_pair(a.data, b.data, first, second, halves=False)
+        heard.progress("fsc", 3, 3)
+    return result
 
 
-def _fsc_of_files(
-    first: Path, second: Path, mask: Path | None, pixel_size_A: float | None, symmetry: str, heard: Listener
-) -> FSC:
-    heard.progress("fsc", 0, 3)
+def phase_residual_of_files(
+    first: Path, second: Path, mask: Path | None = None, pixel_size_A: float | None = None, *, symmetry: str = "C1"
+) -> PhaseResidual:
+    """Differential phase residual of two map files of one grey scale; its ``fsc`` is that of :func:`fsc_of_files`.
+
+    Parameters
+    ----------
+    first, second : Path
+        Maps.
+    mask : Path, optional
+        Mask, multiplied with both.
+    pixel_size_A : float, optional
+        In place of both headers'.
+    symmetry : str
+        Point group imposed on both maps.
+
+    Raises
+    ------
+    InputError
+        As :func:`fsc_of_files`.
+    """
+    a, b, window = _two_maps(first, second, mask, pixel_size_A, "phase residual")
+    result = differential_phase_residual(a, b, window, symmetry_order=symmetry_order(symmetry))
+    check_pair(a.data, b.data, first, second, halves=False)
+    return result
+
+
+def _two_maps(
+    first: Path, second: Path, mask: Path | None, pixel_size_A: float | None, job: str
+) -> tuple[Map, Map, npt.NDArray[np.float32] | None]:
+    """Maps of one shape that are not one, and the mask."""
     a, b = read_map(first, pixel_size_A), read_map(second, pixel_size_A)
-    heard.progress("fsc", 2, 3)
     if a.data.shape != b.data.shape:
         raise InputError(f"{first} has shape {a.data.shape} and {second} {b.data.shape} (z, y, x): resample one")
-    refuse_one_map_twice(a.data, b.data, "fsc", f"{first} and {second}")
-    window = None
-    if mask is not None:
-        window = read_mask(mask, a, first)
-    result = fsc(a, b, window, symmetry_order=symmetry_order(symmetry))
-    check_pair(a.data, b.data, first, second, halves=False)
-    heard.progress("fsc", 3, 3)
-    return result
+    refuse_one_map_twice(a.data, b.data, job, f"{first} and {second}")
+    return a, b, None if mask is None else read_mask(mask, a, first)
 
 
 def single_map_resolution_of_file(

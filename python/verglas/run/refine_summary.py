@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 def summary(result: Refinement) -> dict[str, Any]:
     """What ``verglas refine --json`` prints."""
     rows = result.iterations
-    resolution = result.resolution_A
+    assessed = result.postprocessed.as_dict()
     return {
         "folder": None if result.folder is None else str(result.folder),
-        "resolution_A": resolution if np.isfinite(resolution) else None,
-        "resolutions_A": result.postprocessed.as_dict()["resolutions_A"],
+        **{name: assessed[name] for name in ("resolution_A", "claimed_resolution_A", "resolutions_A")},
         "b_factor_A2": result.postprocessed.b_factor_A2,
         "particles": len(result.particles),
         "excluded": len(result.excluded),
