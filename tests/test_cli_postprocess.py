@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 import verglas as vg
-from verglas.cli.refine import _resolution
 from verglas import io
+from verglas.cli.refine import _resolution
 from verglas.errors import FormatError
 from verglas.report.assessed import Assessed, read_assessed
 from verglas.run.postprocess import read_mtf
