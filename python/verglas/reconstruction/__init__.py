@@ -8,6 +8,7 @@ from verglas.reconstruction.forward import project
 from verglas.reconstruction.known_poses import Reconstruction, ReconstructSettings, reconstruct, reconstruct_report
 from verglas.reconstruction.misfit import objective
 from verglas.reconstruction.solvers import Solution, solve
+from verglas.reconstruction.thickness import reconstruct_3d_ctf
 from verglas.reconstruction.wedge import MissingWedge, missing_wedge
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "priors",
     "project",
     "reconstruct",
+    "reconstruct_3d_ctf",
     "reconstruct_report",
     "solve",
     "solve_firt",

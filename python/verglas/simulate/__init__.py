@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from verglas.simulate import noise, scattering, text
+from verglas.simulate.crystals import polycrystal
 from verglas.simulate.density import density
 from verglas.simulate.filaments import FilamentTruth, filaments
 from verglas.simulate.grid_squares import SQUARE_KINDS, grid_square
@@ -17,7 +18,7 @@ from verglas.simulate.mixed import BOX_KINDS, mixed_particles
 from verglas.simulate.model import Model
 from verglas.simulate.motion_field import MotionField, Recording
 from verglas.simulate.movies import MovieTruth, movie
-from verglas.simulate.multislice import exit_wave, image_of_wave, project_layers
+from verglas.simulate.multislice import exit_wave, image_of_wave, project_3d_ctf, project_layers
 from verglas.simulate.noise import SNR, measured_snr
 from verglas.simulate.phantom import hinge, phantom
 from verglas.simulate.planted import MixedBlur, PlantedHalves, mixed_blur, planted_halves
@@ -55,6 +56,8 @@ __all__ = [
     "noise",
     "phantom",
     "planted_halves",
+    "polycrystal",
+    "project_3d_ctf",
     "project_layers",
     "read_model",
     "scattering",

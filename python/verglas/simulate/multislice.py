@@ -3,11 +3,11 @@ r"""Thick specimens: the CTF through their thickness, and dynamic scattering by 
 The beam travels along +z of a map, whose slabs of voxels stand at (i - N//2) voxels from its centre; the defocus is
 that of the centre and grows with z. Contrast is that of images here: more matter, higher values.
 
-Two models of one image, for tests of what projects and reconstructs:
+Models of one image, for tests of what projects and reconstructs:
 
 - :func:`project_layers`, weak scattering: each slab is imaged with the CTF at its own height, and the images add up.
   Summed over slabs this is the sum of two slices on Ewald's sphere (:mod:`verglas.reconstruction.ewald`, positive
-  sign), here without a transform along z.
+  sign), here without a transform along z; :func:`project_3d_ctf` is that sum, the transform along z taken exactly.
 - :func:`exit_wave` and :func:`image_of_wave`, scattering of any strength: the wave passes slab after slab, its phase
   turned by each, and travels in between (Cowley and Moodie 1957, Acta Cryst. 10, 609-619). Weak phases give
   :func:`project_layers`, thin specimens the projection.
@@ -25,7 +25,7 @@ from verglas.types import Map, Optics
 from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import MapLike, map_of
 
-_DEFOCI, _PHASE_SHIFT = slice(0, 2), 6  # columns of Optics.as_params
+_DEFOCI, _VOLTAGE, _PHASE_SHIFT = slice(0, 2), 3, 6  # columns of Optics.as_params
 
 
 def _one(optics: Optics, job: str) -> FloatArray:
@@ -83,6 +83,61 @@ def project_layers(map: MapLike, optics: Optics, *, threads: int | None = None) 
             ctf = ops.ctf(here, box, volume.pixel_size_A, threads=threads)
             total += ctf * fourier.forward(layer[None], 2, threads=threads)
     return np.asarray(fourier.inverse(total.astype(np.complex64), (box, box), threads=threads)[0], np.float32)
+
+
+def project_3d_ctf(map: MapLike, optics: Optics, *, threads: int | None = None) -> Float32Array:
+    r"""Image of a map along z by the formula of the CTF through its thickness (3DCTF): two slices of its transform.
+
+    .. math::
+        I(k) = \frac{1}{2i} \left[ e^{i\chi(k)} V(k, -\tfrac{\lambda k^2}{2})
+             - e^{-i\chi(k)} V(k, \tfrac{\lambda k^2}{2}) \right]
+
+    The same as :func:`project_layers`, sine for exponentials; the 1/2i is left out in some texts.
+
+    Parameters
+    ----------
+    map : Map or path
+        A cubic map.
+    optics : Optics
+        Of one image; the defocus is that of the map's centre.
+    threads : int, optional
+        Threads; all by default.
+
+    Returns
+    -------
+    (N, N) float32
+
+    Raises
+    ------
+    InputError
+        The map is not a cube, or there are several optics.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> ball, optics = vg.Map(np.pad(np.ones((4, 4, 4)), 6), 2.0), vg.Optics([15000], [15000])
+    >>> layers = vg.simulate.project_layers(ball, optics)
+    >>> bool(np.allclose(vg.simulate.project_3d_ctf(ball, optics), layers, atol=1e-5))
+    True
+    """
+    volume = map_of(map, "project_3d_ctf: map")
+    params = _one(optics, "project_3d_ctf")
+    box, pixel_A = volume.box, volume.pixel_size_A
+    quarter = params.copy()
+    quarter[:, _PHASE_SHIFT] += 90
+    sine, cosine = (ops.ctf(p, box, pixel_A, threads=threads)[0] for p in (params, quarter))
+    both = cosine + 1j * sine
+    k = np.fft.fftfreq(box, pixel_A)
+    # what a layer at the height z has turned by: pi lambda k^2 z
+    turn = np.pi * float(wavelength_A(params[0, _VOLTAGE])) * (k[:, None] ** 2 + np.fft.rfftfreq(box, pixel_A) ** 2)
+    above, below = (np.zeros(turn.shape, np.complex128) for _ in range(2))
+    for height_A, layer in zip(_heights_A(volume), volume.data, strict=True):
+        if layer.any():
+            flat, phase = fourier.forward(layer[None], 2, threads=threads)[0], np.exp(1j * turn * height_A)
+            above += flat * phase
+            below += flat * phase.conj()
+    total = (both * above - both.conj() * below) / 2j
+    return np.asarray(fourier.inverse(total[None].astype(np.complex64), (box, box), threads=threads)[0], np.float32)
 
 
 def exit_wave(
