@@ -5,46 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from verglas.errors import InputError
+from verglas.io.inputs import note_written, refuse_input
 
-# (device, number) of files that the job in hand was given, none of which it may write over.
-_inputs: set[tuple[int, int]] = set()
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-
-
-@contextmanager
-def inputs_kept(paths: Iterable[Path]) -> Iterator[None]:
-    """Inside, writing over one of these files is refused: what a job was given is the user's, perhaps the only copy.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     given = pathlib.Path(folder) / "map.mrc"
-    ...     given.touch()
-    ...     with inputs_kept([given]):
-    ...         write_text(given, "another")
-    Traceback (most recent call last):
-    verglas.errors.InputError: cannot write .../map.mrc: the job was given this file, which would be lost; name another
-    """
-    files = {(found.st_dev, found.st_ino) for path in paths if path.is_file() for found in [path.stat()]}
-    more = files - _inputs
-    _inputs.update(more)
-    try:
-        yield
-    finally:
-        _inputs.difference_update(more)
-
-
-def _refuse_input(path: Path) -> None:
-    if _inputs and path.is_file():
-        found = path.stat()
-        if (found.st_dev, found.st_ino) in _inputs:
-            raise InputError(f"cannot write {path}: the job was given this file, which would be lost; name another")
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -72,7 +40,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder, expected the name of a file")
-    _refuse_input(path)
+    refuse_input(path)
     # Asking the file system beats reading permission bits: /proc and full or read-only mounts refuse too.
     probe = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part")
     try:
@@ -153,13 +121,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder, expected the name of a file")
-    _refuse_input(path)
+    refuse_input(path)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield temporary
         _to_disk(temporary)
         # Beside the target and not in /tmp: a rename is atomic within one file system only.
         os.replace(temporary, path)
+        note_written(path)
         _to_disk(path.parent)
     except OSError as error:
         short = error.errno is None and "written" in str(error)  # what NumPy says of a full disk
@@ -187,6 +156,12 @@ def _to_disk(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def remove_file(path: str | os.PathLike[str]) -> None:
+    """Remove a result of an earlier run, if there is one; never a file that the job in hand was given or reads."""
+    refuse_input(Path(path))
+    Path(path).unlink(missing_ok=True)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

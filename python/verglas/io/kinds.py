@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verglas.errors import FormatError
+from verglas.io.inputs import note_read
 
 HEAD_BYTES = 4096
 """So much of a file is looked at."""
@@ -46,6 +47,7 @@ def require_file(path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     if path.is_file():
+        note_read(path)
         return path
     if path.is_dir():
         raise FormatError(f"{path}: is a folder, expected a file")

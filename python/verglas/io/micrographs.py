@@ -15,6 +15,7 @@ import pandas as pd
 from verglas.errors import FormatError, InputError
 from verglas.io.coordinate_text import read_lines
 from verglas.io.coordinates import MICROGRAPH, match_names
+from verglas.io.inputs import note_named
 from verglas.io.kinds import require_file
 from verglas.io.mrc import PathLike
 from verglas.io.rules import search_folders
@@ -83,6 +84,8 @@ def find_micrographs(source: PathLike | Iterable[PathLike], *, checked: bool = T
     """
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
     tables = [_find_in_source(os.fspath(one)) for one in sources]
+    for one, table in zip(sources, tables, strict=True):
+        note_named(Path(one), [Path(path) for path in table[PATH]].copy)
     tables = [table for table in tables if len(table)]
     if not tables:
         shown = ", ".join(os.fspath(s) for s in sources[:3]) or "an empty list"

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io.frames import EerFrames, FrameSums, MrcFrames, TiffAbout, open_frames, say_dropped
 from verglas.io.gain import read_defects, read_gain
+from verglas.io.inputs import note_named
 from verglas.io.mrc import PathLike
 from verglas.io.mrc_header import require_file
 from verglas.io.star import read_star
@@ -58,7 +59,10 @@ def find_movies(source: PathLike | Iterable[PathLike]) -> list[Path]:
     verglas.errors.InputError: nowhere/*.tif: no movies found; expected TIFF, MRC or EER files or a STAR file of them
     """
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
-    movies = [Path(name) for one in sources for name in _names(os.fspath(one))]
+    named = {Path(one): [Path(name) for name in _names(os.fspath(one))] for one in sources}
+    movies = [path for paths in named.values() for path in paths]
+    for one, paths in named.items():
+        note_named(one, paths.copy)
     if not movies:
         shown = ", ".join(os.fspath(s) for s in sources[:3]) or "an empty list"
         raise InputError(f"{shown}: no movies found; expected TIFF, MRC or EER files or a STAR file of them")

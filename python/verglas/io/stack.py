@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import FormatError, InputError, VerglasWarning
+from verglas.io.inputs import note_named, note_read
 from verglas.io.mrc import MrcHeader, PathLike, read_header, read_sections
 from verglas.io.plain import PlainFile
 from verglas.io.rules import RECALIBRATED, file_rules, pixel_size_refused, search_folders
@@ -124,6 +126,15 @@ class StackSource:
         """The images of a subset."""
         return replace(self, stack_of=self.stack_of[rows], frame=self.frame[rows], file_row=self.file_row[rows])
 
+    def files(self) -> Iterator[Path]:
+        """Where the stacks in use lie, as far as they are there."""
+        for stack in np.unique(self.stack_of):
+            if stack in self._headers:
+                yield self._headers[stack].path
+                continue
+            with suppress(FormatError):  # an image that is asked for later raises it
+                yield self.paths.find(self.names[stack])
+
     def path(self, stack: int) -> Path:
         """Where stack number ``stack`` lies."""
         return self.header(stack).path
@@ -133,7 +144,9 @@ class StackSource:
         header = self._headers.get(stack)
         if header is None:
             try:
-                header = read_header(self.paths.find(self.names[stack]))
+                path = self.paths.find(self.names[stack])
+                note_read(path, named_by=self.where)
+                header = read_header(path)
             except FormatError as error:
                 row = self.file_row[np.flatnonzero(self.stack_of == stack)[:1]]
                 particle = f", particle {row[0]} (row from 0)" if row.size else ""
@@ -262,7 +275,7 @@ def build_source(
         named = names
         names, stack_of, frame = _merge_stacks(named, stack_of, frame, paths, where)
         joined = names is not named
-    return StackSource(
+    source = StackSource(
         names,
         stack_of,
         frame,
@@ -273,6 +286,8 @@ def build_source(
         np.arange(len(frame), dtype=np.int64),
         joined,
     )
+    note_named(Path(where), source.files)
+    return source
 
 
 def _merge_stacks(

@@ -19,6 +19,7 @@ from verglas.report.abinitio import write_abinitio_page
 from verglas.run.abinitio_memory import plan_memory
 from verglas.run.abinitio_page import SUMMARY, shown_record, shown_result
 from verglas.run.abinitio_watch import Watch
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.tenure import now_text, tenure
 from verglas.search.grid_search import Where
 from verglas.types import Particles
@@ -26,6 +27,7 @@ from verglas.types.convert import particles_of
 from verglas.types.settings import present_names, settings_from
 
 
+@keeps_inputs("abinitio")
 def abinitio(
     particles: Particles | str | Path,
     symmetry: str | None = None,

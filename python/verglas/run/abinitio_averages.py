@@ -21,6 +21,7 @@ from verglas.report.abinitio import write_abinitio_page
 from verglas.run.abinitio_page import SUMMARY, shown_record, shown_result
 from verglas.run.class2d import Class2DJob, class2d_files
 from verglas.run.common_lines import read_averages
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.tenure import now_text, tenure
 from verglas.types.arrays import Float32Array
 from verglas.types.listener import Listener
@@ -63,6 +64,7 @@ class AveragesJob:
     threads: int | None = None
 
 
+@keeps_inputs("abinitio")
 def averages_files(job: AveragesJob, *, listener: ListenerChoice = "screen") -> AveragesMap:
     """Read, make a map of averages, write map, poses, summary and page.
 

@@ -12,6 +12,7 @@ import numpy as np
 from verglas._screen import ListenerChoice, shown_to
 from verglas.geometry import angular_distance
 from verglas.io import check_writable, read_map, read_particles, write_particles
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.search import AlignSettings, align, align_plan
 from verglas.types import Particles
 
@@ -77,6 +78,7 @@ class AlignSummary:
         }
 
 
+@keeps_inputs("align")
 def align_files(job: AlignJob, *, listener: ListenerChoice = "screen") -> AlignSummary:
     """Read, align, write.
 

@@ -17,6 +17,7 @@ from verglas.geometry import orientation_grid
 from verglas.io import check_writable, read_header, read_map, read_particles, read_stack, write_bytes, write_text
 from verglas.reconstruction import project
 from verglas.report.bias import figure, page
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.types import Poses
 
 _PROJECTION_STEP_DEG = 15.0
@@ -73,6 +74,7 @@ def references_of(path: Path, symmetry: str = "C1") -> np.ndarray:
     return read_stack(path)
 
 
+@keeps_inputs("check-bias")
 def check_bias_files(job: CheckBiasJob, *, listener: ListenerChoice = "screen") -> tuple[BiasReport, dict[str, Any]]:
     """Read, align twice, report.
 

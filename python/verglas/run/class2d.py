@@ -38,6 +38,7 @@ from verglas.run.checkpoint import Checkpoints, Part
 from verglas.run.class2d_memory import plan_memory
 from verglas.run.class2d_page import SUMMARY, shown_record
 from verglas.run.forecast import class2d_forecast
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.live_page import LivePage, footer_text
 from verglas.run.refine_inputs import close_identity, on_one_grid
 from verglas.run.refine_memory import PAGE_PROCESS_GB, MemoryPlan
@@ -116,6 +117,7 @@ class Class2DSummary:
         }
 
 
+@keeps_inputs("class2d")
 def class2d_files(job: Class2DJob, *, listener: ListenerChoice = "screen") -> Class2DSummary:
     """Read, classify, write.
 

@@ -47,6 +47,7 @@ from verglas.run.class3d_trials import (
     trial_sentence,
 )
 from verglas.run.cluster import ClusterChoice, ClusterUse
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.live_page import footer_text
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.numbered_files import remove_numbered
@@ -182,6 +183,7 @@ class _Watch(ClassObserver):
         return None if self.checkpoints is None else self.checkpoints.part(name)
 
 
+@keeps_inputs("class3d")
 def classify3d(
     particles: Particles | str | Path,
     maps: Reference | Sequence[Reference] | None = None,

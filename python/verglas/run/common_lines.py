@@ -19,6 +19,7 @@ from verglas.io.mrc_header import read_header
 from verglas.map_geometry.hand import flip_hand, mirrored_angles
 from verglas.masks import soft_sphere
 from verglas.reconstruction import reconstruct
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.select import class_table
 from verglas.types import Map, Particles, Poses
 from verglas.types.listener import Listener
@@ -90,6 +91,7 @@ class CommonLinesMap:
         }
 
 
+@keeps_inputs("abinitio")
 def common_lines_files(job: CommonLinesJob, *, listener: ListenerChoice = "screen") -> CommonLinesMap:
     """Read averages, orient them by their common lines, reconstruct, write.
 

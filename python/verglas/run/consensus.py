@@ -14,6 +14,7 @@ from verglas.errors import InputError
 from verglas.io import read_particles, write_particles
 from verglas.map_geometry.hand import mirrored_angles
 from verglas.run.image_names import image_names
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.types import Particles
 from verglas.types.arrays import FloatArray, IntArray
 
@@ -148,6 +149,7 @@ def _match_rows(first: Particles, second: Particles) -> tuple[IntArray, IntArray
     return mine, rows[mine].astype(np.int64)
 
 
+@keeps_inputs("consensus")
 def consensus_files(
     first: Path,
     second: Path,

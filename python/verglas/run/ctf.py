@@ -31,6 +31,7 @@ from verglas.io.rules import written_name
 from verglas.optics.fit import CtfFit, CtfSettings, estimate_ctf
 from verglas.report.ctf import ShownCtf, ctf_figure
 from verglas.run.assumed import assumed_sentence
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.micrograph_pages import PICTURES, ctf_picture_name, curves_name, write_ctf_page
 from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
@@ -110,6 +111,7 @@ class CtfSummary:
         }
 
 
+@keeps_inputs("ctf")
 def ctf_files(job: CtfJob, *, listener: ListenerChoice = "screen") -> CtfSummary:
     """Fit all micrographs.
 

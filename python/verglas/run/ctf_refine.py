@@ -41,6 +41,7 @@ from verglas.run.ctf_refine_terms import (
     settings_of_words,
 )
 from verglas.run.half_maps import maps_digest, masked_halves, pixels_between, reconstruct_halves
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.refine_inputs import close_identity
 from verglas.run.tenure import lock_project
 from verglas.types import Map, Particles
@@ -410,6 +411,7 @@ def summary(refined: CtfRefinement) -> dict[str, Any]:
     }
 
 
+@keeps_inputs("ctf-refine")
 def ctf_refine_files(job: CtfRefineJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
     """Read, refine, write particles.star, half1.mrc, half2.mrc, ctf_refine.json and report.html; the summary.
 

@@ -30,6 +30,7 @@ from verglas.io import read_map, read_particles, write_csv, write_json, write_ma
 from verglas.optics import for_job
 from verglas.report import deform as pages
 from verglas.report.html import Page, render
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.live_page import footer_text
 from verglas.run.numbered_files import remove_numbered
 from verglas.run.set_aside import set_aside_sentence, write_set_aside
@@ -70,6 +71,7 @@ class DeformJob:
     threads: int | None = None
 
 
+@keeps_inputs("deform")
 def deform_files(job: DeformJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
     """What ``verglas deform`` does; returns what ``deform.json`` holds.
 

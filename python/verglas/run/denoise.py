@@ -19,6 +19,7 @@ from verglas.io import make_folder, read_micrograph, write_json
 from verglas.io.micrograph_file import write_micrograph
 from verglas.learned import DenoiseSettings as DenoiseSettings
 from verglas.learned import denoise, wiener
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
 from verglas.types import Micrograph
@@ -55,6 +56,7 @@ class DenoiseJob:
     threads: int | None = None
 
 
+@keeps_inputs("denoise")
 def denoise_files(job: DenoiseJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
     """Denoise every pair of sums; each trains its own network, or takes the Wiener filter where steps are 0.
 

@@ -28,6 +28,7 @@ from verglas.io.deposition import write_em_metadata, write_fsc_xml
 from verglas.map_geometry import flip_hand
 from verglas.report.html import Gallery, Page, Picture, Section, Table, render
 from verglas.report.surface import level_for_volume
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.maps import half_map_suffixes, read_half_maps, read_mask
 from verglas.types import Map, Particles
 from verglas.types.settings import JobSettings, setting, settings_from
@@ -71,6 +72,7 @@ class _Run:
         return float(self.postprocessed.get("claimed_resolution_A", self.postprocessed["resolution_A"]))
 
 
+@keeps_inputs("deposit")
 def deposit(
     folder: str | Path,
     out: str | Path,

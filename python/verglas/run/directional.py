@@ -16,11 +16,13 @@ from verglas.assessment.judge import judge_directions
 from verglas.errors import InputError
 from verglas.io import check_folder, make_folder, read_map, write_csv, write_json, write_map, write_text
 from verglas.report.directional import directional_page
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.maps import read_mask
 from verglas.types import Map
 from verglas.types.verdict import Verdict
 
 
+@keeps_inputs("directional")
 def directional_files(
     half1: Path,
     half2: Path,

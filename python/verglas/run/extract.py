@@ -39,6 +39,7 @@ from verglas.run.extract_inputs import (
     stack_names,
 )
 from verglas.run.extract_output import Piece, UnusedPick, particles_of, write_excluded, write_piece
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.micrograph_pages import write_extract_page
 from verglas.run.parallel import in_order
 from verglas.run.reasons import commonest_kind, without_name
@@ -138,6 +139,7 @@ class ExtractSummary:
         }
 
 
+@keeps_inputs("extract")
 def extract(
     micrographs: Micrographs,
     picks: Coordinates,
@@ -213,6 +215,7 @@ def extract(
     return result.particles
 
 
+@keeps_inputs("extract")
 def extract_files(
     micrographs: Micrographs,
     picks: Coordinates,

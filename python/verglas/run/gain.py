@@ -14,6 +14,7 @@ from verglas.detector import GainEstimate, estimate_gain, frame_totals
 from verglas.errors import InputError
 from verglas.io import check_writable, find_movies, open_movie, write_micrograph, write_text
 from verglas.io.mrc import PathLike
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.types import Micrograph
 
 
@@ -53,6 +54,7 @@ class GainFiles:
         }
 
 
+@keeps_inputs("gain")
 def estimate_gain_files(
     movies: PathLike | Iterable[PathLike],
     out: PathLike,

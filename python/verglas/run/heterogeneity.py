@@ -10,10 +10,12 @@ from verglas._version import __version__
 from verglas.heterogeneity import HeterogeneityTest, heterogeneity_test
 from verglas.heterogeneity.settings import TestSettings
 from verglas.io import check_writable, read_particles, write_json
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.set_aside import set_aside_sentence
 from verglas.run.tenure import now_text
 
 
+@keeps_inputs("heterogeneity")
 def heterogeneity_files(
     particles: Path,
     out: Path | None = None,

@@ -20,6 +20,7 @@ from verglas.assessment.local_tomogram import local_resolution_of_tomogram
 from verglas.errors import InputError
 from verglas.io import check_folder, make_folder, read_map, write_csv, write_json, write_map, write_text
 from verglas.report.local_resolution import COLOUR_SCALE, write_local_resolution_page
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.maps import read_half_maps, read_mask
 from verglas.types import Map
 
@@ -59,6 +60,7 @@ class LocalResolutionJob:
     threads: int | None = None
 
 
+@keeps_inputs("local-resolution")
 def local_resolution_files(
     job: LocalResolutionJob, *, listener: ListenerChoice = "screen"
 ) -> tuple[LocalResolution, dict[str, Any]]:

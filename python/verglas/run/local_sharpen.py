@@ -25,6 +25,7 @@ from verglas.assessment.model_density import model_density
 from verglas.errors import InputError
 from verglas.io import check_folder, make_folder, read_atoms, read_map, write_csv, write_json, write_map
 from verglas.report.local_sharpen import write_local_sharpen_page
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.maps import read_half_maps, read_mask
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
@@ -77,6 +78,7 @@ class LocalSharpenJob:
             )
 
 
+@keeps_inputs("local-sharpen")
 def local_sharpen_files(
     job: LocalSharpenJob, *, listener: ListenerChoice = "screen"
 ) -> tuple[LocallySharpened, dict[str, Any]]:

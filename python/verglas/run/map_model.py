@@ -30,6 +30,7 @@ from verglas.io import (
 )
 from verglas.map_geometry.model_fit import fit_atoms
 from verglas.report.map_model import map_model_page
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.types import Map
 
 _PIXEL_TOLERANCE = 1e-3  # of pixel sizes: headers round them
@@ -67,6 +68,7 @@ class MapModelJob:
     threads: int | None = None
 
 
+@keeps_inputs("map-model")
 def map_model_files(job: MapModelJob, *, listener: ListenerChoice = "screen") -> tuple[MapModel, dict[str, Any]]:
     """Judge a model by a map.
 

@@ -19,6 +19,7 @@ from verglas.io.stack import StackPaths, StackSource
 from verglas.map_geometry.hand import flip_hand, mirrored_angles
 from verglas.optics.stored import FLIPPED, PREMULTIPLIED
 from verglas.reconstruction.half_sets import images_of, near_pairs
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.types import Map, Particles, Poses
 from verglas.types._columns import NO_ABERRATION
 from verglas.types.arrays import FloatArray, IntArray
@@ -186,6 +187,7 @@ def flip_map(volume: Map) -> Map:
     return volume.with_data(flip_hand(volume.data))
 
 
+@keeps_inputs("merge")
 def merge_files(
     sets: Sequence[PathLike], out: PathLike, *, distance_A: float | None = None, listener: ListenerChoice = "screen"
 ) -> Merged:
@@ -200,6 +202,7 @@ def merge_files(
     return union
 
 
+@keeps_inputs("flip-hand")
 def flip_files(files: Sequence[PathLike], out: PathLike, *, listener: ListenerChoice = "screen") -> list[Path]:
     """The other hand of maps and particles, written to a folder under the same names; the listener is told of each.
 

@@ -18,12 +18,14 @@ from verglas.assessment.atom_statistics import (
 )
 from verglas.errors import InputError
 from verglas.io import read_atoms, write_csv
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.types.atoms import Atoms
 
 _GUINIER_REACH = 1.0  # of 2 pi s R_g: where Guinier's law ends
 _FREQUENCIES = 12
 
 
+@keeps_inputs("model-statistics")
 def model_statistics(models: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
     """Size of a model, its amplitudes by Debye, Guinier and Wilson, and how far several models lie apart.
 

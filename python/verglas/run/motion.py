@@ -22,6 +22,7 @@ from verglas.io.mrc import PathLike
 from verglas.io.rules import written_name
 from verglas.motion import MotionSettings, correct_motion
 from verglas.optics import beam_shift_groups
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.live_page import LivePage
 from verglas.run.micrograph_pages import PAGE, motion_page_of, write_motion_page
 from verglas.run.motion_files import FOLDERS, PARTS, MovieFiles
@@ -169,6 +170,7 @@ class MotionSummary:
         }
 
 
+@keeps_inputs("motion")
 def correct_movies(
     movies: PathLike | Iterable[PathLike],
     out: PathLike,

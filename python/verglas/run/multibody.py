@@ -25,6 +25,7 @@ from verglas.reconstruction.half_sets import split_halves
 from verglas.report.html import render
 from verglas.report.multibody import multibody_page
 from verglas.run.checkpoint import Checkpoints
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.live_page import footer_text
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.multibody_result import (
@@ -139,6 +140,7 @@ class Multibody:
         }
 
 
+@keeps_inputs("multibody")
 def multibody(
     particles: Particles | str | Path,
     map: Reference,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from verglas.io.atomic import remove_file
+
 
 def remove_numbered(folder: Path, name: str, last: int) -> None:
     """Remove files whose number is beyond the last.
@@ -32,4 +34,4 @@ def remove_numbered(folder: Path, name: str, last: int) -> None:
     for path in folder.iterdir():
         match = re.fullmatch(name, path.name)
         if match is not None and int(match["number"]) > last:
-            path.unlink()
+            remove_file(path)

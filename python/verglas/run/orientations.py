@@ -12,9 +12,11 @@ from verglas.errors import InputError
 from verglas.io import check_folder, make_folder, read_particles, write_csv, write_json, write_text
 from verglas.report.html import Page, Section, Table, render
 from verglas.report.view_chart import views_block
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.types.verdict import Finding
 
 
+@keeps_inputs("orientations")
 def orientations_file(particles: Path, out: Path, symmetry: str = "C1") -> dict[str, Any]:
     """Judge the views of a particle file.
 

@@ -13,6 +13,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.extraction.features import FEATURES, MOST_Z, outlier_z, particle_features, rotational_profiles
 from verglas.io import check_writable, read_particles, write_particles
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.types import Particles
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.listener import Listener
@@ -140,6 +141,7 @@ def _batches(rows: IntArray, particles: Particles) -> Iterator[tuple[IntArray, F
         yield some, particles.images(some)
 
 
+@keeps_inputs("outliers")
 def rank_files(
     particles: Path,
     out: Path,

@@ -51,6 +51,7 @@ from verglas.run.candidates import LeftOut, candidates_star
 from verglas.run.edited_picks import set_aside_edits
 from verglas.run.extract import Microscope
 from verglas.run.fine_tune import chosen_weights
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.micrograph_pages import PICTURES, pick_picture_names, write_pick_page
 from verglas.run.parallel import in_order
 from verglas.run.pick_inputs import optics_of, pixel_size_of, read_templates
@@ -200,6 +201,7 @@ class PickSummary:
         return numbers
 
 
+@keeps_inputs("pick")
 def pick_files(job: PickJob, *, listener: ListenerChoice = "screen") -> PickSummary:
     """Pick particles in micrograph files and write coordinates, pictures, a page and a verdict.
 

@@ -20,6 +20,7 @@ from verglas.polishing import MotionPrior, OtherHalf, Window
 from verglas.run.checkpoint import Checkpoints
 from verglas.run.ctf_refine_inputs import Prepared, prepare
 from verglas.run.half_maps import maps_digest, masked_halves, reconstruct_halves
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.polish_files import PolishedFolder
 from verglas.run.polish_inputs import MovieReading, RecordedMovie, assign, recorded_movies
 from verglas.run.polish_passes import MicrographTracks, Passes, WeightsFit
@@ -144,6 +145,7 @@ class Polishing:
         }
 
 
+@keeps_inputs("polish")
 def polish(
     particles: ParticlesLike,
     movies: PathLike | list[RecordedMovie],
@@ -343,6 +345,7 @@ def _nothing_to_follow(informative: int) -> str:
     )
 
 
+@keeps_inputs("polish")
 def polish_files(
     particles: Path,
     micrographs: Path,

@@ -18,6 +18,7 @@ from verglas.errors import FormatError
 from verglas.filters import Gain
 from verglas.io import check_folder, make_folder, read_star, write_csv, write_json, write_map
 from verglas.report.postprocess import write_postprocess_page
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.maps import read_half_maps, read_mask
 
 
@@ -162,6 +163,7 @@ def write_postprocessed(
     return files
 
 
+@keeps_inputs("postprocess")
 def postprocess_files(job: PostprocessJob, *, listener: ListenerChoice = "screen") -> PostprocessSummary:
     """Read half maps, postprocess, write maps, tables and a page.
 

@@ -25,6 +25,7 @@ from verglas.reconstruction.ewald import Sign
 from verglas.reconstruction.iterated import ITERATED
 from verglas.reconstruction.known_poses import max_radius_for
 from verglas.reconstruction.least_squares import kernel_grid
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.types import Map, Particles, Poses
 
 
@@ -132,6 +133,7 @@ def memory_plan_GB(box: int, max_radius: int, method: str, halves: bool, images:
     return max((sets + 1.35) * sums, min(sets, 2) * sums + room) / 1e9
 
 
+@keeps_inputs("reconstruct")
 def reconstruct_files(job: ReconstructJob, *, listener: ListenerChoice = "screen") -> ReconstructSummary:
     """Read particles, reconstruct, write maps.
 
@@ -227,6 +229,7 @@ class ProjectJob:
     dtype: str = "float32"
 
 
+@keeps_inputs("project")
 def project_files(job: ProjectJob, *, threads: int | None = None, listener: ListenerChoice = "screen") -> Particles:
     """Project a map, write the stack and its STAR file.
 

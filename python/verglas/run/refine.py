@@ -30,6 +30,7 @@ from verglas.run.cluster import ClusterChoice, ClusterUse
 from verglas.run.external_prior import ExternalReconstruct
 from verglas.run.forecast import refine_forecast
 from verglas.run.half_maps import solvent_or_sphere
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.particle_number import FEWEST, ResolutionByNumber, resolution_by_number
 from verglas.run.refine_folder import RefineFolder, refine_folder, settings_record
@@ -112,6 +113,7 @@ class Refinement:
         return self.postprocessed.resolution_A
 
 
+@keeps_inputs("refine")
 def refine(
     particles: Particles | str | Path,
     reference: Reference | Sequence[Reference] | None = None,

@@ -28,6 +28,7 @@ from verglas.io.micrographs import MICROGRAPH, PATH, PIXEL
 from verglas.picking import Screening, screen, screen_square
 from verglas.report.html import Page, Section, Table, render
 from verglas.run.extract import Microscope
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.parallel import in_order
 from verglas.run.reasons import most_common_reason, without_name
 from verglas.types import Micrograph
@@ -66,6 +67,7 @@ def screening_reason(micrograph: Micrograph) -> str:
         return ""
 
 
+@keeps_inputs("screen")
 def screen_files(job: ScreenJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
     """Judge micrograph files and write the list of good ones, the judgements and a page.
 

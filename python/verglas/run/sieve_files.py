@@ -23,7 +23,9 @@ from verglas.io import (
     write_particles,
     write_text,
 )
+from verglas.io.atomic import remove_file
 from verglas.report.sieve import sieve_page
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.live_page import footer_text
 from verglas.run.sieve import REASON, Sieved, SieveSettings, sieve
 from verglas.run.tenure import now_text, tenure
@@ -87,6 +89,7 @@ def of_folder(job: SieveJob, symmetry_given: bool) -> SieveJob:
     )
 
 
+@keeps_inputs("sieve")
 def sieve_files(
     job: SieveJob, *, symmetry_given: bool = False, listener: ListenerChoice = "screen"
 ) -> tuple[Sieved, dict[str, Any]]:
@@ -152,7 +155,7 @@ def _write(folder: Path, sieved: Sieved, summary: dict[str, Any]) -> None:
     if len(sieved.removed):
         write_particles(removed, sieved.removed)
     else:
-        removed.unlink(missing_ok=True)  # of an earlier sieve
+        remove_file(removed)  # of an earlier sieve
     for name, volume in zip(("half1.mrc", "half2.mrc"), sieved.half_maps, strict=True):
         write_map(folder / name, volume)
     write_csv(folder / "rounds.csv", {str(name): sieved.rounds[name].to_numpy() for name in sieved.rounds})

@@ -18,6 +18,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.io import make_folder, read_particles, write_map, write_particles, write_text
 from verglas.report.montage import montage
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.simulate import SNR, Imaging, Model, Simulation, density, hinge, phantom, read_model
 from verglas.simulate.text import TextPhantom, read_phantom, volume_of
 from verglas.types import Particles, Poses
@@ -31,6 +32,7 @@ _SHOWN = 8
 _WRITTEN = ("particles.*", "truth*.*", "montage.png", "simulation.json")
 
 
+@keeps_inputs("simulate")
 def particles(
     model: Model | TextPhantom | Sequence[Model | TextPhantom],
     n: int,

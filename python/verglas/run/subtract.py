@@ -13,6 +13,7 @@ from verglas.heterogeneity import collapse_symmetry, expand_symmetry, subtract
 from verglas.heterogeneity.subtract import LEAST_SCALE, MOST_SCALE
 from verglas.io import check_writable, read_map, read_particles, write_particles
 from verglas.io.stack import StackSource
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.types import Particles
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.images import ImageSource
@@ -50,6 +51,7 @@ class _Counted:
         return self.base.pixel_sizes_A()
 
 
+@keeps_inputs("subtract")
 def subtract_files(
     particles: Path,
     out: Path,
@@ -107,6 +109,7 @@ def original_names(particles: Particles) -> list[str]:
     return [f"{name.split('@')[0]}@{paths[number]}" for name, number in zip(names, source.stack_of, strict=True)]
 
 
+@keeps_inputs("subtract")
 def revert_files(particles: Path, out: Path) -> int:
     """Put the images back that a subtraction started from; poses, CTFs, selection and classes stay as they are now.
 
@@ -126,6 +129,7 @@ def revert_files(particles: Path, out: Path) -> int:
     return len(back)
 
 
+@keeps_inputs("expand")
 def expand_files(particles: Path, out: Path, symmetry: str, *, seed: int = 0) -> tuple[int, int]:
     """What ``verglas expand`` does; rows before and after."""
     check_writable(out)
@@ -135,6 +139,7 @@ def expand_files(particles: Path, out: Path, symmetry: str, *, seed: int = 0) ->
     return len(particle_set), len(expansion)
 
 
+@keeps_inputs("expand")
 def collapse_files(particles: Path, out: Path) -> tuple[int, int]:
     """What ``verglas expand --collapse`` does; rows before and after."""
     check_writable(out)

@@ -29,6 +29,7 @@ from verglas.report.tilt_page import ClassOfPairs, FoundPairs, tilt_page
 from verglas.report.tilt_pairs import write_polar_plot
 from verglas.run.extract import ExtractOptions, extract_files
 from verglas.run.extract_inputs import Microscope
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.reasons import commonest_kind
 from verglas.run.tilt_classes import PAIR, class_maps
 from verglas.tilting import (
@@ -113,6 +114,7 @@ class TiltPairsJob:
     threads: int | None = None
 
 
+@keeps_inputs("tilt-pairs")
 def tilt_pairs_files(job: TiltPairsJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
     """Match, extract, classify, reconstruct; write maps, particles, pairs.csv, tilt_pairs.json and report.html.
 

@@ -22,6 +22,7 @@ from verglas.reconstruction.wedge import MissingWedge, missing_wedge
 from verglas.report.chart import chart_block, fsc_curves_chart
 from verglas.report.figures import slices
 from verglas.report.html import Block, Page, Picture, Section, Table, render
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 
@@ -120,6 +121,7 @@ def align_tilts(images: Float32Array, transforms: list[Affine]) -> Float32Array:
     return aligned
 
 
+@keeps_inputs("tomogram")
 def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
     """Read, reconstruct, write map.mrc, tomogram.json and report.html; the summary.
 

@@ -29,6 +29,7 @@ from verglas.io import make_folder, read_csv, read_json, read_particles, write_j
 from verglas.reconstruction.half_sets import images_of
 from verglas.report.html import Page, Section, Table, render
 from verglas.run.alignability import judge_poses
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.maps import half_map_suffixes, read_half_maps, read_mask
 from verglas.run.repeat_refinement import judge_repeat_refinement
 from verglas.types import Map, Particles
@@ -45,6 +46,7 @@ _NOT_ASKED = {
 }
 
 
+@keeps_inputs("validate")
 def validate(
     folder: Path,
     out: Path | None = None,

@@ -24,10 +24,12 @@ from verglas.io import (
     write_particles,
     write_text,
 )
+from verglas.io.atomic import remove_file
 from verglas.report.heterogeneity import variability_page
 from verglas.report.html import render
 from verglas.report.landscape import landscape_section
 from verglas.run.checkpoint import Checkpoints
+from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.live_page import footer_text
 from verglas.run.numbered_files import remove_numbered
 from verglas.run.refine_inputs import close_identity, reference_name
@@ -40,6 +42,7 @@ from verglas.types.settings import result_settings
 _TRAJECTORY = 5
 
 
+@keeps_inputs("variability")
 def variability_files(
     particles: Path,
     out: Path,
@@ -162,7 +165,7 @@ def _write_spread(folder: Path, made: Variability, spread: _Spread | None) -> No
     if made.n_components:
         write_map(folder / "deviation.mrc", made.deviation)
     else:
-        (folder / "deviation.mrc").unlink(missing_ok=True)
+        remove_file(folder / "deviation.mrc")
     if spread is None:
         return
     for number, (volume, _) in enumerate(spread.maps, 1):
