@@ -282,13 +282,19 @@ def test_the_verdict_says_what_was_lost(tmp_path):
     rng = np.random.default_rng(0)
     picks = Picks(np.column_stack([np.linspace(20, 280, 100), np.full(100, 150)]), "m.mrc")
     vg.io.write_stack(tmp_path / "m.mrc", rng.normal(size=(1, 300, 300)).astype(np.float32), 2.0)
-    for box, state, reason in (
-        (32, "go on", ""),
-        (150, "warn", "picks were set aside, most: box of 150 px beyond the edge"),
+    optics = "_rlnDefocusU #2\n_rlnDefocusV #3\n_rlnDefocusAngle #4\n_rlnVoltage #5\n"
+    optics += "_rlnSphericalAberration #6\n_rlnAmplitudeContrast #7\n_rlnMicrographPixelSize #8\n"
+    row = f"{tmp_path / 'm.mrc'} 15000 15000 0 300 2.7 0.1 2.0\n"
+    (tmp_path / "m.star").write_text(f"data_micrographs\nloop_\n_rlnMicrographName #1\n{optics}{row}")
+    for source, box, state, reason in (
+        ("m.star", 32, "go on", ""),
+        ("m.star", 150, "warn", "picks were set aside, most: box of 150 px beyond the edge"),
+        ("m.star", 200, "stop", "picks were set aside, most: box of 200 px beyond the edge"),
+        ("m.mrc", 32, "warn", "no CTF of any micrograph is known"),
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", vg.VerglasWarning)
-            vg.extract(tmp_path / "m.mrc", picks, box, out=tmp_path / "out")
+            vg.extract(tmp_path / source, picks, box, out=tmp_path / "out")
         said = json.loads((tmp_path / "out" / "verdict.json").read_text())
         assert said["verdict"]["state"] == state
         assert said["particles"] + sum(said["excluded"].values()) == said["coordinates"] == 100

@@ -183,6 +183,17 @@ def test_from_python_jobs_keep_what_they_are_given(folder, monkeypatch):
     assert _contents(folder) == before
 
 
+def test_results_of_nobody_knows_what_are_not_written_over(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    (folder / "new").mkdir()
+    (folder / "new/map.mrc").write_bytes(b"somebody's")
+    for words in ("refine particles.star --reference map.mrc --diameter 100", "postprocess half1.mrc half2.mrc"):
+        status, _, error = main([*words.split(), "--out", "new"], capsys)
+        assert status == 1
+        assert "new/map.mrc is there, and no earlier run" in error
+    assert (folder / "new/map.mrc").read_bytes() == b"somebody's"
+
+
 def test_what_a_job_wrote_or_an_earlier_run_left_is_its_own(folder):
     (folder / "old").mkdir()
     shutil.copy(folder / "map.mrc", folder / "old/map.mrc")

@@ -1,6 +1,7 @@
 """A verdict "stop" is exit status 1, whether text or JSON was asked for; what was made is written all the same."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from command_line import main
 import verglas as vg
 from verglas.cli.progress import exit_if_stop
 from verglas.initial_model.consensus import VERDICT_STATES, Verdict
+from verglas.run.extract import ExtractSummary
+from verglas.types.verdict import Verdict as VerdictOfSet
 
 pytestmark = pytest.mark.usefixtures("blank_figures_of_module")
 
@@ -64,3 +67,47 @@ def test_first_maps_go_on_unless_they_are_noise():
     with pytest.raises(Exception, match=r"^1$") as stopped:
         exit_if_stop(states["noise"])
     assert stopped.value.exit_code == 1
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.parametrize(("state", "expected"), [("stop", 1), ("warn", 0), ("go on", 0)])
+class TestStatusOfTheCommand:
+    """The jobs themselves are measured elsewhere: here only what their verdict amounts to for a chain of commands."""
+
+    def test_screen(self, state, expected, form, monkeypatch, capsys):
+        verdict = {"state": state, "reasons": []}
+        record = {"good": 0, "micrographs": 2, "kinds": {}, "set_aside": {}, "verdict": verdict}
+        monkeypatch.setattr("verglas.cli.screen.screen_files", lambda job: record)
+        assert main(["screen", "a.mrc", "--out", "out", *form], capsys)[0] == expected
+
+    def test_ctf(self, state, expected, form, monkeypatch, capsys):
+        numbers = {"good": 0, "micrographs": 2, "seconds": 1.0, "median_resolution_A": 9.0, "flagged": {}, "fits": []}
+        numbers |= {"set_aside": {}, "verdict": {"state": state}}
+        made = SimpleNamespace(as_dict=lambda: numbers, verdict=VerdictOfSet(state, ()))
+        monkeypatch.setattr("verglas.cli.ctf.ctf_files", lambda job: made)
+        monkeypatch.setattr("verglas.cli.ctf._tell", lambda *_: None)
+        assert main(["ctf", "a.mrc", "--out", "out", *form], capsys)[0] == expected
+
+    def test_extract(self, state, expected, form, monkeypatch, capsys):
+        particles = vg.Particles.from_images(np.zeros((2, 8, 8), np.float32), 2.0)
+        made = ExtractSummary(particles, 9, [], [], np.zeros(2), VerdictOfSet(state, ("said",)), 1.0)
+        monkeypatch.setattr("verglas.cli.extract.extract_files", lambda *_, **__: made)
+        arguments = ["extract", "a.mrc", "--picks", "p.star", "--box", "8", "--out", "out"]
+        assert main([*arguments, *form], capsys)[0] == expected
+
+    def test_abinitio(self, state, expected, form, monkeypatch, capsys):
+        kind = {"stop": "noise", "warn": "undecided", "go on": "found"}[state]
+        verdict = Verdict(kind, "said.", 1.0, 0.1, 1, 2)
+        made = SimpleNamespace(verdict=verdict, symmetry=None, seconds=1.0, summary=dict)
+        monkeypatch.setattr("verglas.cli.abinitio.abinitio_files", lambda *_, **__: made)
+        assert main(["abinitio", "a.star", "--diameter", "90", "--out", "out", *form], capsys)[0] == expected
+
+    def test_polish_and_ctf_refine(self, state, expected, form, monkeypatch, capsys):
+        """Status 1 where the file to go on with was not made: that is so only of polishing."""
+        made = SimpleNamespace(changed=state != "stop", as_dict=dict, verdict="said")
+        monkeypatch.setattr("verglas.cli.polish.polish_files", lambda *_, **__: made)
+        assert main(["polish", "a.star", "b.star", "--out", "out", *form], capsys)[0] == expected
+        fit = {"what": "defocus", "kept": state != "stop", "gain_nats": 1.0, "gain_error_nats": 1.0}
+        told = {"rounds": [{"fits": [fit]}], "verdict": "said", "particles": 2, "seconds": 1.0}
+        monkeypatch.setattr("verglas.cli.ctf_refine.ctf_refine_files", lambda job: told)
+        assert main(["ctf-refine", "a.star", "--out", "out", *form], capsys)[0] == 0

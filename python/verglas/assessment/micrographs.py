@@ -158,8 +158,11 @@ def judge_extraction(
     Examples
     --------
     >>> from verglas.assessment.micrographs import judge_extraction
-    >>> judge_extraction(300, 1000, "box of 128 px beyond the edge").reasons
-    ('700 of 1000 picks were set aside, most: box of 128 px beyond the edge',)
+    >>> for kept in (300, 550):
+    ...     made = judge_extraction(kept, 1000, "box of 128 px beyond the edge")
+    ...     made.state, *made.reasons
+    ('stop', '700 of 1000 picks were set aside, most: box of 128 px beyond the edge')
+    ('warn', '450 of 1000 picks were set aside, most: box of 128 px beyond the edge')
     >>> judge_extraction(950, 1000, "box of 128 px beyond the edge").state
     'go on'
     """
@@ -167,9 +170,11 @@ def judge_extraction(
     notes = []
     if particles < FEWEST_PARTICLES:
         notes.append(Finding("few_particles", "warn", f"{particles} particles are too few for a map", numbers))
-    elif picks and (picks - particles) / picks > _LOST:
+    if picks and (picks - particles) / picks > _LOST:
         sentence = f"{picks - particles} of {picks} picks were set aside, most: {commonest}"
-        notes.append(Finding("picks_set_aside", "warn", sentence, {**numbers, "most": commonest}))
+        # More than half, as of movies and micrographs: these are not the coordinates, or not the box, that were meant.
+        state = "stop" if 2 * particles < picks else "warn"
+        notes.append(Finding("picks_set_aside", state, sentence, {**numbers, "most": commonest}))
     if contrast is not None:
         notes += _judge_contrast(contrast)
     return Verdict.of_notes(notes, {})

@@ -27,7 +27,7 @@ from verglas.io import (
 )
 from verglas.io.coordinates import MICROGRAPH
 from verglas.io.micrographs import PATH, PIXEL
-from verglas.io.rules import written_name
+from verglas.io.rules import file_rules, written_name
 from verglas.run.extract_inputs import (
     Coordinates,
     Micrographs,
@@ -48,7 +48,7 @@ from verglas.types import Micrograph, Particles, Picks
 from verglas.types import _columns as col
 from verglas.types.listener import Listener
 from verglas.types.settings import check_settings, setting, settings_from
-from verglas.types.verdict import Verdict
+from verglas.types.verdict import Finding, Verdict
 
 
 @dataclass(frozen=True)
@@ -310,11 +310,23 @@ def _cut_all(asked: _Asked, heard: Listener, start_time: float) -> ExtractSummar
     ]
     contrast = np.concatenate([piece.contrast for piece in pieces])
     verdict = judge_extraction(len(particles), n_picks, commonest_kind(losses), contrast)
+    if "rlnDefocusU" not in particles.table:
+        notes = [*verdict.findings, _without_ctfs()]
+        verdict = Verdict.of_notes(notes, {})
     summary = ExtractSummary(particles, n_picks, exclusions, without, excess, verdict, time.perf_counter() - start_time)
     if folder is not None:
         write_json(folder / "verdict.json", summary.as_dict())
         write_extract_page(folder)
     return summary
+
+
+def _without_ctfs() -> Finding:
+    return Finding(
+        "no_ctf",
+        "warn",
+        "no CTF of any micrograph is known, so the particles have none: no map of them goes beyond the first zero; "
+        f"fit CTFs (verglas ctf) and give them ({file_rules().word('ctf')})",
+    )
 
 
 # ---- one micrograph

@@ -56,6 +56,21 @@ _IN_FOLDER: dict[str, tuple[str, ...]] = {
         "path_state[0-9]*.mrc",
     ),
 }
+# By which file a folder is known as one that an earlier run of a job made; run.json where nothing is said here. One that
+# is written long after the first results knows nothing of a run that was killed: such jobs are not asked (None).
+_RECORDS: dict[str, str | None] = {
+    "ctf-refine": "ctf_refine.json",
+    "denoise": None,
+    "directional": "directional.json",
+    "local-resolution": "local_resolution.json",
+    "local-sharpen": "local_sharpen.json",
+    "map-model": "map_model.json",
+    "postprocess": "postprocess.json",
+    "screen": "screen.json",
+    "simulate": "simulation.json",
+    "tilt-pairs": "tilt_pairs.json",
+    "tomogram": "tomogram.json",
+}
 # What lies beside the file that is named.
 _BESIDE: dict[str, tuple[str, ...]] = {
     "gain": ("{stem}_defects.txt",),
@@ -157,6 +172,8 @@ def keep_inputs(command: str, values: Mapping[str, Any]) -> Iterator[None]:
     own = folder if folder is not None else outputs.get("out")
     own = own if own is not None and (own / _RECORD).is_file() else None
     with inputs_kept(inputs, targets=targets, own=own):
+        if folder is not None:
+            _refuse_foreign(command, folder, targets)
         yield
 
 
@@ -199,6 +216,19 @@ def _targets_in(command: str, folder: Path) -> dict[Path, str]:
             words = said.format(command=command, name=_plain(path.name), folder=_plain(str(folder)))
             found[path] = f"{command}: {words} ({file_rules().word('out')})"
     return found
+
+
+def _refuse_foreign(command: str, folder: Path, targets: Iterable[Path]) -> None:
+    """Files under names of results that no earlier run can have made are somebody's, though the job reads none."""
+    record = _RECORDS.get(command, _RECORD)
+    if record is None or (folder / record).is_file():
+        return
+    foreign = next(iter(targets), None)
+    if foreign is not None:
+        raise InputError(
+            f"{command}: {foreign} is there, and no earlier run of {command} made it (there is no {record} beside it): "
+            f"it would be written over; name another folder ({file_rules().word('out')}), or move the file"
+        )
 
 
 def _matching(folder: Path, pattern: str) -> Iterable[Path]:
