@@ -12,6 +12,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from verglas.errors import InputError
 from verglas.io.inputs import inputs_kept
 from verglas.io.rules import file_rules
 from verglas.types import Particles
@@ -56,8 +57,8 @@ _IN_FOLDER: dict[str, tuple[str, ...]] = {
         "path_state[0-9]*.mrc",
     ),
 }
-# By which file a folder is known as one that an earlier run of a job made; run.json where nothing is said here. One that
-# is written long after the first results knows nothing of a run that was killed: such jobs are not asked (None).
+# By which file a folder is known as one that an earlier run of a job made; run.json where nothing is said here. One
+# that is written long after the first results knows nothing of a run that was killed: such jobs are not asked (None).
 _RECORDS: dict[str, str | None] = {
     "ctf-refine": "ctf_refine.json",
     "denoise": None,
