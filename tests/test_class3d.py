@@ -316,6 +316,9 @@ def test_sentence_says_what_was_not_tried():
     assert "more than 2 were not tried" in result_sentence(*two, rows(1, 2), [], auto=True)
     assert "not tried" not in result_sentence(*two, rows(1, 3, 2), [], auto=True)  # three gained nothing
     assert "not tried" not in result_sentence(*two, rows(1, 2), [], auto=False)
+    for gain, words in ((-1.0, "a loss beyond its error"), (-0.1, "within its error"), (1.0, "nats per particle;")):
+        row = {"classes": 2, "gain_over_one_nats": gain, "gain_over_one_error_nats": 0.1}
+        assert words in result_sentence(*two, [row], [], auto=True)
     one = (np.ones(1), np.zeros(1))
     assert "one structure" in result_sentence(*one, rows(2, 1), [], auto=True)
     assert "two take 40 particles" in result_sentence(*one, rows(1), [], auto=True)

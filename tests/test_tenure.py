@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +157,27 @@ def test_two_jobs_in_one_folder(inputs, tmp_path):
             with pytest.raises(vg.InputError, match="another process"):
                 job()
         assert [p.name for p in taken.iterdir()] == [".lock"]
+
+
+def test_a_folder_that_is_removed_under_a_job(tmp_path, monkeypatch):
+    with lock_project(tmp_path / "run"):
+        shutil.rmtree(tmp_path / "run")
+    # A lock file that another job removed just before it was locked locks nobody out: another is made.
+    taken, flock = [], fcntl.flock
+
+    def removed_meanwhile(handle, how):
+        if not taken:
+            shutil.rmtree(tmp_path / "run")
+        taken.append(how)
+        flock(handle, how)
+
+    monkeypatch.setattr("fcntl.flock", removed_meanwhile)
+    with lock_project(tmp_path / "run"):
+        assert (tmp_path / "run/.lock").read_text().startswith(str(os.getpid()))
+        with pytest.raises(vg.InputError, match="another process"), lock_project(tmp_path / "run"):
+            pass
+    assert not (tmp_path / "run").exists()
+    assert len(taken) == 3
 
 
 def test_a_job_that_never_began_leaves_nothing(inputs, tmp_path):

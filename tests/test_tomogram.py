@@ -132,6 +132,12 @@ def test_transforms_align_the_images(run, tmp_path):
     assert status == 0, error
     expected = reconstruct_tilts(images, TILTS, check_tilts=0).volume
     assert np.corrcoef(vg.read_map(tmp_path / "o" / "map.mrc").data.ravel(), expected.ravel())[0, 1] > 0.98
+    assert "binning" not in error
+    twice = [line.split() for line in lines]
+    shifts = [[*line[:4], *(f"{2 * float(v):.6f}" for v in line[4:])] for line in twice]
+    (tmp_path / "t.xf").write_text("\n".join(map(" ".join, shifts)))
+    _, _, error = run("tomogram", *files, tmp_path / "t.xf", "--check-tilts", 0, "--out", tmp_path / "q")
+    assert "more alike with 0.5 times its shifts" in error
     (tmp_path / "t.xf").write_text("1 0 0 1 0 0\n")
     status, _, error = run("tomogram", *files, tmp_path / "t.xf", "--out", tmp_path / "p")
     assert status == 1

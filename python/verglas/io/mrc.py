@@ -30,6 +30,7 @@ from verglas.types.profile import count_read
 # Other files may be of SPIDER, which has no suffix of its own.
 MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".ccp4", ".st", ".rec", ".gz", ".bz2")
 _MOST_BYTES = 1 << 40  # of a map, which is read as a whole; packed files cannot be checked by their size
+_COARSE, _LOST = 0.03, 0.3  # rounding beside the standard deviation: 0.1 % of the power, which is said, and 10 %
 _SAME_PIXEL = 1e-3  # relative; headers are float32 and often rounded to three decimals
 
 
@@ -305,6 +306,8 @@ def as_stored(data: npt.NDArray[Any], dtype: str, what: str) -> npt.NDArray[Any]
             stored = data.astype(kind)
         if np.isinf(stored).any() and not np.isinf(data).any():
             raise InputError(f"{what}: values up to {np.abs(data).max():g} do not fit {dtype}; use float32")
+        if dtype == "float16":
+            _check_grain(data, stored, what)
         return stored
     low, high = (0, 15) if dtype == "uint4" else (np.iinfo(kind).min, np.iinfo(kind).max)
     if data.size and not (data.min() >= low and data.max() <= high and (data == np.rint(data)).all()):
@@ -315,6 +318,24 @@ def as_stored(data: npt.NDArray[Any], dtype: str, what: str) -> npt.NDArray[Any]
             + "; use float16 or float32"
         )
     return data.astype(kind)
+
+
+def _check_grain(data: npt.NDArray[Any], stored: npt.NDArray[Any], what: str) -> None:
+    """Values far from zero beside what tells them apart: float16 has 11 bits, of which the mean then takes the most."""
+    if not data.size or not np.isfinite(data).all():
+        return
+    axes = tuple(range(max(0, data.ndim - 2), data.ndim))  # of each image: those of a stack may differ in their means
+    sd = float(np.sqrt(np.var(data, axis=axes, dtype=np.float64).mean()))
+    error = float(np.sqrt(np.square(stored.astype(np.float64) - data).mean()))
+    if error <= _COARSE * sd or not sd:
+        return
+    sentence = (
+        f"{what}: float16 rounds these values (mean {data.mean(dtype=np.float64):g}, standard deviation {sd:.3g}) by "
+        f"{100 * error / sd:.0f} % of their standard deviation; use float32, or subtract the mean and scale"
+    )
+    if error > _LOST * sd:
+        raise InputError(sentence)
+    warnings.warn(sentence, VerglasWarning, stacklevel=4)
 
 
 # ---- stacks

@@ -119,7 +119,9 @@ def result_sentence(
     each = ", ".join(f"{100 * s:.1f} +- {100 * e:.1f} %" for s, e in zip(shares, errors, strict=True))
     gain, error = row["gain_over_one_nats"], row["gain_over_one_error_nats"]
     said = f"{count} classes of {each}; held-out gain over one map {gain:+.3f} +- {error:.3f} nats per particle"
-    if not gain > SIGNIFICANT * error:
+    if gain < -SIGNIFICANT * error:
+        said += ": a loss beyond its error, so that one map explains the particles better than these classes"
+    elif not gain > SIGNIFICANT * error:
         said += ": within its error, so that nothing says that there is more than one structure"
     if auto and count == max(r["classes"] for r in rows):
         said += f"; more than {count} were not tried, and may explain the particles better"

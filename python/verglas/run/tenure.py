@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from verglas._version import __version__
 from verglas.errors import InputError, VerglasError, VerglasWarning
@@ -338,6 +338,51 @@ def _take_back(path: Path, was: bytes | None) -> None:
         path.unlink(missing_ok=True)
 
 
+def _open_lock(folder: Path) -> TextIO:
+    """The lock file of a folder, locked; both made if they are not there."""
+    for _ in range(_PAUSES):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Not "w", which would wipe the owner's name before it is known whether the lock is free.
+            handle = open(folder / _LOCK, "a+", encoding="ascii")  # noqa: SIM115  closed by the caller
+        except FileNotFoundError:  # removed between the two by a job that ended without having begun
+            continue
+        except OSError as error:
+            raise InputError(f"cannot write into {folder}: {error.strerror}") from error
+        try:
+            _lock_file(handle, folder)
+            there = (folder / _LOCK).stat()
+        except FileNotFoundError:
+            handle.close()
+            continue
+        except BaseException:
+            handle.close()
+            raise
+        # A job that ended may have removed the file while this one waited for it: a lock on nothing locks nobody out.
+        if there.st_ino == os.fstat(handle.fileno()).st_ino:
+            return handle
+        handle.close()
+    raise InputError(f"cannot write into {folder}: somebody keeps removing it")
+
+
+def _lock_file(handle: TextIO, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        handle.seek(0)
+        owner, _, host = handle.read().strip().partition(" ")
+        raise InputError(
+            f"{folder}: another process ({owner or 'unknown'}) works in this folder on {host or 'some machine'}; "
+            "wait for it, end it, or name another folder"
+        ) from error
+    except OSError as error:  # file systems without locks
+        # No error: on such a file system no job could run at all.
+        warnings.warn(
+            VerglasWarning(f"{folder}: cannot be locked ({error.strerror}): keep other jobs out of it yourself"),
+            stacklevel=6,
+        )
+
+
 @contextmanager
 def lock_project(folder: Path) -> Iterator[None]:
     """Alone in a folder: the lock ends with the process, however it ends.
@@ -349,36 +394,16 @@ def lock_project(folder: Path) -> Iterator[None]:
     """
     check_folder(folder)
     fresh = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Not "w", which would wipe the owner's name before it is known whether the lock is free.
-        handle = open(folder / _LOCK, "a+", encoding="ascii")  # noqa: SIM115  closed below
-    except OSError as error:
-        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            handle.seek(0)
-            owner, _, host = handle.read().strip().partition(" ")
-            raise InputError(
-                f"{folder}: another process ({owner or 'unknown'}) works in this folder on {host or 'some machine'}; "
-                "wait for it, end it, or name another folder"
-            ) from error
-        except OSError as error:  # file systems without locks
-            # No error: on such a file system no job could run at all.
-            warnings.warn(
-                VerglasWarning(f"{folder}: cannot be locked ({error.strerror}): keep other jobs out of it yourself"),
-                stacklevel=4,
-            )
+    with _open_lock(folder) as handle:
         handle.truncate(0)
         handle.write(f"{os.getpid()} {socket.gethostname()}")
         handle.flush()
         try:
             yield
         finally:
-            if fresh and [path.name for path in folder.iterdir()] == [_LOCK]:
-                shutil.rmtree(folder)  # a job that never began leaves no folder
+            # Somebody may have removed it meanwhile: the job's own error is what is to be said then.
+            if fresh and folder.is_dir() and [path.name for path in folder.iterdir()] == [_LOCK]:
+                shutil.rmtree(folder, ignore_errors=True)  # a job that never began leaves no folder
 
 
 def is_locked(folder: Path) -> bool:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from verglas import fourier
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
 from verglas.assessment.fsc import FSC
-from verglas.errors import FormatError, InputError
+from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.image import Affine, warp
 from verglas.io import check_folder, make_folder, read_stack, write_json, write_map
 from verglas.io.atomic import write_text
@@ -25,6 +28,9 @@ from verglas.report.html import Block, Page, Picture, Section, Table, render
 from verglas.run.kept_inputs import keeps_inputs
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
+
+_SCALES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of shifts found in images of another binning
+_SIDE, _SURE, _FEWEST_TILTS = 128, 5.0, 5
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,47 @@ def align_tilts(images: Float32Array, transforms: list[Affine]) -> Float32Array:
     return aligned
 
 
+def scale_of_shifts(images: Float32Array, transforms: list[Affine]) -> float:
+    """By which binning the shifts of transforms fit images best, told by how alike neighbouring tilts become; mostly 1.
+
+    Another answer than 1 needs a mean correlation of neighbours that is higher by five standard errors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.image import Affine, warp
+    >>> from verglas.run.tomogram import scale_of_shifts
+    >>> rng = np.random.default_rng(0)
+    >>> image = warp(rng.normal(size=(64, 64)), Affine.translation([0.5, 0.5]))
+    >>> shifts = 4 * rng.normal(size=(9, 2))
+    >>> moved = np.array([warp(image, Affine.translation(-shift)) for shift in shifts])
+    >>> [scale_of_shifts(moved, [Affine.translation(k * shift) for shift in shifts]) for k in (1, 2, 0.25)]
+    [1.0, 0.5, 4.0]
+    """
+    step = max(1, min(images.shape[1:]) // _SIDE)
+    n, ny, nx = len(images), *(side // step for side in images.shape[1:])
+    small = images[:, : ny * step, : nx * step].reshape(n, ny, step, nx, step).mean(axis=(2, 4), dtype=np.float64)
+    # Shading of the detector stays where it is while the specimen moves.
+    small -= gaussian_filter(small, (0, ny / 8, nx / 8))
+    alike = np.array([_neighbours_alike(small, transforms, scale / step) for scale in _SCALES])
+    usual = alike[_SCALES.index(1.0)]
+    best = int(alike.mean(axis=1).argmax())
+    gain = alike[best] - usual
+    if n < _FEWEST_TILTS or gain.mean() <= _SURE * gain.std(ddof=1) / np.sqrt(len(gain)):
+        return 1.0
+    return _SCALES[best]
+
+
+def _neighbours_alike(images: FloatArray, transforms: list[Affine], factor: float) -> FloatArray:
+    """Correlation of each tilt with the next one, their shifts multiplied by a factor."""
+    aligned = [
+        warp(image, Affine(one.matrix, factor * one.offset)) for image, one in zip(images, transforms, strict=True)
+    ]
+    # Nothing is left of an image that is moved out of its frame.
+    centred = [(image - image.mean()) / (np.linalg.norm(image - image.mean()) or 1.0) for image in aligned]
+    return np.array([float((a * b).sum()) for a, b in itertools.pairwise(centred)])
+
+
 @keeps_inputs("tomogram")
 def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> dict[str, Any]:
     """Read, reconstruct, write map.mrc, tomogram.json and report.html; the summary.
@@ -136,6 +183,14 @@ def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> 
         transforms = read_transforms(job.transforms)
         if len(images) != len(transforms):
             raise InputError(f"{job.tilts} holds {len(images)} images, {job.transforms} {len(transforms)} transforms")
+        scale = scale_of_shifts(np.asarray(images), transforms)
+        if scale != 1:
+            warnings.warn(
+                f"{job.transforms}: neighbouring tilts become more alike with {scale:g} times its shifts: are they "
+                "those of images with another binning?",
+                VerglasWarning,
+                stacklevel=2,
+            )
         images = align_tilts(images, transforms)
     wedge = missing_wedge(angles)
     with shown_to(listener) as heard:
