@@ -18,6 +18,9 @@ _FEWEST_RINGS = 5  # micrographs whose median says what rings are usual
 # Standard errors of the mean contrast: below minus the first particles are dark, below the second, of so many images,
 # coordinates point at nothing.
 _DARK, _NOTHING, _MANY = 8.0, 3.0, 300
+# Of the skewness: micrographs that say something of a set, the share that has to agree, standard errors, and the least
+# error of one micrograph.
+_FEWEST_SKEWED, _MOST_SKEWED, _SURE, _LEAST_SKEW_ERROR = 3, 0.8, 3.0, 0.1
 _LOST = 0.4  # share of picks lost at edges that is worth a warning
 
 
@@ -312,6 +315,34 @@ def judge_set(
         state = "warn" if many else "go on"
         notes.append(Finding("flagged", state, f"{flagged} of {total} micrographs are flagged", numbers))
     return Verdict.of_notes(notes, {})
+
+
+def inverted_contrast(skewness: Sequence[float]) -> list[Finding]:
+    """Whether what stands out at the particle's size is of the wrong contrast: maxima of noise are picked all the same.
+
+    Parameters
+    ----------
+    skewness : sequence of float
+        Of each micrograph (:func:`verglas.picking.blob.contrast_skewness`); NaN where it is not known.
+
+    Examples
+    --------
+    >>> from verglas.assessment.micrographs import inverted_contrast
+    >>> inverted_contrast([0.4, 0.6, -0.1]), inverted_contrast([-0.5, -0.1, -0.6, -0.3])[0].code
+    ([], 'inverted')
+    """
+    values = np.array([one for one in skewness if np.isfinite(one)])
+    if len(values) < _FEWEST_SKEWED or (values < 0).mean() < _MOST_SKEWED:
+        return []
+    mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+    if mean > -_SURE * max(error, _LEAST_SKEW_ERROR / np.sqrt(len(values))):
+        return []
+    sentence = (
+        f"what stands out at the size of the particles is bright in {int((values < 0).sum())} of {len(values)} "
+        f"micrographs (skewness {mean:.2f} +- {error:.2f}), and particles are looked for as dark: were the micrographs "
+        "inverted (--white; or white, if that was given)?"
+    )
+    return [Finding("inverted", "warn", sentence, {"skewness": round(mean, 3), "error": round(error, 3)})]
 
 
 def untrusted_picks(qualities: Sequence[MicrographQuality], limits: QualityLimits | None = None) -> set[str]:

@@ -75,6 +75,7 @@ def inputs_kept(
     --------
     >>> import pathlib, tempfile
     >>> from verglas.io.atomic import write_text
+    >>> from verglas.io.inputs import inputs_kept
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     given = pathlib.Path(folder) / "map.mrc"
     ...     given.touch()

@@ -15,7 +15,13 @@ import pandas as pd
 
 from verglas._native import resolve_threads
 from verglas._screen import ListenerChoice, shown_to
-from verglas.assessment.micrographs import MicrographQuality, judge_micrographs, judge_set, untrusted_picks
+from verglas.assessment.micrographs import (
+    MicrographQuality,
+    inverted_contrast,
+    judge_micrographs,
+    judge_set,
+    untrusted_picks,
+)
 from verglas.errors import InputError, VerglasError
 from verglas.io import (
     atomic_path,
@@ -45,6 +51,7 @@ from verglas.picking import (
     teach,
     trace_detailed,
 )
+from verglas.picking.blob import contrast_skewness
 from verglas.picking.particles import MERIT, Templates
 from verglas.run.candidates import FOLDER as CANDIDATES
 from verglas.run.candidates import LeftOut, candidates_star
@@ -152,6 +159,7 @@ class _Done:
     result: PickResult | None = None
     reason: str = ""
     seconds: float = 0.0
+    skewness: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -366,6 +374,8 @@ def _pick_one(
         micrograph.pixel_size_A,
         result,
         seconds=seconds,
+        # filaments have a width, and no blobs of it
+        skewness=float("nan") if job.filaments is not None else contrast_skewness(result.small),
     )
 
 
@@ -391,6 +401,8 @@ def _summarise(
     given = job.settings.threshold is not None
     doubtful = {one.name for one in qualities if not one.picks} if given else untrusted_picks(qualities)
     verdict = judge_set(flags, len(set_aside), untrusted=doubtful)
+    if inverted := inverted_contrast([one.skewness for one in usable]):
+        verdict = Verdict.of_notes([*inverted, *verdict.findings], {})
     if why := _threshold_hint(job.settings.threshold, usable):
         verdict = Verdict("stop", (why, *verdict.reasons))
     return PickSummary(
