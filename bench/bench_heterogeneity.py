@@ -19,7 +19,9 @@ junk     three conformations (SNR 0.05), three tenths of the images noise: what 
 stable   three conformations (SNR 0.05) from three starts: right classes of all particles, and of the stable core
 methods  the half that turns, by expectation-maximisation and by the covariance at 40 A: rank correlations
 units    one of four units of a D2 particle has a part more: expanded, classified inside a mask (SNR 0.1)
-assembly   eight states of a body and three parts, 2 to 30 % each, 1,500 particles, SNR 0.1: right classes, states found
+assembly   eight states of a body and three parts, 2 to 30 %, 1,500 particles, SNR 0.1: right classes, states found,
+         and what the true maps themselves would tell apart
+assembly_many   the same with 6,000 particles
 """
 
 from __future__ import annotations
@@ -253,7 +255,7 @@ def moved(model: Model, place: Any, matrices: np.ndarray) -> Model:
     return made
 
 
-def assembly(seed: int) -> dict[str, Any]:
+def assembly(seed: int, count: int = 1500) -> dict[str, Any]:
     """A body with and without each of three parts."""
     body = phantom(BOX, PIXEL_A, 90.0, seed=seed)
     parts = [phantom(BOX, PIXEL_A, 45.0, seed=seed + k) for k in (1, 2, 3)]
@@ -266,20 +268,39 @@ def assembly(seed: int) -> dict[str, Any]:
         states.append(state)
     populations = (0.30, 0.22, 0.16, 0.12, 0.08, 0.06, 0.04, 0.02)
     particles = vg.simulate.particles(
-        states, 1500, BOX, PIXEL_A, snr=0.1, seed=seed, populations=populations, listener=None
+        states, count, BOX, PIXEL_A, snr=0.1, seed=seed, populations=populations, listener=None
     )
     truth = number_of(particles)
-    made = vg.classify3d(particles, classes=8, poses="fixed", **(HOW | {"diameter_A": 165.0}))
+    wide = HOW | {"diameter_A": 165.0}
+    made = vg.classify3d(particles, classes=8, poses="fixed", **wide)
     table = migration_matrix(truth, made.number, 8)
     rows, columns = linear_sum_assignment(-table)
     # A state is found if most of its particles are in a class of which they are most.
     own = table[rows, columns]
     found = (own > 0.5 * table.sum(axis=1)) & (own > 0.5 * table.sum(axis=0)[columns])
-    return {"accuracy": float(own.sum() / len(truth)), "states_found": int(found.sum())}
+    row = {"accuracy": float(own.sum() / len(truth)), "states_found": int(found.sum())}
+    return row | {"accuracy_of_true_maps": by_true_maps(particles, states, populations)}
+
+
+def by_true_maps(particles: vg.Particles, states: list[Model], populations: tuple[float, ...]) -> float:
+    """Share of particles whose most probable state is the right one if maps and populations are known."""
+    posed = posed_images(particles, job="bench", resolution_A=RESOLUTION_A, diameter_A=165.0)
+    maps = [resample_to_box(vg.simulate.density(s, BOX, PIXEL_A).data, posed.box) for s in states]
+    log = np.zeros((len(posed), len(states)))
+    for part in products(posed, np.stack(maps), mean_model(posed, contrast=False).sigma2, np.arange(len(posed))):
+        power = np.diagonal(part.gram, axis1=1, axis2=2)
+        log[part.batch.rows] = part.cross - power / 2 + np.log(populations)
+    return float(np.mean(log.argmax(axis=1) == number_of(particles)))
+
+
+def assembly_many(seed: int) -> dict[str, Any]:
+    """With as many particles as tell eight states apart."""
+    return assembly(seed, 6000)
 
 
 CASES = {
-    f.__name__: f for f in (null, homogeneous, motion, linear, three, focused, junk, stable, methods, units, assembly)
+    f.__name__: f
+    for f in (null, homogeneous, motion, linear, three, focused, junk, stable, methods, units, assembly, assembly_many)
 }
 
 

@@ -12,7 +12,7 @@ import verglas as vg
 from verglas.errors import InputError, SettingError
 from verglas.heterogeneity.classes import keep_state, restore_state
 from verglas.heterogeneity.components import mean_model
-from verglas.heterogeneity.fixed_classes import _groups, classes_of, first_posterior, population_errors
+from verglas.heterogeneity.fixed_classes import classes_of, first_posterior, population_errors
 from verglas.heterogeneity.junk import junk_posterior
 from verglas.heterogeneity.migration import stable_members
 from verglas.heterogeneity.posed import posed_images
@@ -270,15 +270,6 @@ def test_class_without_particles_in_one_half_leaves_the_others_alone(three):
     alone = classes_of(posed, mean, posterior[:, ::-1]).halves[0].volumes
     assert not first[0].any()
     np.testing.assert_allclose(first[1], alone[0], atol=1e-4 * alone[0].std())
-
-
-def test_groups_of_one_half_alone_are_no_start(three):
-    posed = posed_images(three[:100], job="test", resolution_A=25, diameter_A=130)
-    z = np.random.default_rng(0).normal(size=(len(posed), 1))
-    z[posed.rows_of_half(1)[:4]] += 1000.0
-    assert _groups(posed, z, 2, seed=0) is None
-    z[posed.rows_of_half(2)[:4]] += 1000.0
-    assert sorted(np.bincount(_groups(posed, z, 2, seed=0))) == [8, 92]
 
 
 def test_files_name_half_sets_and_who_was_set_aside(tmp_path, three):

@@ -290,6 +290,25 @@ def held_out_evidence(posed: PosedImages, model: ComponentModel) -> FloatArray:
     return out
 
 
+def held_out_information(posed: PosedImages, model: ComponentModel) -> tuple[FloatArray, FloatArray]:
+    """What every image says of its coordinates along the other half's components, at its mean contrast.
+
+    Returns
+    -------
+    (n, q), (n, q, q) float64
+        h and P, the likelihood being exp(h z - z P z / 2), without any prior.
+    """
+    q = model.n_components
+    h, information = np.zeros((len(posed), q)), np.zeros((len(posed), q, q))
+    for number in (1, 2):
+        other = model.halves[2 - number]
+        for made in products(posed, other.volumes, model.sigma2, posed.rows_of_half(number)):
+            a = latent_posterior(made.gram, made.cross, other.contrasts).first[:, :1]
+            h[made.batch.rows] = a * made.cross[:, 1:] - a**2 * made.gram[:, 0, 1:]
+            information[made.batch.rows] = a[:, :, None] ** 2 * made.gram[:, 1:, 1:]
+    return h, information
+
+
 def coordinates(
     posed: PosedImages, model: ComponentModel, rows: IntArray | None = None
 ) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -11,26 +11,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.cluster.vq import kmeans2
 from scipy.special import logsumexp
 
 from verglas.heterogeneity.components import (
     ComponentModel,
-    coordinates,
     held_out_evidence,
+    held_out_information,
     learn_components,
     mean_model,
 )
 from verglas.heterogeneity.latent import Contrasts
 from verglas.heterogeneity.linear import Products, half_volumes, noise_from, one_pass, products
 from verglas.heterogeneity.migration import migration_matrix
+from verglas.heterogeneity.point_mixture import fit_points
 from verglas.heterogeneity.posed import PosedImages
 from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
 from verglas.types.listener import Listener, phase_progress
 
 _STILL = 0.005  # particles that may still change class when it ends
 _MOST_AXES = 4
-_KMEANS_STARTS = 20
 _START_PASSES = 12
 _LEAST_WEIGHT = 1e-4
 
@@ -173,36 +172,24 @@ def classes_of(posed: PosedImages, mean: ComponentModel, posterior: FloatArray, 
 def first_posterior(
     posed: PosedImages, mean: ComponentModel, count: int, *, seed: int = 0, iterations: int = _START_PASSES
 ) -> tuple[FloatArray, bool]:
-    """(n, K) of zeros and ones: particles split where they differ most; and whether anything was there to split by.
+    """(n, K): classes of particles where they differ most; and whether anything was there to tell them by.
 
-    Coordinates along the leading components at these poses, grouped by k-means (Lloyd 1982) in units in which the
-    components' sizes count. A random split, which knows nothing of the differences, takes expectation-maximisation many
-    more iterations, and may never be left.
+    Points in the space of the leading components (:func:`verglas.heterogeneity.point_mixture.fit_points`) at these
+    poses; every particle is judged by the components of the other half set, which hold nothing of its own noise. A
+    random split, which knows nothing of the differences, takes expectation-maximisation many more iterations, and may
+    never be left.
     """
     axes = min(count - 1, _MOST_AXES)
     model = learn_components(posed, mean, axes, iterations=iterations, seed=seed)
-    z = coordinates(posed, model)[0]
-    z = z * np.sqrt(np.square(model.volumes[1:]).sum(axis=(1, 2, 3), dtype=np.float64))
-    # Components that explain nothing in the other half are noise, and so are groups along them.
+    # Components that explain nothing in the other half are noise, and so are classes along them.
     differs = bool(np.diff(held_out_evidence(posed, model)[:, [0, -1]], axis=1).sum() > 0)
-    labels = _groups(posed, z, count, seed) if differs else None
-    chosen = np.random.default_rng(seed).integers(count, size=len(posed)) if labels is None else labels
-    out = np.zeros((len(posed), count))
-    out[np.arange(len(posed)), chosen] = 1
-    return out, labels is not None
-
-
-def _groups(posed: PosedImages, z: FloatArray, count: int, seed: int) -> IntArray | None:
-    """The best of several k-means whose groups are all in both half sets; None if there is no such."""
-    best, labels = np.inf, None
-    for number in range(_KMEANS_STARTS):
-        centres, group = kmeans2(z, count, minit="++", seed=np.random.default_rng([seed, number]), missing="warn")
-        spread = float(np.square(z - centres[group]).sum())
-        # A group of one half set alone is a chance of that half, and would have no map in the other.
-        in_both = all(len(np.unique(group[posed.rows_of_half(half)])) == count for half in (1, 2))
-        if in_both and spread < best:
-            best, labels = spread, np.asarray(group, np.int64)
-    return labels
+    if differs:
+        h, information = held_out_information(posed, model)
+        mixture = fit_points(h, information, count, posed.half, seed=seed)
+        if mixture is not None:
+            return mixture.posterior(h, information), True
+    chosen = np.random.default_rng(seed).integers(count, size=len(posed))
+    return np.eye(count)[chosen], False
 
 
 @any_arrays
