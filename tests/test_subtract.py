@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from command_line import main
 
 import verglas as vg
 from verglas.errors import InputError
 from verglas.geometry import angular_distance
-from verglas.heterogeneity import collapse_symmetry
+from verglas.heterogeneity import collapse_symmetry, recentre_boxes, undo_recentring
+from verglas.heterogeneity.recentred import RecentredSource
 from verglas.masks import soft_sphere
 from verglas.run.subtract import collapse_files, expand_files, revert_files, subtract_files
 from verglas.simulate import Model, phantom
@@ -76,6 +78,65 @@ def test_a_subset_is_subtracted_by_its_own_poses(parts):
     left, _ = vg.subtract(p, maps[0], keep_mask())
     rows = [7, 3, 20]
     np.testing.assert_array_equal(left[rows].images(), left.images()[rows])
+
+
+def test_recentred_boxes_show_the_part_at_its_poses(parts, tmp_path):
+    """Projections of the part's own small map at the new poses are the small images; the whole's origins come back."""
+    p, maps, _ = parts
+    plain = vg.Particles.from_images(vg.project(maps[0], p.poses), PIXEL_A, poses=p.poses)
+    centre = np.array([-30.0, 5.0, 0.0])  # six pixels to the left, one up
+    small = recentre_boxes(plain, centre, 22)
+    cut = np.roll(maps[0].data, (0, -1, 6), axis=(0, 1, 2))[5:27, 5:27, 5:27]
+    seen = vg.project(vg.Map(np.ascontiguousarray(cut), PIXEL_A), small.poses)
+    assert np.abs(small.poses.shifts_A).max() <= PIXEL_A / 2 + 1e-6
+    assert np.square(small.images() - seen).mean() < 2e-3 * np.square(seen).mean()
+    np.testing.assert_array_equal(small[[5, 2]].images(), small.images()[[5, 2]])
+    # Poses that were refined since: the point stays where it is seen, and the origins of the whole follow the turn.
+    back = undo_recentring(small)
+    assert back.box == BOX
+    np.testing.assert_allclose(back.poses.shifts_A, p.poses.shifts_A, atol=1e-9)
+    turned = vg.Poses(small.poses.angles_deg + np.array([0, 0, 90]), small.poses.shifts_A)
+    again = recentre_boxes(undo_recentring(small.with_poses(turned)).with_source(plain.source), centre, 22)
+    np.testing.assert_allclose(again.images(), small.images(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("box", "change", "message"),
+    [
+        (BOX + 2, {}, "expected boxes of 8 to 32 pixels"),
+        (16, {"rlnMagMat00": 1.01}, "magnification matrix"),
+        (16, {"verglasRecentredX": 1}, "re-centred already"),
+    ],
+)
+def test_boxes_that_cannot_be_recentred(parts, box, change, message):
+    with pytest.raises(InputError, match=message):
+        recentre_boxes(parts[0].with_columns(**change), np.zeros(3), box)
+
+
+def test_boxes_beyond_an_image_hold_the_mean_of_its_border():
+    image = np.arange(64, dtype=np.float32).reshape(1, 8, 8)
+    read = RecentredSource(vg.ArraySource(image, 1.0), np.array([[2, 0]]), 8).read(np.array([0]))[0]
+    np.testing.assert_array_equal(read[:, :6], image[0, :, 2:])
+    np.testing.assert_allclose(read[:, 6:], 31.5)
+
+
+def test_subtract_cuts_boxes_and_reverts_them(tmp_path, parts, capsys):
+    p, maps, _ = parts
+    vg.write_particles(tmp_path / "p.star", p)
+    vg.write_map(tmp_path / "map.mrc", vg.Map(maps[0].data + maps[1].data, PIXEL_A))
+    vg.write_map(tmp_path / "mask.mrc", keep_mask())
+    how = [str(tmp_path / name) for name in ("p.star", "map.mrc", "mask.mrc", "left.star", "back.star")]
+    cut = ["subtract", how[0], "--map", how[1], "--mask", how[2], "-o", how[3], "--box", "20"]
+    assert main(cut, capsys)[0] == 0
+    left = vg.read_particles(how[3])
+    assert left.box == left.images().shape[1] == 20
+    assert left.optics_table is not None
+    assert (left.optics_table["rlnImageSize"] == 20).all()
+    assert main(["subtract", how[3], "--revert", "-o", how[4]], capsys)[0] == 0
+    back, before = vg.read_particles(how[4]), vg.read_particles(how[0])
+    np.testing.assert_array_equal(back.images(), p.images())
+    np.testing.assert_allclose(back.poses.shifts_A, before.poses.shifts_A, atol=1e-4)
+    assert not [name for name in back.table if name.startswith("verglas")]
 
 
 def test_files_and_reversal(tmp_path, parts):

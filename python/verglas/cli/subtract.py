@@ -23,6 +23,9 @@ def register(app: typer.Typer) -> None:
         mask: Path = typer.Option(None, "--mask", help="1 where the signal stays, 0 where it is taken away."),
         revert: bool = typer.Option(False, "--revert", help="Name the images again that were subtracted from."),
         no_scale: bool = typer.Option(False, "--no-scale", help="The map's grey scale for all particles."),
+        box: int = typer.Option(
+            None, "--box", min=8, help="Cut boxes of so many pixels about the middle of the mask [images as they are]."
+        ),
         stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
         dtype: StackType = typer.Option(StackType.FLOAT32, "--dtype", help="Of the new stack."),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
@@ -31,7 +34,8 @@ def register(app: typer.Typer) -> None:
         """Subtract the projections of what a map holds outside a mask, with each particle's CTF, pose and scale.
 
         Poses, shifts and all other columns stay, so that --revert, which puts the old images back, leaves every pose
-        found since as it is.
+        found since as it is. With --box the middle of the mask becomes that of smaller images and of the map; --revert
+        gives back the origins of the whole.
         """
         from verglas.run.subtract import revert_files, subtract_files
 
@@ -42,7 +46,7 @@ def register(app: typer.Typer) -> None:
         if map is None or mask is None:
             raise typer.BadParameter("give --map and --mask, or --revert", param_hint="subtract")
         made = subtract_files(
-            particles, out, map, mask, stack=stack, fit_scale=not no_scale, dtype=dtype.value, threads=threads
+            particles, out, map, mask, stack=stack, fit_scale=not no_scale, box=box, dtype=dtype.value, threads=threads
         )
         if as_json:
             typer.echo(json.dumps(made, indent=2))
@@ -51,6 +55,11 @@ def register(app: typer.Typer) -> None:
             typer.echo(
                 f"{made['scales_at_bound']} particles have a scale at its bound (0.2 or 3): is the map on the images' "
                 "grey scale, and are the poses right?",
+                err=True,
+            )
+        if made.get("boxes_beyond_image"):
+            typer.echo(
+                f"{made['boxes_beyond_image']} boxes reach beyond their image and hold the mean of its border there",
                 err=True,
             )
         typer.echo(f"{made['particles']} particles, scale {made['scale_mean']:.3f} +- {made['scale_sd']:.3f}: {out}")

@@ -11,6 +11,7 @@ from verglas.heterogeneity.landscape import Landscape, Mixture, landscape
 from verglas.heterogeneity.migration import migration_matrix, stable_members
 from verglas.heterogeneity.motions import Motions, motions_of
 from verglas.heterogeneity.posed import PosedImages, posed_images
+from verglas.heterogeneity.recentred import recentre_boxes, undo_recentring
 from verglas.heterogeneity.regions import Region, in_regions
 from verglas.heterogeneity.resampled import BootstrapVariance, SubsetLandscape, bootstrap_variance, subset_landscape
 from verglas.heterogeneity.settings import (
@@ -53,9 +54,11 @@ __all__ = [
     "motions_of",
     "population_errors",
     "posed_images",
+    "recentre_boxes",
     "stable_members",
     "subset_landscape",
     "subtract",
+    "undo_recentring",
     "variability",
 ]
 __dir__ = partial(sorted, __all__)

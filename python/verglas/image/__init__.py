@@ -6,7 +6,7 @@ from verglas.image.combination import linear_combination, mean_image
 from verglas.image.correlation import correlation_coefficient, correntropy, ncc
 from verglas.image.histogram import equalise, match_histogram
 from verglas.image.normalise import normalise
-from verglas.image.particles import ResampledSource, in_memory, resample_particles
+from verglas.image.particles import ResampledSource, in_memory, resample_particles, with_box
 from verglas.image.quality import find_unusable_images, robust_sigma
 from verglas.image.resample import (
     ResamplePlan,
@@ -45,5 +45,6 @@ __all__ = [
     "rotate",
     "shift",
     "warp",
+    "with_box",
 ]
 __dir__ = partial(sorted, __all__)

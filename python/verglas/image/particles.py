@@ -127,6 +127,41 @@ def resample_particles(particles: Particles, plan: ResamplePlan) -> Particles:
     )
 
 
+def with_box(particles: Particles, box: int, source: ImageSource | None) -> Particles:
+    """The same particles with images of another box, of as large pixels; poses and columns are the caller's.
+
+    Parameters
+    ----------
+    particles : Particles
+    box : int
+        Side of the new images.
+    source : ImageSource or None
+        The new images; None: metadata alone.
+
+    Examples
+    --------
+    >>> import numpy as np, verglas as vg
+    >>> p = vg.Particles.from_images(np.ones((3, 8, 8), np.float32), pixel_size_A=1.5)
+    >>> vg.image.with_box(p, 4, None).box
+    4
+    """
+    optics, table = particles.optics_table, particles.table
+    size = {"rlnImageSize": box}
+    if optics is not None:
+        optics = _set_columns(optics, size, add=True)
+    table = _set_columns(table, size, add=optics is None)
+    if GRID_BOX in table:
+        table = table.assign(**{GRID_BOX: box})
+    return Particles(
+        table,
+        source,
+        optics_table=optics,
+        tables=particles.tables,
+        table_name=particles.table_name,
+        where=particles.where,
+    )
+
+
 def in_memory(particles: Particles, listener: Listener | None = None) -> Particles:
     """The particles with all images in memory, read in large sequential pieces.
 

@@ -10,6 +10,7 @@ import numpy as np
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.heterogeneity import collapse_symmetry, expand_symmetry, subtract
+from verglas.heterogeneity.recentred import MOVED_X, MOVED_Y, middle_A, recentre_boxes, undo_recentring
 from verglas.heterogeneity.subtract import LEAST_SCALE, MOST_SCALE
 from verglas.io import check_writable, read_map, read_particles, write_particles
 from verglas.io.stack import StackSource
@@ -60,6 +61,7 @@ def subtract_files(
     *,
     stack: Path | None = None,
     fit_scale: bool = True,
+    box: int | None = None,
     dtype: str = "float32",
     threads: int | None = None,
     listener: ListenerChoice = "screen",
@@ -75,6 +77,9 @@ def subtract_files(
     stack : Path, optional
         Image stack in place of the one that the file names.
     fit_scale : bool
+    box : int, optional
+        Side of boxes about the middle of the mask (:func:`verglas.heterogeneity.recentre_boxes`); the images as they
+        are without.
     dtype : str
         Of the new stack.
     threads : int, optional
@@ -84,7 +89,15 @@ def subtract_files(
     particle_set = read_particles(particles, stack=stack)
     # Before the work: a set whose images have no names could not be reverted.
     names = original_names(particle_set)
-    left, scale = subtract(particle_set, read_map(map), read_map(mask), fit_scale=fit_scale, threads=threads)
+    kept = read_map(mask)
+    left, scale = subtract(particle_set, read_map(map), kept, fit_scale=fit_scale, threads=threads)
+    cut: dict[str, Any] = {}
+    if box is not None:
+        if not kept.data.any():
+            raise InputError(f"{mask}: the mask is empty: it has no middle to cut boxes about")
+        centre_A = middle_A(kept)
+        left = recentre_boxes(left, centre_A, box)
+        cut = {"box": box, "centre_A": centre_A.tolist(), "boxes_beyond_image": _beyond(left, particle_set.box)}
     assert left.source is not None
     with shown_to(listener) as heard:
         remainder = left.with_columns(**{ORIGINAL: names, SCALE: scale}).with_source(_Counted(left.source, heard))
@@ -94,8 +107,16 @@ def subtract_files(
         "scale_mean": float(scale.mean()),
         "scale_sd": float(scale.std()),
         "scales_at_bound": int(((scale <= LEAST_SCALE) | (scale >= MOST_SCALE)).sum()),
+        **cut,
         "out": str(out),
     }
+
+
+def _beyond(recentred: Particles, side: int) -> int:
+    """How many boxes reach beyond their image."""
+    moved = recentred.table[[MOVED_X, MOVED_Y]].to_numpy(np.int64)
+    first = side // 2 + moved - recentred.box // 2
+    return int(((first < 0) | (first + recentred.box > side)).any(axis=1).sum())
 
 
 def original_names(particles: Particles) -> list[str]:
@@ -113,6 +134,8 @@ def original_names(particles: Particles) -> list[str]:
 def revert_files(particles: Path, out: Path) -> int:
     """Put the images back that a subtraction started from; poses, CTFs, selection and classes stay as they are now.
 
+    Origins of re-centred boxes become those of the whole particle at the present poses.
+
     Raises
     ------
     InputError
@@ -124,7 +147,8 @@ def revert_files(particles: Path, out: Path) -> int:
         raise InputError(f"{particles}: these particles were not made by verglas subtract (no {ORIGINAL}, {SCALE})")
     names = particle_set.table[ORIGINAL].to_numpy(str)
     # Without its source, which reads the subtracted stack whatever names the table has.
-    back = particle_set.with_source(None).with_columns(rlnImageName=names, **{ORIGINAL: None, SCALE: None})
+    back = undo_recentring(particle_set) if MOVED_X in particle_set.table else particle_set
+    back = back.with_source(None).with_columns(rlnImageName=names, **{ORIGINAL: None, SCALE: None})
     write_particles(out, back)
     return len(back)
 
