@@ -279,6 +279,7 @@ def test_files_name_half_sets_and_who_was_set_aside(tmp_path, three):
     few = vg.Particles.from_images(images, PIXEL_A, poses=three.poses[:60], optics=three.optics[:60])
     few = few.with_columns(verglasClassPosterior1=0.1, verglasClassPosterior3=0.9)
     (tmp_path / "half2_class3.mrc").touch()
+    (tmp_path / "run.json").write_text("{}")  # an earlier run
     told = []
 
     class _Told(Silence):
