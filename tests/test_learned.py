@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from verglas.learned import (
     to_safetensors,
     train,
 )
-from verglas.learned.training import heat_map, logistic_loss
+from verglas.learned.training import Adam, heat_map, logistic_loss
 
 from tolerance import CONVOLUTION_RELATIVE, NETWORK_SLOPE
 
@@ -115,6 +116,18 @@ def test_training_twice_gives_the_same_weights():
     wanted, how = np.zeros((6, 16, 16), np.float32), TrainingSettings(4, 4, seed=1)
     one, two = (train(Network.random(1, 4), images, wanted, np.ones_like(wanted), how) for _ in range(2))
     assert all((one.parameters[k] == two.parameters[k]).all() for k in one.parameters)
+
+
+def test_a_training_that_was_stopped_and_kept_goes_on_as_if_it_had_not_been():
+    images = np.random.default_rng(8).standard_normal((6, 32, 32)).astype(np.float32)
+    wanted, how = np.zeros((6, 16, 16), np.float32), TrainingSettings(5, 4, seed=1)
+    whole = train(Network.random(1, 4), images, wanted, np.ones_like(wanted), how)
+    adam = Adam(Network.random(1, 4))
+    train(Network.random(1, 4), images, wanted, np.ones_like(wanted), replace(how, until=3), adam=adam)
+    assert adam.steps == 3
+    kept = Adam.from_arrays(adam.to_arrays())
+    rest = train(Network.random(1, 4), images, wanted, np.ones_like(wanted), how, adam=kept)
+    assert all((whole.parameters[k] == rest.parameters[k]).all() for k in whole.parameters)
 
 
 def test_turning_a_field_turns_its_map():

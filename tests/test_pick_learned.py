@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import main
+from scipy.special import expit
 
 import verglas as vg
 from verglas import simulate
 from verglas.errors import InputError
-from verglas.learned import Weights, packaged_weights, to_safetensors
+from verglas.learned import Network, Weights, packaged_weights, to_safetensors
 from verglas.picking import PickSettings, compare_picks, inside, pick_detailed, prepare
 from verglas.picking.fine_tune import _place_clicks, _windows, fine_tune
+from verglas.picking.joint import Evidence, probabilities
 from verglas.picking.network import background_peaks, out_of_depth, probable_cut
 from verglas.run.fine_tune import _agreed_picks, _clicks_by_row, read_weights
 
@@ -69,6 +71,32 @@ def test_what_is_left_out_has_no_part_in_the_spectrum_of_background():
     )
     assert abs(beside - alone) < 0.2
     assert along > alone + 0.5
+
+
+@pytest.mark.parametrize("seed", [5, pytest.param(6, marks=pytest.mark.slow)])
+def test_a_network_that_says_nonsense_takes_nothing_away_from_what_the_filter_sees(seed):
+    """Weights drawn at random, once calibrated for particles everywhere and once for none: the filter's picks stay."""
+    micrograph, truth = scene("dumbbell", 9, snr=2.0, n=60)
+    card = packaged_weights("picker").card
+    by_filter = merit(vg.pick(micrograph, DIAMETER_A, threads=1), truth, micrograph.shape).f_score
+    assert by_filter > 0.9
+    for offset in (-8.0, 8.0):
+        wrong = card | {"calibration": card["calibration"] | {"offset": offset}}
+        weights = Weights(Network.random(seed), wrong)
+        found = pick_detailed(micrograph, DIAMETER_A, method="learned", weights=weights, threads=1)
+        assert found.cut.clear
+        assert merit(found.picks, truth, micrograph.shape).f_score > by_filter - 0.03
+
+
+def test_where_the_filter_sees_nothing_the_network_alone_is_asked():
+    """Without gain the filter's odds have no part; with much of it they overrule the network's."""
+    fit = {"slopes": [1.0, 0.0, 0.0], "offset": 0.0, "joint_slope": 1.0, "joint_offset": 0.0}
+    said = np.array([[2.0, 0, 0], [-2.0, 0, 0]])
+    against = Evidence(np.zeros((2, 2)), said, np.array([-5.0, 5.0]), 0.0)
+    np.testing.assert_allclose(probabilities({"calibration": fit}, against), expit([2.0, -2.0]))
+    first, second = probabilities({"calibration": fit}, replace(against, weight=0.9))
+    assert first < 0.2
+    assert second > 0.8
 
 
 def test_noise_alone_gives_no_clear_particles():
@@ -227,6 +255,12 @@ def test_weights_without_calibration_and_clicks_that_cannot_be_complete_are_refu
     (tmp_path / "w.safetensors").write_bytes(to_safetensors(Weights(packaged_weights("picker").network)))
     with pytest.raises(InputError, match=r"w\.safetensors: its card has no calibration and no data"):
         read_weights(tmp_path / "w.safetensors")
+    packaged = packaged_weights("picker")
+    alone = {name: packaged.card["calibration"][name] for name in ("slopes", "offset", "ranges")}
+    earlier = replace(packaged, card=packaged.card | {"calibration": alone})
+    (tmp_path / "earlier.safetensors").write_bytes(to_safetensors(earlier))
+    with pytest.raises(InputError, match=r"earlier\.safetensors: its calibration is one of the network alone"):
+        read_weights(tmp_path / "earlier.safetensors")
     vg.io.write_stack(tmp_path / "one.mrc", np.ones((1, 64, 64), np.float32), PIXEL_A)
     command = f"pick {tmp_path}/one.mrc --diameter 150 --out {tmp_path}/out --method learned --clicks-complete"
     status, _, err = main(command.split(), capsys)

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,12 @@ TEST_FROM = 1000
 
 def phantom(seed: int) -> simulate.Model:
     """The particle of a seed: its own set for training and for testing."""
-    number = 101 + seed % 3 if seed >= TEST_FROM else 1 + seed % 6
+    return numbered(101 + seed % 3 if seed >= TEST_FROM else 1 + seed % 6)
+
+
+@lru_cache
+def numbered(number: int) -> simulate.Model:
+    """The particle of a number."""
     diameter = 80.0 + 20 * (number % 6)
     return simulate.phantom(box=64, pixel_size_A=3.0, diameter_A=min(diameter, 170.0), seed=number)
 

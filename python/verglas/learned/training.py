@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,8 @@ class TrainingSettings:
         Of the order of fields and of how they are turned.
     loss : {"logistic", "square"}
         Cross entropy of chances whose logits the network says, or squared differences.
+    until : int, optional
+        Stop after this step of all; another call goes on from there with the same ``adam``.
     """
 
     steps: int = 2000
@@ -49,6 +52,7 @@ class TrainingSettings:
     seconds: float = float("inf")
     seed: int = 0
     loss: Literal["logistic", "square"] = "logistic"
+    until: int | None = None
 
 
 def heat_map(shape: tuple[int, int], xy_px: npt.ArrayLike, radius_px: float) -> Float32Array:
@@ -103,20 +107,46 @@ _LOSSES = {"logistic": logistic_loss, "square": square_loss}
 
 
 class Adam:
-    """Steps of Adam on the weights of a network."""
+    """Steps of Adam on the weights of a network.
+
+    Attributes
+    ----------
+    parameters : dict
+        The weights as they are now.
+    steps : int
+        Taken so far.
+    """
 
     def __init__(self, network: Network) -> None:
         self.parameters = {name: value.copy() for name, value in network.parameters.items()}
         self._first = {name: np.zeros_like(value) for name, value in self.parameters.items()}
         self._second = {name: np.zeros_like(value) for name, value in self.parameters.items()}
-        self._steps = 0
+        self.steps = 0
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All that the next step depends on, to be kept in a file."""
+        groups = {"weight": self.parameters, "first": self._first, "second": self._second}
+        named = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
+        return named | {"steps": np.array(self.steps)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], stride: int = 2) -> Adam:
+        """Inverse of :meth:`to_arrays`."""
+        groups: dict[str, dict[str, Float32Array]] = {"weight": {}, "first": {}, "second": {}}
+        for key in arrays:
+            if "/" in key:
+                group, name = key.split("/", 1)
+                groups[group][name] = np.array(arrays[key], np.float32)
+        out = cls(Network(groups["weight"], stride))
+        out._first, out._second, out.steps = groups["first"], groups["second"], int(arrays["steps"])
+        return out
 
     def step(self, gradient: dict[str, Float32Array], rate: float) -> None:
         """Move the weights against the gradient."""
-        self._steps += 1
+        self.steps += 1
         norm = np.sqrt(sum(float((one**2).sum()) for one in gradient.values()))
         scale = min(1.0, _STEEPEST / max(norm, 1e-12))
-        correct = np.sqrt(1 - _SECOND**self._steps) / (1 - _FIRST**self._steps)
+        correct = np.sqrt(1 - _SECOND**self.steps) / (1 - _FIRST**self.steps)
         for name, value in gradient.items():
             value = value * np.float32(scale)
             first, second = self._first[name], self._second[name]
@@ -132,6 +162,8 @@ def train(
     weight: Float32Array,
     settings: TrainingSettings | None = None,
     listener: Listener | None = None,
+    *,
+    adam: Adam | None = None,
 ) -> Network:
     """Weights after training, as they are at the end of it.
 
@@ -148,6 +180,9 @@ def train(
     settings : TrainingSettings, optional
     listener : Listener, optional
         Is told the figures ``step`` and ``loss`` of every step.
+    adam : Adam, optional
+        Of a training that was stopped: goes on after its last step, as one that was not stopped would have, with the
+        same fields and settings. Its weights are changed.
 
     Returns
     -------
@@ -176,9 +211,9 @@ def train(
             f"train: expected fields with sides that are multiples of {step_px} and maps of their size over {stride}, "
             f"got {images.shape}, {wanted.shape} and {weight.shape}"
         )
-    rng, began, adam = np.random.default_rng(chosen.seed), time.monotonic(), Adam(network)
-    order = np.zeros(0, np.int64)
-    for step in range(chosen.steps):
+    rng, began, adam = np.random.default_rng(chosen.seed), time.monotonic(), adam or Adam(network)
+    done, order = adam.steps, np.zeros(0, np.int64)
+    for step in range(chosen.steps if chosen.until is None else min(chosen.steps, chosen.until)):
         share = max(step / chosen.steps, (time.monotonic() - began) / chosen.seconds)
         if share >= 1:
             break
@@ -186,6 +221,8 @@ def train(
             order = np.r_[order, rng.permutation(len(images))]
         rows, order = order[: chosen.batch], order[chosen.batch :]
         turn = int(rng.integers(8))
+        if step < done:  # taken before: what is random goes on from where it was
+            continue
         batch, aim, counts = (
             _turn(images[rows], turn, stride - 1),
             _turn(wanted[rows], turn),

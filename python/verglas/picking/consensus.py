@@ -37,10 +37,10 @@ def remove_duplicates(picks: Picks, distance_px: float) -> Picks:
            [9., 0.]])
     """
     merit = np.asarray(picks.columns.get(MERIT, np.zeros(len(picks))), np.float64)
-    return picks[np.sort(_spread(picks.xy_px, np.argsort(-merit, kind="stable"), distance_px))]
+    return picks[np.sort(spread_places(picks.xy_px, np.argsort(-merit, kind="stable"), distance_px))]
 
 
-def _spread(xy: npt.NDArray[np.float64], order: npt.NDArray[np.int64], distance: float) -> npt.NDArray[np.int64]:
+def spread_places(xy: npt.NDArray[np.float64], order: npt.NDArray[np.int64], distance: float) -> npt.NDArray[np.int64]:
     """Rows, in the given order, each kept if no kept one is closer than the distance."""
     if not len(xy):
         return np.zeros(0, np.int64)
@@ -115,5 +115,5 @@ def consensus(lists: Sequence[Picks], radius_px: float, mode: str | int = "and")
         merit += np.where(near, _ranks(one)[nearest], 0.0)
     merit /= len(lists)
     order = np.lexsort((-merit, -votes))
-    kept = _spread(xy, order[votes[order] >= needed], radius_px)
+    kept = spread_places(xy, order[votes[order] >= needed], radius_px)
     return Picks(xy[kept], lists[0].micrograph, {MERIT: merit[kept], "votes": votes[kept]})

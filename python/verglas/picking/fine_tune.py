@@ -13,17 +13,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.special import expit, logit
 from scipy.stats import binomtest
 
-from verglas import ops
 from verglas.errors import InputError
 from verglas.image import fourier_resample
 from verglas.learned import Network, TrainingSettings, Weights, train
 from verglas.learned.training import SPOT, heat_map
+from verglas.picking.classical import classical_peaks
 from verglas.picking.image import PIXELS_ACROSS, SmallImage
+from verglas.picking.joint import judged_places
 from verglas.picking.merit import match_picks
-from verglas.picking.network import background_peaks, features, network_score, probable
+from verglas.picking.particles import PickSettings
+from verglas.picking.scored import ScoredPeaks
 from verglas.types.arrays import Float32Array, FloatArray
 
 FEWEST_CLICKS = 15
@@ -73,9 +75,14 @@ class FineTuned:
 class _Clicked:
     """An image at the network's scale, its clicks, and which of its pixels are held out."""
 
-    image: Float32Array
+    small: SmallImage
     xy_px: FloatArray
     held_out: npt.NDArray[np.bool_]
+
+    @property
+    def image(self) -> Float32Array:
+        """What the network sees."""
+        return self.small.data
 
     def is_held_out(self, xy_px: FloatArray) -> npt.NDArray[np.bool_]:
         x, y = np.clip(np.rint(xy_px).astype(np.int64), 0, np.array(self.image.shape[::-1]) - 1).T
@@ -118,13 +125,14 @@ def fine_tune(
     images, wanted, counts = _windows(weights.network, given, complete, rng)
     settings = TrainingSettings(_STEPS, _BATCH, _RATE, seed=seed)
     network = train(weights.network, images, wanted, counts, settings)
-    old, new = _found_clicks(weights, network, given)
+    judges = [_Judge.of(one) for one in given]
+    old, new = _found_clicks(weights, replace(weights, network=network), judges)
     before, after = int(old.sum()), int(new.sum())
     kept = surely_more(old, new)
     card = weights.card | {
         "fine_tuned": {"clicks": total, "held_out": held_out, "before": before, "after": after, "complete": complete}
     }
-    tuned = _recalibrate(replace(weights, network=network, card=card), weights, given, complete) if kept else weights
+    tuned = _recalibrate(replace(weights, network=network, card=card), weights, judges, complete) if kept else weights
     return FineTuned(tuned, kept, total, held_out, before, after)
 
 
@@ -134,14 +142,17 @@ def _place_clicks(small: SmallImage, xy_px: FloatArray, rng: np.random.Generator
     here = small.from_micrograph(xy_px)
     shape = small.shape_here
     new = (round(shape[0] * scale), round(shape[1] * scale))
-    image = small.data if new == shape else fourier_resample(small.data, new).astype(np.float32)
+    if new != shape:
+        data, grey = (fourier_resample(one, new).astype(np.float32) for one in (small.data, small.grey))
+        factor = (small.factor[0] * shape[0] / new[0], small.factor[1] * shape[1] / new[1])
+        small = replace(small, data=data, grey=grey, factor=factor, radius_px=_RADIUS, left_out=None)
     ratio = np.array([new[1] / shape[1], new[0] / shape[0]])
     there = (here - np.array(shape[::-1]) // 2) * ratio + np.array(new[::-1]) // 2
     there = there[((there >= 0) & (there <= np.array(new[::-1]) - 1)).all(axis=1)]
     side = int(_SQUARE * PIXELS_ACROSS)
     squares = rng.random((-(-new[0] // side), -(-new[1] // side))) < 1 / _HELD_OUT_OF
     held_out = squares.repeat(side, axis=0).repeat(side, axis=1)[: new[0], : new[1]]
-    return _Clicked(image, there, held_out)
+    return _Clicked(small, there, held_out)
 
 
 def _windows(
@@ -171,10 +182,6 @@ def _windows(
     return images, maps, weights
 
 
-def _peaks(network: Network, one: _Clicked) -> tuple[FloatArray, FloatArray]:
-    return ops.peaks(network_score(network, one.image, _RADIUS), _DISTANCE, threads=1)
-
-
 def surely_more(old: npt.NDArray[np.bool_], new: npt.NDArray[np.bool_]) -> bool:
     """Whether more clicks are found than by chance: a sign test over those that only one of the two finds.
 
@@ -192,44 +199,56 @@ def surely_more(old: npt.NDArray[np.bool_], new: npt.NDArray[np.bool_]) -> bool:
     return gained > lost and bool(binomtest(gained, gained + lost, alternative="greater").pvalue < _CHANCE)
 
 
+@dataclass(frozen=True)
+class _Judge:
+    """A clicked micrograph, what the classical picker sees in it, and where peaks may stand."""
+
+    one: _Clicked
+    by_filter: ScoredPeaks
+    allowed: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, one: _Clicked) -> _Judge:
+        """With the peaks of the classical picker."""
+        peaks, bad = classical_peaks(one.small, PickSettings(method="automatic"), None, threads=1)
+        return cls(one, peaks, ~bad.mask)
+
+    def places(self, weights: Weights) -> tuple[FloatArray, FloatArray]:
+        """Places and chances, likeliest first."""
+        return judged_places(self.one.small, weights, self.by_filter, self.allowed, _DISTANCE)
+
+
 def _found_clicks(
-    old: Weights, network: Network, given: Sequence[_Clicked]
+    old: Weights, new: Weights, judges: Sequence[_Judge]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which held-out clicks the old and the new network find with the same number of picks in the held-out squares."""
+    """Which held-out clicks the old and the new weights find with the same number of picks in the held-out squares."""
     found: tuple[list[npt.NDArray[np.bool_]], ...] = ([], [])
-    for one in given:
+    for judge in judges:
+        one = judge.one
         true = one.xy_px[one.is_held_out(one.xy_px)]
         number = len(true)
-        for each, hits in zip((old.network, network), found, strict=True):
-            xy, heights = _peaks(each, one)
+        for each, hits in zip((old, new), found, strict=True):
+            xy, chance = judge.places(each)
             there = one.is_held_out(xy)
             xy = xy[there]
-            if each is old.network:
-                number = max(number, len(probable(xy, heights[there])))
+            if each is old:
+                number = max(number, int(np.count_nonzero(chance[there] >= 0.5)))
             hits.append(np.isin(np.arange(len(true)), match_picks(xy[:number], true, PIXELS_ACROSS / 3)[1]))
     return np.concatenate(found[0]), np.concatenate(found[1])
 
 
-def _recalibrate(new: Weights, old: Weights, given: Sequence[_Clicked], complete: bool) -> Weights:
+def _recalibrate(new: Weights, old: Weights, judges: Sequence[_Judge], complete: bool) -> Weights:
     """With an offset of the chances that expects as many particles as were clicked, or as the old weights expected."""
-    slopes = np.array(old.card["calibration"]["slopes"])
-    logits = np.concatenate([_features(new.network, one) @ slopes for one in given])
+    logits = np.concatenate([logit(np.clip(judge.places(new)[1], 1e-12, 1 - 1e-12)) for judge in judges])
     if complete:
-        expected = float(sum(len(one.xy_px) for one in given))
+        expected = float(sum(len(judge.one.xy_px) for judge in judges))
     else:
-        before = np.concatenate([_features(old.network, one) @ slopes for one in given])
-        expected = float(expit(before + old.card["calibration"]["offset"]).sum())
+        expected = float(sum(judge.places(old)[1].sum() for judge in judges))
     expected = float(np.clip(expected, 0.5, len(logits) - 0.5))
 
     def surplus(offset: float) -> float:
         return float(expit(logits + offset).sum()) - expected
 
     reach = float(np.abs(logits).max()) + 30
-    offset = float(brentq(surplus, -reach, reach))
-    return replace(new, card=new.card | {"calibration": old.card["calibration"] | {"offset": offset}})
-
-
-def _features(network: Network, one: _Clicked) -> FloatArray:
-    """What the chances of all peaks of an image are made from."""
-    xy, heights = _peaks(network, one)
-    return features(heights, background_peaks(network, one.image, _RADIUS, probable(xy, heights)))
+    offset = old.card["calibration"]["joint_offset"] + float(brentq(surplus, -reach, reach))
+    return replace(new, card=new.card | {"calibration": old.card["calibration"] | {"joint_offset": offset}})

@@ -279,20 +279,76 @@ def particle_cut(
         return ScoreCut(float("inf"), 0.0, False)
     centre, sigma = background_level(score, np.zeros((0, 2)), radius_px, allowed)
     certain = float(centre + sigma * null.height_at(0.5 / len(values)))
-    first = _fit_particles(values, null, centre, sigma)
-    if len(values) < 8 or first.gain < LEAST_GAIN:
+    fit, clear = _fit_peaks(xy, values, score, null, radius_px, allowed)
+    if not clear:
         if allowed.mean() < LEAST_AREA:
-            return ScoreCut(certain, 0.0, False, float(first.gain), certain=certain)
-        return replace(_doubtful_cut(values, null, centre, sigma, first.gain), certain=certain)
+            return ScoreCut(certain, 0.0, False, float(fit.gain), certain=certain)
+        return replace(_doubtful_cut(values, null, centre, sigma, fit.gain), certain=certain)
+    return replace(_cut_of_fit(fit, np.sort(values)[::-1], null), certain=certain)
+
+
+def _fit_peaks(
+    xy: FloatArray,
+    values: FloatArray,
+    score: Float32Array,
+    null: PeakHeights,
+    radius_px: float,
+    allowed: npt.NDArray[np.bool_],
+) -> tuple[_Fit, bool]:
+    """The likeliest class of particles, and whether there is one; background is measured without what is picked."""
+    fit = _fit_particles(values, null, *background_level(score, np.zeros((0, 2)), radius_px, allowed))
+    if len(values) < 8 or fit.gain < LEAST_GAIN:
+        return fit, False
     order = np.argsort(-values, kind="stable")
-    fit = first
     for _ in range(_ROUNDS):  # the background without what has been picked, then the picks anew
         picked = xy[order[: best_count(fit.probability)]]
         again = _fit_particles(values, null, *background_level(score, picked, radius_px, allowed))
         if again.gain < LEAST_GAIN:
             break
         fit = again
-    return replace(_cut_of_fit(fit, values[order], null), certain=certain)
+    return fit, True
+
+
+def particle_chances(
+    xy_px: npt.ArrayLike,
+    heights: npt.ArrayLike,
+    score: Float32Array,
+    null: PeakHeights,
+    radius_px: float,
+    allowed: npt.NDArray[np.bool_],
+) -> tuple[FloatArray, float]:
+    """Chance of every peak to be a particle, and the gain in log likelihood that speaks for particles at all.
+
+    Parameters
+    ----------
+    xy_px, heights, score, null, radius_px, allowed
+        As for :func:`particle_cut`.
+
+    Returns
+    -------
+    (n,) float64, float
+        Chances that rise with the height. Where the gain is below ``LEAST_GAIN`` they say how the peaks would divide,
+        not that there are particles.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import ndimage
+    >>> from verglas import ops
+    >>> from verglas.picking.background import peak_heights
+    >>> from verglas.picking.mixture import particle_chances
+    >>> field = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(300, 300)), 3)
+    >>> field = (field / field.std()).astype(np.float32)
+    >>> xy, heights = ops.peaks(field, 12)
+    >>> chance, gain = particle_chances(xy, heights, field, peak_heights(field, 12), 8, np.ones(field.shape, bool))
+    >>> len(chance) == len(heights), gain < 17
+    (True, True)
+    """
+    values, xy = np.asarray(heights, np.float64), np.asarray(xy_px, np.float64).reshape(-1, 2)
+    if not len(values):
+        return np.zeros(0), 0.0
+    fit, _ = _fit_peaks(xy, values, score, null, radius_px, allowed)
+    return fit.probability, max(fit.gain, 0.0)
 
 
 def _doubtful_cut(values: FloatArray, null: PeakHeights, centre: float, sigma: float, gain: float) -> ScoreCut:

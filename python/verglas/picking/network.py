@@ -19,12 +19,11 @@ from scipy.special import expit
 from verglas import ops
 from verglas.image import fourier_resample
 from verglas.picking.image import PIXELS_ACROSS, SmallImage
-from verglas.picking.mask import BadAreas
 from verglas.picking.mixture import ScoreCut
 from verglas.types.arrays import Float32Array, FloatArray
 
 if TYPE_CHECKING:  # loaded by what asks for a network
-    from verglas.learned import Network, Weights
+    from verglas.learned import Network
 
 # Least distance of two peaks in diameters; width over which the chances of a centre are summed; least chance.
 _DISTANCE, _WIDTH, _LEAST = 0.7, 0.1, 1e-9
@@ -204,41 +203,25 @@ def probable(xy_px: FloatArray, heights: FloatArray) -> FloatArray:
     return xy_px[heights > _PROBABLE]
 
 
-def features(heights: FloatArray, background: BackgroundPeaks) -> FloatArray:
-    """What chances are made from, (n, 3).
+def features(heights: FloatArray, background: BackgroundPeaks, ordered: FloatArray) -> FloatArray:
+    """What the network alone says of heights, (n, 3).
 
-    A peak's height; that in deviations of background peaks from their mean; and the logarithm of how many peaks of the
+    The height; that in deviations of background peaks from their mean; and the logarithm of how many peaks of the
     image are at least as high over how many of background are expected to be (the false discovery rate of Benjamini and
     Hochberg 1995): where there are no particles, the highest peaks of noise are as many as expected.
+
+    Parameters
+    ----------
+    heights : (n,) float
+    background : BackgroundPeaks
+    ordered : (m,) float
+        Heights of all peaks of the image.
     """
-    null = background.heights
-    ordered = np.sort(heights)
+    null, ordered = background.heights, np.sort(ordered)
     here = len(ordered) - np.searchsorted(ordered, heights)
     expected = (len(null) - np.searchsorted(null, heights)) * background.scale
     standard = (heights - null.mean()) / max(float(null.std()), 1e-3)
     return np.stack([heights, standard, np.log((here + _PRIOR) / (expected + _PRIOR))], axis=-1)
-
-
-def probabilities(card: Mapping[str, Any], heights: FloatArray, background: BackgroundPeaks) -> FloatArray:
-    """Chance of each peak to be a particle, as the peaks of simulated micrographs have it (Platt 1999).
-
-    Parameters
-    ----------
-    card : mapping
-        Of the weights.
-    heights : (n,) float
-    background : BackgroundPeaks
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from verglas.picking.network import BackgroundPeaks, probabilities
-    >>> card = {"calibration": {"slopes": [2.0, 1.0, 0.0], "offset": 4.0}}
-    >>> probabilities(card, np.array([-2.0]), BackgroundPeaks(np.array([-3.0, -1.0]), 1.0)).tolist()
-    [0.5]
-    """
-    fit = card["calibration"]
-    return np.asarray(expit(features(heights, background) @ np.array(fit["slopes"]) + fit["offset"]))
 
 
 def probable_cut(chance: FloatArray, heights: FloatArray, precision: float | None = None) -> ScoreCut:
@@ -342,39 +325,3 @@ class NetworkLimits:
     distance_px: float
     exclude: bool = True
     precision: float | None = None
-
-
-@dataclass(frozen=True)
-class NetworkPeaks:
-    """Peaks x, y on the small image, their chances to be particles, falling; the cut, and the areas left out."""
-
-    xy_px: FloatArray
-    chance: FloatArray
-    cut: ScoreCut
-    bad: BadAreas
-
-
-def pick_by_network(small: SmallImage, weights: Weights, bad: BadAreas, limits: NetworkLimits) -> NetworkPeaks:
-    """Peaks of the network's map and how many of them are picks.
-
-    Parameters
-    ----------
-    small : SmallImage
-    weights : Weights
-    bad : BadAreas
-        Of the image; its limit is raised to what the network is sure of.
-    limits : NetworkLimits
-    """
-    score = network_score(weights.network, small.data, small.radius_px)
-    everywhere = np.ones(small.shape_here, bool) if small.left_out is None else ~small.left_out
-    first = ~bad.wide if limits.exclude else everywhere
-    xy, heights = ops.peaks(score, limits.distance_px, mask=first, threads=1)
-    certain = probable(xy, heights)
-    background = background_peaks(weights.network, small.data, small.radius_px, certain, first)
-    if limits.exclude:
-        bad = bad.for_particles(xy[probabilities(weights.card, heights, background) >= _CERTAIN])
-        xy, heights = ops.peaks(score, limits.distance_px, mask=~bad.mask, threads=1)
-    chance = probabilities(weights.card, heights, background)
-    order = np.argsort(-chance, kind="stable")  # a higher peak is nearly always the likelier particle, not always
-    xy, chance, heights = xy[order], chance[order], heights[order]
-    return NetworkPeaks(xy, chance, probable_cut(chance, heights, limits.precision), bad)

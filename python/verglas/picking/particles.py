@@ -11,18 +11,16 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from verglas.errors import InputError
-from verglas.picking.average import learn
-from verglas.picking.blob import laplacian_score
 from verglas.picking.carbon import ring_contrast
-from verglas.picking.discriminant import Bands, as_correlation, split_bands
+from verglas.picking.classical import classical_peaks
+from verglas.picking.discriminant import as_correlation, split_bands
 from verglas.picking.examples import ClickedMicrograph, PickExamples, examples_by_hand
-from verglas.picking.features import FEATURE_METHODS, feature_peaks
+from verglas.picking.features import FEATURE_METHODS
 from verglas.picking.image import SmallImage, prepare
 from verglas.picking.mask import BadAreas, bad_areas
 from verglas.picking.merit import inside
 from verglas.picking.mixture import ScoreCut
-from verglas.picking.reference_free import classifier_starts, particle_map
-from verglas.picking.scored import ScoredPeaks, Search, average_peaks, filter_peaks, most_supported, with_oriented_peaks
+from verglas.picking.scored import Search, filter_peaks
 from verglas.picking.template import (
     MASK_OVER_PARTICLE,
     ProjectionSettings,
@@ -67,7 +65,8 @@ class PickSettings(JobSettings, job="pick"):
         ``automatic``: that, and the rotational average of what it picks; each micrograph decides which it supports
         more (:func:`.scored.most_supported`). ``reference-free``: a classifier in the manner of the APPLE picker and
         the average of its windows (:mod:`.average`). ``consensus``: picks of ``log`` that ``reference-free`` confirms.
-        ``learned``: a small network trained on simulated micrographs (:mod:`.network`); figures of merit are chances to
+        ``learned``: a small network trained on simulated micrographs (:mod:`.network`) and ``automatic``, judged
+        together by how surely each sees particles here (:mod:`.joint`); figures of merit are chances to
         be a particle. ``template``: projections or class averages. ``variance``, ``reduced``, ``signature``, ``swarm``,
         ``invariants``: the classical pickers of :mod:`.features`, all but the first taught by examples or, without any,
         by what ``log`` is certain of.
@@ -301,7 +300,7 @@ def pick_detailed(
     if chosen.method == "consensus":
         result = _agreement(micrograph, small, diameter_A, chosen, threads)
     elif chosen.method == "learned":
-        result = _pick_by_network(micrograph, small, diameter_A, chosen, weights)
+        result = _pick_by_network(micrograph, small, diameter_A, chosen, weights, threads)
     else:
         score = None if templates is None else _template_score(small, diameter_A, templates, optics, chosen, threads)
         result = _pick_with_one_method(
@@ -320,31 +319,9 @@ def _pick_with_one_method(
     threads: int | None = None,
     examples: PickExamples | None = None,
 ) -> PickResult:
-    """First picks, areas to leave out in their light, picks."""
-    bad = bad_areas(small)
-    distance_A = 0.7 * diameter_A if chosen.distance_A is None else chosen.distance_A
-    distance_px = distance_A / small.pixel_size_A
-    everywhere = np.ones_like(bad.rough) if small.left_out is None else ~small.left_out
-    search = Search(small, ~bad.wide if chosen.exclude else everywhere, distance_px, threads=threads)
-    features = chosen.method in FEATURE_METHODS
-    filters = features or (chosen.learn and chosen.method in ("automatic", "log"))
-    bands = split_bands(small, threads=threads) if filters else None
-    peaks = _first_peaks(search, chosen, template_score, bands)
-    if chosen.exclude:
-        # Of doubtful picks the certain ones: background among them would lower the limit below what particles reach.
-        bad = bad.for_particles(peaks.positions_px if peaks.cut.clear or not len(peaks.certain) else peaks.certain)
-        search = replace(search, allowed=~bad.mask)
-        # A filter may have been learned from contaminants; an average or a template stays what it is.
-        if bands is not None and bad.mask.any():
-            peaks = filter_peaks(search, bands)
-        else:
-            peaks = search.peaks(peaks.source, peaks.score, peaks.template, peaks.null)
-    if chosen.method == "automatic" and filters:
-        peaks = most_supported([peaks, average_peaks(search, peaks)])
-    if features:
-        peaks = feature_peaks(search, peaks, chosen.method, examples)
-    elif bands is not None:
-        peaks = with_oriented_peaks(search, bands, peaks)
+    """Peaks of one method and its cut, as figures of merit in the micrograph."""
+    peaks, bad = classical_peaks(small, chosen, template_score, threads=threads, examples=examples)
+    filters = chosen.method in FEATURE_METHODS or (chosen.learn and chosen.method in ("automatic", "log"))
     cut, merit = peaks.cut, peaks.heights
     if peaks.source in ("log", "oriented") and filters:
         threshold, certain = (float(as_correlation(height)) for height in (cut.threshold, cut.certain))
@@ -428,16 +405,23 @@ def _away_from_border(
 
 
 def _pick_by_network(
-    micrograph: Micrograph, small: SmallImage, diameter_A: float, chosen: PickSettings, weights: Weights | None
+    micrograph: Micrograph,
+    small: SmallImage,
+    diameter_A: float,
+    chosen: PickSettings,
+    weights: Weights | None,
+    threads: int | None,
 ) -> PickResult:
-    """Peaks of a trained network's map; the threshold is one of chances."""
+    """Peaks of a trained network and of the classical filter, judged together; the threshold is one of chances."""
     from verglas.learned import packaged_weights
-    from verglas.picking.network import NetworkLimits, out_of_depth, pick_by_network
+    from verglas.picking.joint import pick_jointly
+    from verglas.picking.network import NetworkLimits, out_of_depth
 
     weights = packaged_weights("picker") if weights is None else weights
-    distance_A = 0.7 * diameter_A if chosen.distance_A is None else chosen.distance_A
-    limits = NetworkLimits(distance_A / small.pixel_size_A, chosen.exclude, chosen.precision)
-    by_network = pick_by_network(small, weights, bad_areas(small), limits)
+    distance_px = (0.7 * diameter_A if chosen.distance_A is None else chosen.distance_A) / small.pixel_size_A
+    limits = NetworkLimits(distance_px, chosen.exclude, chosen.precision)
+    peaks, bad = classical_peaks(small, replace(chosen, method="automatic", precision=None), None, threads=threads)
+    by_network = pick_jointly(small, weights, peaks, bad, limits)
     cut = by_network.cut if chosen.threshold is None else replace(by_network.cut, threshold=float(chosen.threshold))
     candidates = _away_from_border(by_network.xy_px, by_network.chance, micrograph, small, diameter_A, chosen)
     picks = candidates[candidates.columns[MERIT] >= cut.threshold]
@@ -477,21 +461,3 @@ def _template_score(
         images = turned_templates(templates.images, templates.pixel_size_A, how, small.pixel_size_A)
     bank = template_bank(images, small.pixel_size_A, MASK_OVER_PARTICLE * small.radius_px)
     return correlate(small.data, bank, threads=threads)[0]
-
-
-def _first_peaks(
-    search: Search, chosen: PickSettings, template_score: Float32Array | None, bands: Bands | None
-) -> ScoredPeaks:
-    """Peaks of one method's score map; "automatic" begins with the filter."""
-    if template_score is not None:
-        return search.peaks("template", template_score)
-    small, threads = search.small, search.threads
-    if chosen.method != "reference-free":
-        return filter_peaks(search, bands) if bands is not None else search.peaks("log", laplacian_score(small))
-    if chosen.learn:
-        starts = classifier_starts(small, search.allowed, search.distance_px, threads=threads)
-        learned = learn(small, starts, search.allowed, search.distance_px, threads=threads)
-        if learned is not None:
-            return search.peaks("reference-free", learned.score, learned.template)
-    decision = particle_map(small, search.allowed, threads=threads)
-    return search.peaks("reference-free", np.zeros_like(small.data) if decision is None else decision)

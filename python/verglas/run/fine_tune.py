@@ -43,6 +43,11 @@ def read_weights(path: Path) -> Weights:
             f"{path}: its card has no {' and no '.join(missing)}, so it says nothing of chances; expected weights that "
             "--fine-tune or tools/train_picker.py wrote"
         )
+    if "joint_slope" not in weights.card["calibration"]:
+        raise InputError(
+            f"{path}: its calibration is one of the network alone, of an earlier version; expected one that weighs the "
+            "classical picker as well: train the weights again, or use --fine-tune without --weights"
+        )
     return weights
 
 
