@@ -7,6 +7,7 @@ bench/results/readers.json: seconds to whole pages, median and 95th percentile, 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -97,8 +98,11 @@ def ask(address: str, pages: list[str]) -> dict[str, object]:
 
 def main() -> None:
     """Make, serve, ask twice, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", help="where the project is made and removed; temporary by default")
+    chosen = parser.parse_args()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         root = Path(folder)
         make_project(root)
         names = make_micrographs(root / "micrographs")

@@ -7,6 +7,7 @@ application in this process, and writes bench/results/serve.json. Numbers are of
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -137,10 +138,14 @@ def particles_alone() -> None:
 
 def main() -> None:
     """Make, ask, write."""
-    if sys.argv[1:] == ["--particles"]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", help="where the project is made and removed; temporary by default")
+    parser.add_argument("--particles", action="store_true", help="one job of a million particles alone")
+    chosen = parser.parse_args()
+    if chosen.particles:
         particles_alone()
         return
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         root = Path(folder)
         make_project(root)
         start = time.perf_counter()

@@ -9,6 +9,7 @@ the extra dev (playwright), psutil and Chromium.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -152,9 +153,12 @@ def look_at_all(browser: Browser, address: str, screen: str, with_maps: bool) ->
 
 def main() -> None:
     """Make, serve, look, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", help="where the project is made and removed; temporary by default")
+    chosen = parser.parse_args()
     path = next(found for name in CHROMIUM if (found := shutil.which(name)))
     pages: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         root = Path(folder)
         make_project(root)
         add_picks(root / "proj")

@@ -7,6 +7,7 @@ and map-model (its model beside it). Needs the extra dev (playwright) and Chromi
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -28,8 +29,11 @@ def link_of(page: Page, words: str) -> str:
 
 def main() -> None:
     """Take the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", help="a project of process, or a folder with several")
+    folder = parser.parse_args().folder
     browser_path = next(path for name in CHROMIUM if (path := shutil.which(name)))
-    command = [sys.executable, "-m", "verglas", "serve", sys.argv[1]]
+    command = [sys.executable, "-m", "verglas", "serve", folder]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

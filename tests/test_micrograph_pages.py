@@ -71,7 +71,7 @@ def test_ctf_page_says_what_is_wrong():
     pictures = [CtfPicture("noise.tif", PNG, "no Thon rings", "png/00008_noise.png")]
     text = render(ctf_page(table, pictures, "verglas"))
     assert "7 of 9 micrographs have Thon rings that a CTF explains; 2 of them should be looked at." in text
-    assert "rings to 14.0 A only; faint rings, merit 0.40" in text
+    assert "rings to 14.0 Å only; faint rings, merit 0.40" in text
     assert 'href="png/00008_noise.png"' in text
     assert text.count('<tr class="marked">') == 4
     assert "src=" not in text.replace('src="data:', "")

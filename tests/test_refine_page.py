@@ -82,7 +82,8 @@ def test_page_of_a_finished_run(folders):
     assert "Refinement converged after 6 iterations" in text
     assert f"{record['resolution_A']:.2f} Å" in text
     assert f"B = {record['fitted_b_factor_A2']:.0f} ± {record['fitted_b_factor_error_A2']:.0f} Å²" in text
-    for words in ("NaN in the image", "scaled by 0.02", "initial_lowpass_A", "measured peak", "1 min 20 s", "half-bit"):
+    said = ("NaN in the image", "scaled by 0.02", "initial lowpass (Å)", "measured peak", "1 min 20 s", "half-bit")
+    for words in said:
         assert words in text
     # Scripts draw what the page holds: nothing is fetched, and the maps take at most a megabyte.
     assert not re.search(r"<script[^>]* src=|fetch\(['\"]", text)
@@ -263,7 +264,7 @@ def test_the_page_says_what_maps_were_regularised_by_and_what_it_gained(folders,
     write_refine_page(folder)
     text = (folder / "report.html").read_text()
     assert "regularised by the local prior. Half maps, FSC curves and resolutions on this page are those before" in text
-    assert "explain held-out particles better: +0.123 +- 0.020 nats a particle" in text
+    assert "explain held-out particles better: +0.123 ± 0.020 nats a particle" in text
 
 
 def test_the_page_says_what_was_scored_and_what_poses_gained(folders, tmp_path, blank_figures):
@@ -276,4 +277,4 @@ def test_the_page_says_what_was_scored_and_what_poses_gained(folders, tmp_path, 
     table.to_csv(folder / "iterations.csv", index=False)
     write_refine_page(folder)
     text = (folder / "report.html").read_text()
-    assert "poses are better so: the finer shells of held-out particles gain +0.123 +- 0.011 nats a particle" in text
+    assert "poses are better so: the finer shells of held-out particles gain +0.123 ± 0.011 nats a particle" in text

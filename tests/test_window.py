@@ -45,7 +45,7 @@ def keys(client):
 def test_the_project_page_lists_the_jobs_with_state_verdict_and_time(client):
     page = client.ask("/")
     assert page.status == 200
-    for word in ("one", "two", "finished", "warn", "12.5 s", "2026-01-02 03:04", "1200"):
+    for word in ("one", "two", "finished", "warn", "12.5 s", "2026-01-02 03:04", "1,200"):
         assert word in page.text
     sizes = client.ask("/sizes").json
     assert set(sizes) == set(keys(client).values())

@@ -97,10 +97,10 @@ def test_names_that_are_no_utf8_leave_the_pages_standing(tmp_path):
 
 
 def test_names_in_the_drawing_stay_in_their_boxes(tmp_path):
-    refine_run(tmp_path / "twenty_two_characters_")
+    refine_run(tmp_path / "twenty_nine_characters_in_all_")
     page = Client(tmp_path).ask("/").text
     assert 'class="node finished warn"' in page
-    assert ">twenty_two_charact…</text>" in page
+    assert ">twenty_nine_characters_in…</text>" in page
 
 
 # ---- what lies elsewhere

@@ -82,6 +82,18 @@ def test_particles_are_chosen_by_a_line_and_by_a_histogram(browser, tmp_path):
     page.click(".undo")
     until(page, "document.querySelector('.count').textContent.startsWith('30 of 90')")
     assert page.locator(".rows tbody tr").count() == 30
+    # The same by keys: from the first bin on, 30 of its 60 bins further.
+    page.focus(".histograms canvas >> nth=1")
+    for key in ("Home", "Space", *["ArrowRight"] * 30):
+        page.keyboard.press(key)
+    assert "is chosen" in page.inner_text(".histograms figcaption >> nth=1")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelectorAll('.steps li').length === 2")
+    told = page.inner_text(".steps li >> nth=1")
+    assert re.fullmatch(r"keep only coordinate 2 from any to -?[\d.]+", told), told
+    below = float(told.rpartition(" ")[2])
+    kept = ((z[:, 0] > 2) & (z[:, 1] <= below)).sum()
+    until(page, f"document.querySelector('.count').textContent.startsWith('{kept} of 90')")
     assert problems == []
     context.close()
     server.stop()
@@ -237,6 +249,12 @@ def test_by_the_keyboard_alone_picks_are_changed_points_dropped_and_a_command_co
     page.keyboard.press("Shift+ArrowLeft")
     page.keyboard.press("Space")  # the pick is near the cross: it goes
     until(page, "document.querySelector('.count').textContent.startsWith('3 of')")
+    context.close()
+    (tmp_path / "pick" / "m 2.mrc").unlink()
+    context, page, _ = opened(browser, server, "pick", "/picks/1")
+    until(page, "document.querySelector('.said').textContent !== ''")
+    assert "m 2.mrc" in page.inner_text(".said")
+    assert page.is_disabled(".save")
     context.close()
     context, page, more = opened(browser, server, "ctf", "/micrographs")
     page.wait_for_selector("section[data-ready]")

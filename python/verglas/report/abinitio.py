@@ -204,7 +204,7 @@ def _starts(shown: AbInitioShown, best: Sequence[Map]) -> Section:
 
 def _agreement_text(shown: AbInitioShown, number: int) -> str:
     agreement = next(c.agreement_A for c in shown.comparisons if c.number == number)
-    return f"{agreement:.1f} A" if np.isfinite(agreement) else "no resolution"
+    return f"{agreement:.1f} Å" if np.isfinite(agreement) else "no resolution"
 
 
 def _symmetry(search: SymmetryFound) -> Section:
@@ -269,7 +269,7 @@ def abinitio_running_page(
         (
             f"start {s.number + 1}",
             f"{s.iterations} of {s.of}",
-            "" if s.resolution_A is None else f"{s.resolution_A:.0f} A",
+            "" if s.resolution_A is None else f"{s.resolution_A:.0f} Å",
             "" if s.score is None else f"{s.score:.2f}",
         )
         for s in starts

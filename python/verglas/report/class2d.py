@@ -17,7 +17,18 @@ from verglas.classification.kept import Standing
 from verglas.report import figures, style
 from verglas.report.chart import charts_block
 from verglas.report.course import iteration_charts, time_charts
-from verglas.report.html import REFRESH_S, Fragment, Page, Picture, Section, Table, render, templates, value_text
+from verglas.report.html import (
+    REFRESH_S,
+    Fragment,
+    Page,
+    Picture,
+    Section,
+    Table,
+    name_text,
+    render,
+    templates,
+    value_text,
+)
 
 _SHOWN = 200
 
@@ -143,7 +154,7 @@ def _record(record: Sequence[Iteration]) -> Table:
 
 def _settings_table(settings: Mapping[str, object]) -> Table:
     """Values as words: the same whether they come from the job or from its file."""
-    return Table(("setting", "value"), [(name, value_text(value)) for name, value in settings.items()])
+    return Table(("setting", "value"), [(name_text(name), value_text(value)) for name, value in settings.items()])
 
 
 def page(classes: Classes2D, settings: Mapping[str, object], events: Sequence[str], footer: str) -> str:

@@ -39,8 +39,8 @@ def pair_page(
     footer : str
     """
     numbers = {
-        "displacement, r.m.s. of the density": f"{made['displacement_A']:.2f} A",
-        "largest": f"{made['largest_A']:.1f} A",
+        "displacement, r.m.s. of the density": f"{made['displacement_A']:.2f} Å",
+        "largest": f"{made['largest_A']:.1f} Å",
         "largest rotation": f"{made['largest_rotation_deg']:.1f} degrees",
         "largest strain": f"{100 * made['largest_strain']:.1f} %",
     }
@@ -85,7 +85,7 @@ def several_page(made: Mapping[str, Any], settings: Mapping[str, Any], footer: s
     apart = np.unravel_index(distances.argmax(), distances.shape)
     numbers = {
         "maps": str(len(names)),
-        "largest distance": f"{distances.max():.2f} A",
+        "largest distance": f"{distances.max():.2f} Å",
         "stress": f"{made['stress']:.3f}",
     }
     summary = f"{names[apart[0]]} and {names[apart[1]]} are furthest apart, {distances.max():.2f} A."
@@ -98,7 +98,7 @@ def several_page(made: Mapping[str, Any], settings: Mapping[str, Any], footer: s
             "density when one map is deformed to become the other. Stress says how nearly: 0 is exact.",
             blocks,
         ),
-        Section("Distances, A", "", [Table(("map", *names[:_MOST_MAPS]), rows)]),
+        Section("Distances (Å)", "", [Table(("map", *names[:_MOST_MAPS]), rows)]),
         settings_section(settings),
     ]
     return Page("verglas deform", summary, numbers, sections, footer)
@@ -126,7 +126,7 @@ def particles_page(
     footer : str
     """
     rows = [
-        (f"{k + 1}", f"{s:.2f} A", f"{e:.2f} A")
+        (f"{k + 1}", f"{s:.2f} Å", f"{e:.2f} Å")
         for k, (s, e) in enumerate(zip(made["spread_A"], made["error_A"], strict=True))
     ]
     clear = [s > 2 * e for s, e in zip(made["spread_A"], made["error_A"], strict=True)]
@@ -145,7 +145,7 @@ def particles_page(
         named = {f"state {s}": states[f"motion{k + 1}_state{s}"] for s in range(1, 6)}
         error = float(np.median(errors[:, k]))
         chart = histogram_chart(
-            f"motion {k + 1} (A), median error {error:.2f} A", {"particles": along[:, k]}, "particles"
+            f"motion {k + 1} (Å), median error {error:.2f} Å", {"particles": along[:, k]}, "particles"
         )
         blocks: list[Any] = [Picture(figures.slices(named), f"Slices of five maps along motion {k + 1}")]
         blocks += [] if chart is None else [charts_block([chart])]

@@ -10,7 +10,7 @@ import numpy as np
 from verglas.heterogeneity import Variability
 from verglas.report import figures
 from verglas.report.chart import Chart, Line, Series, charts_block, histogram_chart
-from verglas.report.html import Page, Picture, Section, Table
+from verglas.report.html import Page, Picture, Section, Table, name_text
 from verglas.report.volume import viewer_block
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
@@ -20,7 +20,7 @@ _MOST_PAIRS = 3
 
 def settings_section(settings: Mapping[str, Any]) -> Section:
     """All choices, one a row."""
-    rows = [(name.replace("_", " "), value) for name, value in settings.items()]
+    rows = [(name_text(name), value) for name, value in settings.items()]
     return Section("Settings", blocks=[Table(("setting", "value"), rows)])
 
 
@@ -31,8 +31,8 @@ def variability_page(
     numbers = {
         "components": str(made.n_components),
         "particles": f"{len(made.particles)}",
-        "resolution in use": f"{made.settings.resolution_A:g} A",
-        "contrast": f"1 +- {made.contrast.std():.2f}",
+        "resolution in use": f"{made.settings.resolution_A:g} Å",
+        "contrast": f"1 ± {made.contrast.std():.2f}",
     }
     rows = [
         (int(r["components"]), f"{r['gain_nats']:+.4f}", f"{r['error_nats']:.4f}", "yes" if r["kept"] else "no")
@@ -90,7 +90,7 @@ def coordinate_charts(coordinates: FloatArray, covariances: FloatArray) -> list[
     names = [f"coordinate {k + 1}" for k in range(count)]
     if count == 1:
         middle, error = float(np.median(coordinates)), float(np.median(np.sqrt(covariances[:, 0, 0])))
-        marks = [Line(middle - error, ""), Line(middle + error, f"median +- {error:.3g}, the error of a particle")]
+        marks = [Line(middle - error, ""), Line(middle + error, f"median ± {error:.3g}, the error of a particle")]
         chart = histogram_chart(names[0], {"particles": coordinates[:, 0]}, "particles", marks=marks)
         return [] if chart is None else [chart]
     pairs = [(p, q) for q in range(count) for p in range(q)][:_MOST_PAIRS]
@@ -113,7 +113,7 @@ def class3d_page(shown: Mapping[str, Any], maps: Sequence[Map], settings: Mappin
     settings : mapping
     footer : str
     """
-    shares = [f"{100 * s:.1f} +- {100 * e:.1f} %" for s, e in zip(shown["shares"], shown["share_errors"], strict=True)]
+    shares = [f"{100 * s:.1f} ± {100 * e:.1f} %" for s, e in zip(shown["shares"], shown["share_errors"], strict=True)]
     numbers = {
         "classes": str(len(maps)),
         "particles": str(shown["particles"]),
@@ -121,7 +121,7 @@ def class3d_page(shown: Mapping[str, Any], maps: Sequence[Map], settings: Mappin
     }
     named = {f"class {k}, {s}": m for k, (m, s) in enumerate(zip(maps, shares, strict=True), 1)}
     rows = [
-        (f"class {k}", shares[k - 1], f"{r:.1f} A", f"{c:.2f}")
+        (f"class {k}", shares[k - 1], f"{r:.1f} Å", f"{c:.2f}")
         for k, (r, c) in enumerate(zip(shown["resolutions_A"], shown["certainty"], strict=True), 1)
     ]
     blocks: list[Picture | Table] = [
@@ -147,7 +147,7 @@ def class3d_page(shown: Mapping[str, Any], maps: Sequence[Map], settings: Mappin
 def _gain(shown: Mapping[str, Any]) -> str:
     if shown["gain_nats"] is None:
         return "one map"
-    return f"{shown['gain_nats']:+.3f} +- {shown['gain_error_nats']:.3f} nats per particle"
+    return f"{shown['gain_nats']:+.3f} ± {shown['gain_error_nats']:.3f} nats per particle"
 
 
 def _surface(volume: Map, number: int) -> Picture:
@@ -197,4 +197,4 @@ def _stability(shown: Mapping[str, Any]) -> Section:
 
 
 def _length(value: float | None) -> str:
-    return "nowhere" if value is None else f"{value:.1f} A"
+    return "nowhere" if value is None else f"{value:.1f} Å"

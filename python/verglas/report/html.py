@@ -10,6 +10,7 @@ import base64
 import functools
 import html
 import io
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -81,6 +82,11 @@ class Table:
     rows: Sequence[Sequence[object]]
     sortable: bool = False
     marked: Collection[int] = ()
+
+    @property
+    def wordy(self) -> bool:
+        """Whether rows hold sentences: on a telephone those stand below each other, not in columns of one word."""
+        return len(self.head) > 2 and any(isinstance(c, str) and len(c) > 60 for row in self.rows for c in row)
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,7 @@ def templates_of(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["value_text"] = value_text
+    environment.filters |= {"value_text": value_text, "name_text": name_text, "typeset": typeset}
     return environment
 
 
@@ -286,3 +292,45 @@ def value_text(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(value_text(one) for one in value) or "–"
     return str(value)
+
+
+_UNITS = {
+    "_e_A2": " (e/Å²)",
+    "_A2": " (Å²)",
+    "_A": " (Å)",
+    "_deg": " (°)",
+    "_px": " (px)",
+    "_kV": " (kV)",
+    "_mm": " (mm)",
+    "_mrad": " (mrad)",
+    "_s": " (s)",
+    "_GB": " (GB)",
+}
+
+
+def name_text(name: str) -> str:
+    """Name of a setting or number as a person reads it, its unit in brackets.
+
+    Examples
+    --------
+    >>> from verglas.report.html import name_text
+    >>> name_text("dose_per_frame_e_A2"), name_text("b_factor_A2"), name_text("shift_range_A"), name_text("seed")
+    ('dose per frame (e/Å²)', 'B-factor (Å²)', 'shift range (Å)', 'seed')
+    """
+    unit = next((end for end in _UNITS if name.endswith(end)), "")
+    words = name[: len(name) - len(unit)].replace("_", " ")
+    return words.replace("b factor", "B-factor") + _UNITS.get(unit, "")
+
+
+def typeset(text: str) -> str:
+    """A sentence as it is printed: messages are plain ASCII, which a terminal shows anywhere; a page need not be.
+
+    Examples
+    --------
+    >>> from verglas.report.html import typeset
+    >>> typeset("4.1 +- 0.2 A of 80 A^2, 1.5 A/px, plan A of 3 A.")
+    '4.1 ± 0.2 Å of 80 Å², 1.5 Å/px, plan A of 3 Å.'
+    """
+    plain = re.sub(r"(?<![\w+-])\+-(?![\w+-])", "±", text)
+    plain = re.sub(r"(?<=[\d)] )A\^2\b|(?<=\bin )A\^2\b", "Å²", plain)
+    return re.sub(r"(?<=\d )A(?=/px|/pixel|[\s.,;:)]|$)", "Å", plain)

@@ -65,8 +65,8 @@ def _bodies_section(shown: Mapping[str, Any], bodies: Sequence[Body]) -> Section
     rows = [
         (
             f"body {b['body']}",
-            f"{b['resolution_A']:.2f} A" + (" (where the data end)" if b["ends_with_data"] else ""),
-            f"{b['whole_resolution_A']:.2f} A",
+            f"{b['resolution_A']:.2f} Å" + (" (where the data end)" if b["ends_with_data"] else ""),
+            f"{b['whole_resolution_A']:.2f} Å",
             "yes" if b["vouched"] else "no: without the mask",
             f"{b['turn_deg']:.1f}",
             f"{b['accuracy_deg']:.1f}",
@@ -112,11 +112,11 @@ def _motions_section(motions: Motions) -> Section:
 
 
 def _motion(number: int, points: FloatArray, maps: list[Map], motions: Motions) -> Section:
-    named = {f"{p:+.1f} A": m for p, m in zip(points, maps, strict=True)}
+    named = {f"{p:+.1f} Å": m for p, m in zip(points, maps, strict=True)}
     turns = [
         (f"body {b + 1}", *(f"{v:+.2f}" for v in motions.vectors[number, b])) for b in range(motions.vectors.shape[1])
     ]
-    head = ("per A of the coordinate", "turn x, degrees", "turn y", "turn z", "move x, A", "move y", "move z")
+    head = ("per Å of the coordinate", "turn x (°)", "turn y", "turn z", "move x (Å)", "move y", "move z")
     blocks: list[Picture | Table | Fragment] = [
         Picture(moving_picture(maps), "Surface of the particle moving to and fro along the motion"),
         Picture(figures.slices(named), "Central slices of five maps along the motion"),
@@ -125,7 +125,7 @@ def _motion(number: int, points: FloatArray, maps: list[Map], motions: Motions) 
     ]
     rms_A, common_A = (float(np.sqrt(max(v[number], 0))) for v in (motions.variance, motions.signal_variance))
     text = (
-        f"From the 5th to the 95th percentile of the particles: {rms_A:.1f} A root mean square, of which the "
+        f"From the 5th to the 95th percentile of the particles: {rms_A:.1f} Å root mean square, of which the "
         f"poses from even and odd shells share {common_A:.1f} A; the rest is error, and widens what is shown."
     )
     if number < motions.n_motions:

@@ -8,7 +8,7 @@ from verglas.errors import InputError
 from verglas.io import read_map, write_text
 from verglas.report import figures
 from verglas.report.assessed import b_factor, guinier_section, length, read_assessed, resolution_section
-from verglas.report.html import Page, Picture, Section, Table, render
+from verglas.report.html import Page, Picture, Section, Table, name_text, render
 from verglas.report.volume import viewer_block
 from verglas.types.verdict import notes_of
 
@@ -64,7 +64,7 @@ def write_postprocess_page(folder: Path, footer: str = "") -> Path:
     if notes := notes_of(record):
         rows = [(str(number), note.sentence) for number, note in enumerate(notes, 1)]
         sections.insert(0, Section("Please note", blocks=[Table(("", "what"), rows)]))
-    settings = [(k.replace("_", " "), v) for k, v in record.get("settings", {}).items()]
+    settings = [(name_text(k), v) for k, v in record.get("settings", {}).items()]
     sections.append(Section("Settings", blocks=[Table(("setting", "value"), settings)]))
     page = Page(
         "verglas postprocess",

@@ -15,7 +15,7 @@ from verglas.io import read_map, write_text
 from verglas.report import course, figures, posteriors
 from verglas.report.assessed import b_factor, guinier_section, length, resolution_section
 from verglas.report.chart import chart_block, charts_block
-from verglas.report.html import REFRESH_S, Block, Fragment, Link, Page, Picture, Section, Table, render
+from verglas.report.html import REFRESH_S, Block, Fragment, Link, Page, Picture, Section, Table, name_text, render
 from verglas.report.profile import profile_section
 from verglas.report.run_folder import RunFolder, read_run_folder
 from verglas.report.view_chart import VIEWS_WORDS, views_block
@@ -268,11 +268,11 @@ def _regularisation(run: RunFolder) -> Section | None:
     if np.isfinite(gains[-1]):
         better = "explain held-out particles better" if names.iloc[-1] != "global" else "do not surely explain more"
         text += (
-            f" Maps with a gain for every place {better}: {gains[-1]:+.3f} +- {errors[-1]:.3f} nats a particle over "
+            f" Maps with a gain for every place {better}: {gains[-1]:+.3f} ± {errors[-1]:.3f} nats a particle over "
             "those of the global prior."
         )
     rows = [
-        (int(i), name, f"{gain:+.3f} +- {error:.3f}" if np.isfinite(gain) else "–")
+        (int(i), name, f"{gain:+.3f} ± {error:.3f}" if np.isfinite(gain) else "–")
         for i, name, gain, error in zip(run.column("iteration"), names, gains, errors, strict=True)
     ]
     return Section("Regularisation", text, [Table(("iteration", "prior", "gain of held-out particles, nats"), rows)])
@@ -292,10 +292,10 @@ def _score_mask(run: RunFolder) -> Section | None:
         found = "better" if names.iloc[-1] == "local" else "not surely better"
         text += (
             f" By the last comparison poses are {found} so: the finer shells of held-out particles gain "
-            f"{gains[-1]:+.3f} +- {errors[-1]:.3f} nats a particle."
+            f"{gains[-1]:+.3f} ± {errors[-1]:.3f} nats a particle."
         )
     rows = [
-        (int(i), name, f"{gain:+.3f} +- {error:.3f}" if np.isfinite(gain) else "–")
+        (int(i), name, f"{gain:+.3f} ± {error:.3f}" if np.isfinite(gain) else "–")
         for i, name, gain, error in zip(run.column("iteration"), names, gains, errors, strict=True)
     ]
     return Section("What is scored", text, [Table(("iteration", "mask of the next iteration", "gain, nats"), rows)])
@@ -397,9 +397,9 @@ def _excluded_section(run: RunFolder) -> Section | None:
 
 def _settings(run: RunFolder) -> Section:
     facts = ("device", "isa", "threads", "seed", "box", "pixel_size_A", "symmetry", "n_classes", "started", "finished")
-    rows: list[tuple[str, object]] = [(name.replace("_", " "), run.run[name]) for name in facts if name in run.run]
+    rows: list[tuple[str, object]] = [(name_text(name), run.run[name]) for name in facts if name in run.run]
     settings: Mapping[str, Any] = run.run.get("settings") or {}
-    rows += [(name, value) for name, value in settings.items()]
+    rows += [(name_text(name), value) for name, value in settings.items()]
     return Section("Settings", blocks=[Table(("setting", "value"), rows)])
 
 

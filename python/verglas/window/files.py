@@ -92,5 +92,5 @@ def tail_of(job: Job) -> tuple[str, str]:
         handle.seek(max(0, newest.stat().st_size - _TAIL_BYTES))
         text = handle.read(_TAIL_BYTES).decode("utf-8", "replace")
     # A progress bar writes over its line: what a terminal would show of it is the last of them.
-    lines = [line.rpartition("\r")[2] for line in text.splitlines()]
+    lines = [line.rpartition("\r")[2] for line in text.replace("\r\n", "\n").rstrip("\n").split("\n")]
     return newest.name, "\n".join(lines[-60:])

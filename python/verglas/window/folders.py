@@ -275,6 +275,8 @@ def _judged(jobs: dict[str, Job]) -> dict[str, Job]:
         if key in jobs and not jobs[key].verdict:
             parts.sort(key=lambda one: one.started)
             verdict = max((one.verdict for one in parts), key=lambda one: _GRAVITY.get(one, 0))
+            if verdict == "go on" and jobs[key].state != "finished":
+                continue  # what its stages to come find is not known
             grave = [one for one in parts if one.verdict == verdict and verdict in ("warn", "stop")]
             reasons = [f"{one.name}: {reason}" for one in grave for reason in one.reasons]
             judged[key] = replace(jobs[key], verdict=verdict, reasons=reasons)

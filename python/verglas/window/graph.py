@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from verglas.window.job import Job
 
-WIDTH, HEIGHT, GAP_X, GAP_Y = 150, 50, 26, 14
+WIDTH, HEIGHT, GAP_X, GAP_Y = 196, 50, 26, 14
 _ACROSS = 5  # columns beside each other: those of a long chain go on below, as words do
 
 

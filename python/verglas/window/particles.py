@@ -22,6 +22,7 @@ from verglas.run.select import read_regions
 from verglas.types.arrays import BoolArray
 from verglas.window.columns import BeingRead, ReadColumns
 from verglas.window.job import Job
+from verglas.window.said import column_text
 from verglas.window.versions import check_seen, seen_mark
 
 KEPT_PARTICLES = "particles_kept.json"
@@ -179,7 +180,9 @@ def _histograms(table: Columns) -> list[dict[str, Any]]:
     columns = []
     for name in _offered_columns(table):
         low, high = table.limits[table.names.index(name)].tolist()
-        columns.append({"name": name, "low": low, "high": high, "counts": table.counts(name).tolist()})
+        columns.append(
+            {"name": name, "label": column_text(name), "low": low, "high": high, "counts": table.counts(name).tolist()}
+        )
     return columns
 
 

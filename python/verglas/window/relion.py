@@ -102,7 +102,9 @@ def _options(folder: Path) -> dict[str, Any]:
     table = tables.get("joboptions_values")
     if not isinstance(table, pd.DataFrame) or table.shape[1] < 2:
         return {}
-    return dict(zip(table.iloc[:, 0].astype(str), table.iloc[:, 1].astype(str), strict=True))
+    # RELION writes the spaces of a value as two underscores.
+    values = table.iloc[:, 1].astype(str).str.replace("__", " ")
+    return dict(zip(table.iloc[:, 0].astype(str), values, strict=True))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from verglas.report.html import value_text
+from verglas.report.html import name_text, value_text
 
 
 def size_text(n_bytes: float) -> str:
@@ -32,37 +33,81 @@ def number_text(value: object) -> str:
     --------
     >>> from verglas.window.said import number_text
     >>> number_text(6.05741), number_text(16.5732), number_text(123456), number_text(0.5)
-    ('6.057', '16.57', '123456', '0.5')
+    ('6.057', '16.57', '123,456', '0.5')
     """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else value_text(value)
 
 
-_UNITS = {
-    "_e_A2": " (e/Å²)",
-    "_A2": " (Å²)",
-    "_A": " (Å)",
-    "_deg": " (°)",
-    "_px": " (px)",
-    "_kV": " (kV)",
-    "_mm": " (mm)",
-    "_mrad": " (mrad)",
-    "_s": " (s)",
-    "_GB": " (GB)",
-}
-
-
-def name_text(name: str) -> str:
-    """Name of a setting or number as a person reads it, its unit in brackets.
+def numbers_text(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values of a job's numbers; a part and the whole that it is of are one.
 
     Examples
     --------
-    >>> from verglas.window.said import name_text
-    >>> name_text("dose_per_frame_e_A2"), name_text("b_factor_A2"), name_text("shift_range_A"), name_text("seed")
-    ('dose per frame (e/Å²)', 'B-factor (Å²)', 'shift range (Å)', 'seed')
+    >>> from verglas.window.said import numbers_text
+    >>> numbers_text({"particles": 487, "of_particles": 1488, "resolution_A": 4.1314})
+    [('particles', '487 of 1,488'), ('resolution (Å)', '4.131')]
     """
-    unit = next((end for end in _UNITS if name.endswith(end)), "")
-    words = name[: len(name) - len(unit)].replace("_", " ")
-    return words.replace("b factor", "B-factor") + _UNITS.get(unit, "")
+    shown = []
+    for name, value in numbers.items():
+        if name.startswith("of_") and name[3:] in numbers:
+            continue
+        whole = f" of {number_text(numbers[f'of_{name}'])}" if f"of_{name}" in numbers else ""
+        shown.append((name_text(name), number_text(value) + whole))
+    return shown
+
+
+# STAR labels as one says them; a label that is none of these is taken apart at its capitals.
+_COLUMNS = {
+    "rlnDefocusU": "defocus U (Å)",
+    "rlnDefocusV": "defocus V (Å)",
+    "rlnDefocusAngle": "astigmatism angle (°)",
+    "rlnCtfAstigmatism": "astigmatism (Å)",
+    "rlnCtfMaxResolution": "Thon rings to (Å)",
+    "rlnCtfFigureOfMerit": "CTF merit",
+    "rlnCtfBfactor": "CTF B-factor (Å²)",
+    "rlnCtfScalefactor": "CTF scale",
+    "rlnPhaseShift": "phase shift (°)",
+    "rlnAngleRot": "rot (°)",
+    "rlnAngleTilt": "tilt (°)",
+    "rlnAnglePsi": "psi (°)",
+    "rlnOriginXAngst": "shift x (Å)",
+    "rlnOriginYAngst": "shift y (Å)",
+    "rlnOriginX": "shift x (px)",
+    "rlnOriginY": "shift y (px)",
+    "rlnBeamTiltX": "beam tilt x (mrad)",
+    "rlnBeamTiltY": "beam tilt y (mrad)",
+    "rlnAutopickFigureOfMerit": "merit of the pick",
+    "rlnClassNumber": "class",
+    "rlnRandomSubset": "half set",
+    "rlnMaxValueProbDistribution": "largest posterior",
+    "rlnLogLikeliContribution": "log-likelihood",
+    "rlnNrOfSignificantSamples": "poses that carry weight",
+    "rlnNormCorrection": "norm correction",
+    "rlnHelicalTubeID": "helix",
+}
+
+
+def column_text(label: str) -> str:
+    """A column of a table of particles as a person reads it, its unit in brackets where it is known.
+
+    Examples
+    --------
+    >>> from verglas.window.said import column_text
+    >>> column_text("rlnDefocusU"), column_text("verglasCoordinate2"), column_text("rlnParticleSelectZScore")
+    ('defocus U (Å)', 'coordinate 2', 'particle select z score')
+    >>> column_text("alignments3D/cross_cor")
+    'alignments3D: cross cor'
+    """
+    if label in _COLUMNS:
+        return _COLUMNS[label]
+    if not label.startswith(("rln", "verglas")):
+        return label.replace("/", ": ").replace("_", " ")
+    inner = label.removeprefix("rln").removeprefix("verglas")
+    unit = " (Å)" if inner.endswith("Angst") else ""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[A-Z][a-z])", " ", inner.removesuffix("Angst"))
+    return words.lower() + unit
 
 
 def time_text(utc: str) -> str:

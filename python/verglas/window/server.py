@@ -9,6 +9,7 @@ import secrets
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -40,7 +41,7 @@ from verglas.window.job import Job
 from verglas.window.latest import last_picked, montage_stamp
 from verglas.window.particles import ParticleTables
 from verglas.window.picked import PickedMicrographs
-from verglas.window.said import differences, flat, name_text, number_text, size_text, time_text
+from verglas.window.said import differences, flat, number_text, numbers_text, size_text, time_text
 from verglas.window.shared_work import SharedWork
 from verglas.window.versions import seen_mark
 from verglas.window.volumes import Volumes
@@ -66,7 +67,7 @@ def _templates() -> Environment:
         "size_text": size_text,
         "time_text": time_text,
         "number_text": number_text,
-        "name_text": name_text,
+        "numbers_text": numbers_text,
         "asked": asked_words,
         "duration": lambda seconds: "" if seconds is None else duration(seconds),
         "chart": chart_html,
@@ -144,6 +145,14 @@ class Window:
         sources += [{"name": n, "url": f"/jobs/{job.key}/models/{quote(n)}", "kind": "model"} for n in models]
         return json.dumps(sources) if names else ""
 
+    def labels(self, jobs: Mapping[str, Job]) -> dict[str, str]:
+        """Names of jobs in lists: of those that share one, the folder as well."""
+        shared = Counter(job.name for job in jobs.values())
+        return {
+            key: job.name if shared[job.name] == 1 or not job.changeable else self._shown_path(job.folder)
+            for key, job in jobs.items()
+        }
+
     # ---- pages
 
     def project(self, request: Request) -> Response:
@@ -163,7 +172,22 @@ class Window:
                 title = self._shown_path(place)
                 drawings.append((title, head, graph.draw(members[:_MOST_GRAPH]), len(members)))
         roots = [str(root) for root in self.folders.roots]
-        return self.page("project.html", jobs=jobs, drawings=drawings, roots=roots, names=heads, box=graph)
+        columns = {
+            "of": any(job.project in heads for job in jobs),
+            "begun": any(job.started for job in jobs),
+            "time": any(job.seconds for job in jobs),
+        }
+        labels = self.labels(heads)
+        return self.page(
+            "project.html",
+            jobs=jobs,
+            drawings=drawings,
+            roots=roots,
+            names=heads,
+            box=graph,
+            columns=columns,
+            labels=labels,
+        )
 
     def sizes(self, request: Request) -> Response:
         """Disk use of all jobs: on its own, since it takes longer than the page may."""
@@ -179,6 +203,7 @@ class Window:
             "job.html",
             job=job,
             jobs=jobs,
+            labels=self.labels(jobs),
             charts=charts_of(job),
             settings=flat(job.settings or decisions.settings_of_project(job)),
             volumes=self.maps(job),
@@ -211,6 +236,7 @@ class Window:
         return self.page(
             "compare.html",
             pair=pair,
+            labels=[self.labels(jobs)[one.key] for one in (first, second)],
             rows=differences(first.settings, second.settings),
             numbers=[(n, first.numbers.get(n), second.numbers.get(n)) for n in {**first.numbers, **second.numbers}],
             charts=compared_charts(first, second),
@@ -297,8 +323,10 @@ def _on_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 400
     text = str(error.detail) if isinstance(error, HTTPException) else str(error)
     text = text.encode("utf-8", "replace").decode()
+    if text == "Not Found":  # of an address that is none of ours
+        text = "There is no such page."
     if "text/html" in request.headers.get("accept", ""):
-        page = _templates().get_template("problem.html").render(text=text, allow_changes=False)
+        page = _templates().get_template("problem.html").render(text=text, allow_changes=True)
         return HTMLResponse(page, status_code=status)
     return JSONResponse({"problem": text}, status_code=status)
 

@@ -18,6 +18,7 @@
     for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-6; v += step) { out.push(Math.abs(v) < step * 1e-9 ? 0 : v); }
     return out;
   }
+  window.verglasTicks = steps;
   const short = (v, digits = 4) => Number(v.toPrecision(digits)).toString();
   // Digits that tell values of a range apart which is small beside them.
   const digitsOf = (low, high) => high > low ? Math.min(12, Math.max(4, Math.ceil(Math.log10(Math.max(Math.abs(low), Math.abs(high)) / (high - low))) + 3)) : 4;
@@ -126,14 +127,19 @@
     });
     if (data.field) { drawField(svg, data, px, py); }
     const beyond = y => data.log ? y <= 0 : data.inverse && y > (data.range ? y1 : 1.04);
+    let last = Infinity;
     for (const y of ticks(data, y0, y1)) {
+      if (Math.abs(py(y) - last) < 12) { continue; }
+      last = py(y);
       node(svg, 'line', {x1: L, x2: right, y1: py(y), y2: py(y), class: 'grid'});
       node(svg, 'text', {x: L - 6, y: py(y) + 4, class: 'tick', 'text-anchor': 'end'}, yText(data, y));
     }
     const whole = !data.inverse && data.x === 'iteration';
     const across = data.x_ticks || steps(x0, x1, Math.max(3, Math.round(W / 90))).filter(v => !whole || Number.isInteger(v)).map(x => [x, data.inverse ? (x > 0 ? (1 / x).toFixed(1) : '∞') : short(x)]);
+    let free = -Infinity;
     for (const [x, text] of across) {
-      if (x >= x0 && x <= x1) { const end = px(x) + 3.6 * text.length > W; node(svg, 'text', {x: end ? W : px(x), y: H - B + 16, class: 'tick', 'text-anchor': end ? 'end' : 'middle'}, text); }
+      if (px(x) - 3.6 * text.length < free) { continue; } // as many as there is room for
+      if (x >= x0 && x <= x1) { free = px(x) + 3.6 * text.length + 4; const end = px(x) + 3.6 * text.length > W; node(svg, 'text', {x: end ? W : px(x), y: H - B + 16, class: 'tick', 'text-anchor': end ? 'end' : 'middle'}, text); }
     }
     if (data.scale) { drawScale(svg, data, plot); }
     node(svg, 'line', {x1: L, x2: right, y1: H - B, y2: H - B, class: 'axis'});

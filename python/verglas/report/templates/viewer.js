@@ -33,13 +33,37 @@
     head.step = (head.high - head.low) / ((1 << head.bits) - 1);
     return head;
   }
+  // Work of long steps in slices of a few milliseconds: a page whose surface is being made scrolls and answers. What has
+  // been asked for since ends it.
+  const SLICE_MS = 10, pause = () => new Promise(resolve => setTimeout(resolve));
+  async function inSlices(steps, wanted) {
+    let until = performance.now() + SLICE_MS;
+    for (;;) {
+      const step = steps.next();
+      if (step.done) { return step.value; }
+      if (performance.now() < until) { continue; }
+      await pause();
+      if (!wanted()) { return null; }
+      until = performance.now() + SLICE_MS;
+    }
+  }
+  // When the page stands: WebGL takes its time to begin, most of all in software.
+  const painted = () => new Promise(resolve => { requestAnimationFrame(() => setTimeout(resolve)); setTimeout(resolve, 500); });
+  // Every second voxel: the surface that is shown while that of all is made.
+  function thinned(map) {
+    const [nx, ny, nz] = map.shape, shape = map.shape.map(n => Math.ceil(n / 2)), grey = new map.grey.constructor(shape[0] * shape[1] * shape[2]);
+    let k = 0;
+    for (let z = 0; z < nz; z += 2) { for (let y = 0; y < ny; y += 2) { for (let x = 0; x < nx; x += 2) { grey[k++] = map.grey[(z * ny + y) * nx + x]; } } }
+    return {...map, shape, grey};
+  }
   // Surface nets: a vertex in each cell that the surface crosses, at the mean of its crossings, a quad about each edge.
-  function surface(map, level) {
+  function* surface(map, level) {
     const [nx, ny, nz] = map.shape, g = map.grey, at = (level - map.low) / map.step, row = nx, plane = nx * ny;
     const index = new Int32Array(nx * ny * nz).fill(-1), place = [], quads = [];
     const corner = [0, 1, row, row + 1, plane, plane + 1, plane + row, plane + row + 1];
     const edges = [0, 1, 2, 3, 4, 5, 6, 7, 0, 2, 1, 3, 4, 6, 5, 7, 0, 4, 1, 5, 2, 6, 3, 7];
     for (let z = 0; z < nz - 1; z++) { for (let y = 0; y < ny - 1; y++) {
+      if (y % 16 === 0) { yield; }
       let i = z * plane + y * row;
       for (let x = 0; x < nx - 1; x++, i++) {
         let inside = 0;
@@ -74,9 +98,10 @@
     return mix(mix(mix(g[i], g[i + 1], fx), mix(g[i + nx], g[i + nx + 1], fx), fy),
       mix(mix(g[i + p], g[i + p + 1], fx), mix(g[i + p + nx], g[i + p + nx + 1], fx), fy), fz);
   }
-  function normals(map, place) {
+  function* normals(map, place) {
     const out = new Float32Array(place.length);
     for (let i = 0; i < place.length; i += 3) {
+      if (i % 3072 === 0) { yield; }
       const x = place[i], y = place[i + 1], z = place[i + 2];
       const gx = value(map, x - 1, y, z) - value(map, x + 1, y, z), gy = value(map, x, y - 1, z) - value(map, x, y + 1, z), gz = value(map, x, y, z - 1) - value(map, x, y, z + 1);
       const length = Math.hypot(gx, gy, gz) || 1;
@@ -85,11 +110,12 @@
     return out;
   }
   // Colours of the vertices by the values of another map, or by how much the first lies above it.
-  function tints(map, place, other, minus) {
+  function* tints(map, place, other, minus) {
     const out = new Float32Array(place.length);
     if (!other) { for (let i = 0; i < place.length; i += 3) { out.set(BLUE, i); } return out; }
     const scale = other.shape.map((n, k) => n / map.shape[k]), seen = new Float32Array(place.length / 3);
     for (let i = 0; i < seen.length; i++) {
+      if (i % 1024 === 0) { yield; }
       const x = place[3 * i], y = place[3 * i + 1], z = place[3 * i + 2];
       seen[i] = other.low + other.step * value(other, x * scale[0], y * scale[1], z * scale[2]);
       if (minus) { seen[i] = map.low + map.step * value(map, x, y, z) - seen[i]; }
@@ -103,6 +129,11 @@
     }
     out.scale = {low, high, stops};
     return out;
+  }
+  function* meshOf(map, level, over, minus, rough) {
+    const {place, faces} = yield* surface(rough ? thinned(map) : map, level);
+    if (rough) { place.forEach((v, i) => { place[i] = 2 * v; }); }
+    return {at: place, faces, normal: yield* normals(map, place), tint: yield* tints(map, place, over, minus)};
   }
   const unit = v => { const n = Math.hypot(...v) || 1; return v.map(x => x / n); };
   const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
@@ -178,18 +209,22 @@
   const FIRST = times([1, 0, 0, 0, Math.cos(-0.35), -Math.sin(-0.35), 0, Math.sin(-0.35), Math.cos(-0.35)], [1, 0, 0, 0, -1, 0, 0, 0, -1]);
   class Viewer {
     constructor(root, sources) {
-      Object.assign(this, {root, sources, maps: new Map(), turn: FIRST.slice(), zoom: 1, pan: [0, 0], shown: null, over: null, meshes: []});
+      Object.assign(this, {root, sources, maps: new Map(), turn: FIRST.slice(), zoom: 1, pan: [0, 0], shown: null, over: null, meshes: [], asked: 0, slow: true});
       this.bar = element(root, 'div', {class: 'volume-bar'});
       this.stage = element(root, 'div', {class: 'volume-stage'});
       this.canvas = element(this.stage, 'canvas', {tabindex: 0, role: 'img', 'aria-label': 'Surface of the map: drag or arrow keys turn it, the wheel brings it nearer'});
-      this.gl = this.canvas.getContext('webgl2', {antialias: true, alpha: true, preserveDrawingBuffer: true});
-      if (!this.gl) { throw new Error('no WebGL2'); }
+      if (!window.WebGL2RenderingContext) { throw new Error('no WebGL2'); }
       this.slice = element(this.stage, 'canvas', {class: 'slice', 'aria-label': 'Slice through the map', role: 'img'});
-      this.program = program(this.gl);
       this.said = element(root, 'div', {class: 'values', role: 'status'});
       this.scale = element(root, 'div', {class: 'volume-scale', 'aria-hidden': 'true'});
       this.scale.hidden = true;
       this.controls(); this.hands();
+    }
+    // Apart from what stands at once, since a browser may take half a second to begin to draw.
+    begin() {
+      this.gl = this.canvas.getContext('webgl2', {antialias: true, alpha: true, preserveDrawingBuffer: true});
+      if (!this.gl) { throw new Error('no WebGL2'); }
+      this.program = program(this.gl);
       new ResizeObserver(() => this.draw()).observe(this.canvas);
     }
     controls() {
@@ -273,37 +308,49 @@
       // Half maps are compared at the level of the map, if it lies in their range.
       if (first || this.level < this.shown.low || this.level > this.shown.high) { this.level = this.shown.level; }
       this.slider.value = 1000 * (this.level - this.shown.low) / (this.shown.high - this.shown.low);
-      this.build(); this.cut();
+      this.cut();
+      await this.build();
     }
     later() { cancelAnimationFrame(this.waiting); this.waiting = requestAnimationFrame(() => this.build()); }
-    mesh(map, level, over, minus) {
-      const {place, faces} = surface(map, level);
-      return {at: place, faces, normal: normals(map, place), tint: tints(map, place, over, minus)};
-    }
     legend(scale) {
       this.scale.hidden = !scale;
       if (!scale) { return; }
       const stops = scale.stops.map(c => `rgb(${c.map(v => Math.round(255 * v)).join(' ')})`);
       this.scale.style.background = `linear-gradient(to right, ${stops.join(', ')})`;
     }
-    build() {
-      if (!this.shown) { return; } // set while the first map is read
-      const gl = this.gl;
+    // The surface of every second voxel first where that of all takes time; what is chosen meanwhile ends it.
+    async build() {
+      if (!this.shown || !this.gl) { return; } // set while the first map is read
+      const mine = ++this.asked, began = performance.now(), wanted = () => mine === this.asked;
+      this.whole = false; delete this.root.dataset.drawn;
+      if (this.slow && Math.max(...this.shown.shape) > 64 && !await this.put(true, wanted)) { return; }
+      if (await this.put(false, wanted)) { this.slow = performance.now() - began > 100; }
+    }
+    async put(rough, wanted) {
+      const {gl, shown, level, over, minus, mask, model} = this, shape = shown.shape;
+      const made = await inSlices(meshOf(shown, level, over, minus, rough), wanted);
+      const covered = made && mask && !rough ? await inSlices(meshOf(mask, 0.5, null), wanted) : null;
+      if (!made || !wanted()) { return false; }
+      const add = (mesh, alpha, n) => this.meshes.push(Object.assign(upload(gl, this.program, mesh), {alpha, shape: n}));
       this.meshes.forEach(one => one.free());
-      const made = this.mesh(this.shown, this.level, this.over, this.minus), shape = this.shown.shape, add = (mesh, alpha, n) => this.meshes.push(Object.assign(upload(gl, this.program, mesh), {alpha, shape: n}));
-      this.meshes = [];
+      this.meshes = []; this.whole = !rough;
       // What is seen through comes after what it is seen before.
-      if (this.model) { add(tubes(this.model, this.shown), 1, shape); }
-      add(made, this.model ? 0.45 : 1, shape);
-      if (this.mask) { add(this.mesh(this.mask, 0.5, null), 0.25, this.mask.shape); }
-      const scale = made.tint.scale, over = this.over && spaced(this.over.name), words = scale ? (this.minus ? ['blue', 'orange'] : ['dark', 'bright']) : null;
+      if (model) { add(tubes(model, shown), 1, shape); }
+      add(made, model ? 0.45 : 1, shape);
+      if (covered) { add(covered, 0.25, mask.shape); }
+      this.tell(made.tint.scale);
+      this.draw();
+      return true;
+    }
+    tell(scale) {
+      const shape = this.shown.shape, over = this.over && spaced(this.over.name), words = scale ? (this.minus ? ['blue', 'orange'] : ['dark', 'bright']) : null;
       const range = scale ? `; ${this.minus ? 'above ' + over : over}: ${words[0]} ${scale.low.toPrecision(3)} to ${words[1]} ${scale.high.toPrecision(3)}` : '';
       const model = this.model ? `; ${this.model.name}: ${this.model.atoms} atoms, chains ${this.model.chains.join(', ')}` : '';
       this.legend(scale);
       this.said.textContent = `${spaced(this.shown.name)}: level ${this.level.toPrecision(3)}, ${shape[0]} voxels of ${this.shown.pixel_size_A.toPrecision(3)} Å shown${range}${model}`;
-      this.draw();
     }
     draw() {
+      if (!this.gl) { return; }
       const gl = this.gl, canvas = this.canvas, side = Math.round(canvas.clientWidth * Math.min(devicePixelRatio || 1, 2));
       if (side && canvas.width !== side) { canvas.width = canvas.height = side; }
       gl.viewport(0, 0, canvas.width, canvas.height);
@@ -323,7 +370,8 @@
         triangles();
       }
       gl.depthMask(true);
-      this.root.dataset.drawn = this.meshes.reduce((n, m) => n + m.count / 3, 0);
+      const count = this.meshes.reduce((n, m) => n + m.count / 3, 0);
+      if (this.whole) { this.root.dataset.drawn = count; } else { this.root.dataset.rough = count; }
     }
     cut() {
       const map = this.shown, axis = 'xyz'.indexOf(this.axis.value), canvas = this.slice;
@@ -355,7 +403,8 @@
     };
     try { viewer = new Viewer(root, sources); } catch (error) { give_up(error); return; }
     if (still) { still.hidden = true; }
-    viewer.show(viewer.choice.value).catch(give_up);
+    viewer.load(viewer.choice.value).catch(() => {}); // is said by show, which asks for the same
+    painted().then(() => { viewer.begin(); return viewer.show(viewer.choice.value); }).catch(give_up);
     if (root.dataset.colour) { viewer.tint.value = root.dataset.colour; viewer.tint.onchange(); }
     root.viewer = viewer;
   });

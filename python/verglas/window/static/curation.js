@@ -1,7 +1,7 @@
 // Decisions on classes and micrographs: saved as files where the server may write, else downloaded.
 (function () {
   'use strict';
-  const {pick, save, loop, quoted, drafts, inside, offer, headings, scatter} = window.verglasDecide;
+  const {pick, save, loop, quoted, drafts, inside, offer, headings, scatter, turn} = window.verglasDecide;
   async function classes(root) {
     const cards = JSON.parse(pick(root, 'cards').textContent), grid = pick(root, 'grid'), sheet = new Image();
     const address = `/jobs/${root.dataset.job}/classes`, on = new Set(cards.filter(c => c.ticked).map(c => c.number));
@@ -48,8 +48,8 @@
     const names = Object.keys(table.measures), kept = Uint8Array.from(table.kept, Number), past = [], canvas = pick(root, 'plot');
     let page = 0, order = table.names.map((n, i) => i);
     root.dataset.seen = table.seen;
-    offer(root, names); headings(root, ['micrograph', 'kept', ...names], sorted);
-    const plot = scatter(canvas, () => ({xs: table.measures[pick(root, 'x').value], ys: table.measures[pick(root, 'y').value], kept}), (polygon, p) => {
+    offer(root, names); headings(root, ['kept', 'micrograph', ...names], sorted);
+    const plot = scatter(canvas, () => ({xs: table.measures[pick(root, 'x').value], ys: table.measures[pick(root, 'y').value], kept, names: [pick(root, 'x').value, pick(root, 'y').value]}), (polygon, p) => {
       const mode = pick(root, 'mode').value;
       change(() => { for (let i = 0; i < kept.length; i++) {
         const hit = p.xs[i] !== null && p.ys[i] !== null && inside(polygon, p.px(p.xs[i]), p.py(p.ys[i]));
@@ -74,11 +74,11 @@
         head.scope = 'row'; head.textContent = table.names[i].split('/').pop(); head.title = table.names[i];
         box.type = 'checkbox'; box.checked = kept[i] === 1; box.setAttribute('aria-label', 'keep ' + table.names[i]);
         box.onchange = () => { change(() => { kept[i] = Number(box.checked); }); };
-        cell.append(box); row.append(head, cell);
+        cell.append(box); row.append(cell, head);
         names.forEach(name => { const td = document.createElement('td'), v = table.measures[name][i]; td.textContent = v === null ? '' : v; row.append(td); });
         return row;
       }));
-      pick(root, 'page').textContent = `page ${page + 1} of ${pages}`;
+      turn(root, page, pages);
       pick(root, 'count').textContent = `${count} of ${kept.length} micrographs kept`;
     }
     let keep = () => {};

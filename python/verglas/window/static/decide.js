@@ -73,16 +73,19 @@ window.verglasDecide = (function () {
     for (const v of values) { if (v !== null) { a = Math.min(a, v); b = Math.max(b, v); } }
     return a < b ? [a - 0.03 * (b - a), b + 0.03 * (b - a)] : [a - 1, a + 1];
   };
-  // Columns to choose from: for both axes of a plot, and for a limit.
-  function offer(root, names) {
-    for (const one of ['x', 'y', 'measure']) { names.forEach((n, i) => pick(root, one).add(new Option(n, n, false, i === (one === 'y' ? Math.min(1, names.length - 1) : 0)))); }
+  // Columns to choose from: for both axes of a plot, and for a limit; "words" says what each is.
+  function offer(root, names, words = name => name, fields = ['x', 'y', 'measure']) {
+    for (const one of fields) {
+      pick(root, one).replaceChildren(...names.map((n, i) => new Option(words(n), n, false, i === (one === 'y' ? Math.min(1, names.length - 1) : 0))));
+    }
   }
   // Headings that sort: each is a button, and says which way its column is sorted.
-  function headings(root, names, sorted) {
+  function headings(root, names, sorted, words = name => name) {
     const head = root.querySelector('.rows thead tr');
     head.replaceChildren(...names.map(name => {
       const cell = document.createElement('th'), button = document.createElement('button');
-      button.type = 'button'; button.textContent = name; cell.scope = 'col'; cell.append(button);
+      button.type = 'button'; button.textContent = words(name); cell.scope = 'col'; cell.append(button);
+      if (words(name) !== name) { cell.title = name; }
       button.onclick = () => {
         const up = cell.getAttribute('aria-sort') !== 'ascending';
         [...head.children].forEach(other => other.removeAttribute('aria-sort'));
@@ -120,32 +123,46 @@ window.verglasDecide = (function () {
   }
   // Points of two values on a canvas, those kept and those dropped; a line drawn round some is handed to "drawn".
   function scatter(canvas, data, drawn) {
-    const context = canvas.getContext('2d'), L = 60, B = 40, style = getComputedStyle(document.documentElement);
+    const context = canvas.getContext('2d'), style = getComputedStyle(document.documentElement), wide = text => context.measureText(text).width;
     const dark = matchMedia('(prefers-color-scheme: dark)').matches, colours = dark ? ['#4aa8e0', '#ff8a3d'] : ['#0072b2', '#d55e00'];
+    const font = unit => `${12.5 * unit}px system-ui, sans-serif`, said = v => String(Number(v.toPrecision(6)));
     let line = [], drawing = false;
+    // In pixels of the screen: words and points have one size however wide the plot is.
     function places() {
-      const {xs, ys} = data(), [x0, x1] = span(xs), [y0, y1] = span(ys), w = canvas.width - L - 12, h = canvas.height - B - 12;
-      return {xs, ys, x0, x1, y0, y1, px: x => L + (x - x0) / (x1 - x0) * w, py: y => canvas.height - B - (y - y0) / (y1 - y0) * h,
-        at: ([u, v]) => [x0 + (u - L) / w * (x1 - x0), y0 + (canvas.height - B - v) / h * (y1 - y0)]};
+      const unit = Math.min(devicePixelRatio || 1, 2), [cw, ch] = [canvas.clientWidth, canvas.clientHeight].map(v => Math.round(v * unit));
+      if (cw && ch && (canvas.width !== cw || canvas.height !== ch)) { canvas.width = cw; canvas.height = ch; }
+      const {xs, ys} = data(), [x0, x1] = span(xs), [y0, y1] = span(ys), [T, B] = [24 * unit, 44 * unit];
+      context.font = font(unit);
+      const ticks = window.verglasTicks(y0, y1, Math.max(2, canvas.height / unit / 70)), L = Math.max(...ticks.map(v => wide(said(v))), 20 * unit) + 12 * unit;
+      const w = canvas.width - L - 12 * unit, h = canvas.height - B - T;
+      return {xs, ys, x0, x1, y0, y1, unit, L, T, w, h, ticks, px: x => L + (x - x0) / (x1 - x0) * w, py: y => T + h - (y - y0) / (y1 - y0) * h,
+        at: ([u, v]) => [x0 + (u - L) / w * (x1 - x0), y0 + (T + h - v) / h * (y1 - y0)]};
     }
     function plot() {
-      const p = places(), ink = style.getPropertyValue('--soft'), c = context, kept = data().kept;
+      const p = places(), ink = style.getPropertyValue('--soft'), c = context, {kept, names} = data(), {unit, L, T, w, h} = p, low = T + h;
       c.clearRect(0, 0, canvas.width, canvas.height);
-      c.fillStyle = c.strokeStyle = ink; c.font = '13px system-ui, sans-serif'; c.textAlign = 'center';
-      c.strokeRect(L, 12, canvas.width - L - 12, canvas.height - B - 12);
-      for (let k = 0; k <= 4; k++) {
-        const x = p.x0 + k / 4 * (p.x1 - p.x0), y = p.y0 + k / 4 * (p.y1 - p.y0);
-        c.textAlign = k === 4 ? 'right' : 'center'; c.fillText(Number(x.toPrecision(3)), p.px(x), canvas.height - B + 16);
-        c.textAlign = 'right'; c.fillText(Number(y.toPrecision(3)), L - 6, p.py(y) + 4);
+      c.fillStyle = ink; c.font = font(unit); c.lineWidth = unit;
+      c.strokeStyle = style.getPropertyValue('--line');
+      for (const y of p.ticks) {
+        c.textAlign = 'right'; c.fillText(said(y), L - 6 * unit, p.py(y) + 4 * unit);
+        c.beginPath(); c.moveTo(L, p.py(y)); c.lineTo(L + w, p.py(y)); c.stroke();
       }
-      const size = kept.length > 5000 ? 2 : 4;
+      for (const x of window.verglasTicks(p.x0, p.x1, Math.max(2, w / unit / 110))) {
+        const words = said(x), half = wide(words) / 2, at = p.px(x);
+        c.textAlign = 'center'; c.fillText(words, Math.min(at, canvas.width - half), low + 16 * unit);
+        c.beginPath(); c.moveTo(at, T); c.lineTo(at, low); c.stroke();
+      }
+      c.strokeStyle = ink; c.strokeRect(L, T, w, h);
+      c.textAlign = 'center'; c.fillText(names[0], L + w / 2, low + 36 * unit);
+      c.textAlign = 'left'; c.fillText(names[1], Math.min(L, canvas.width - wide(names[1])), T - 9 * unit);
+      const size = (kept.length > 5000 ? 2 : 5) * unit, arm = 3 * unit;
       for (const on of [0, 1]) {
         c.fillStyle = c.strokeStyle = on ? colours[0] : colours[1];
         for (let i = 0; i < kept.length; i++) {
           if (kept[i] !== on || p.xs[i] === null || p.ys[i] === null) { continue; }
           const x = p.px(p.xs[i]), y = p.py(p.ys[i]);
           // Two shapes: told apart without their colours.
-          if (on) { c.fillRect(x - size / 2, y - size / 2, size, size); } else { c.beginPath(); c.moveTo(x - 3, y - 3); c.lineTo(x + 3, y + 3); c.moveTo(x + 3, y - 3); c.lineTo(x - 3, y + 3); c.stroke(); }
+          if (on) { c.fillRect(x - size / 2, y - size / 2, size, size); } else { c.beginPath(); c.moveTo(x - arm, y - arm); c.lineTo(x + arm, y + arm); c.moveTo(x + arm, y - arm); c.lineTo(x - arm, y + arm); c.stroke(); }
         }
       }
       if (line.length) { c.strokeStyle = ink; c.beginPath(); line.forEach(([x, y], i) => i ? c.lineTo(x, y) : c.moveTo(x, y)); c.stroke(); }
@@ -160,6 +177,8 @@ window.verglasDecide = (function () {
       drawn(polygon, places());
       return true;
     });
+    let wide_was = canvas.clientWidth;
+    new ResizeObserver(() => { if (canvas.clientWidth !== wide_was) { wide_was = canvas.clientWidth; line = []; drawing = false; plot(); } }).observe(canvas);
     const at = e => place(canvas, e);
     canvas.onpointerdown = e => { line = [at(e)]; drawing = true; canvas.setPointerCapture(e.pointerId); };
     canvas.onpointermove = e => { if (drawing) { line.push(at(e)); plot(); } };
@@ -172,5 +191,12 @@ window.verglasDecide = (function () {
     };
     return plot;
   }
-  return {pick, download, loop, quoted, save, drafts, inside, offer, headings, place, scatter, cross};
+  // Pages of a table: nothing to turn where there is one.
+  function turn(root, page, pages) {
+    const before = pick(root, 'before'), after = pick(root, 'after');
+    pick(root, 'page').textContent = `page ${page + 1} of ${pages}`;
+    before.disabled = page === 0; after.disabled = page + 1 >= pages;
+    before.parentNode.hidden = pages < 2;
+  }
+  return {pick, download, loop, quoted, save, drafts, inside, offer, headings, place, scatter, cross, turn};
 })();

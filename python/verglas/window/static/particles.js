@@ -1,10 +1,11 @@
 // Particles by their values: lines drawn round points and limits along histograms, counted by the server of all of them.
 (function () {
   'use strict';
-  const {pick, save, drafts, offer, headings, scatter} = window.verglasDecide, root = document.getElementById('particles');
+  const {pick, save, drafts, offer, headings, scatter, turn} = window.verglasDecide, root = document.getElementById('particles');
   if (!root) { return; }
   const address = `/jobs/${root.dataset.job}/particles`, H = 110, W = 300, CORNERS = 80;
   const number = v => Number(v.toPrecision(4));
+  const named = columns => { const words = new Map(columns.map(c => [c.name, c.label])); return name => words.get(name) || name; };
   async function ask(path) {
     const answer = await fetch(path), told = await answer.json();
     if (!answer.ok) { throw new Error(told.problem); }
@@ -27,15 +28,15 @@
   }
   // Points and histograms of some rows of a file that is being read; nothing of them is chosen.
   function glance(told) {
-    const names = told.columns.map(c => c.name), x = pick(root, 'x'), y = pick(root, 'y');
-    for (const one of [x, y]) { names.forEach((n, i) => one.add(new Option(n, n, false, i === (one === y ? Math.min(1, names.length - 1) : 0)))); }
-    const plot = scatter(pick(root, 'plot'), () => ({xs: told.values[x.value], ys: told.values[y.value], kept: told.values[x.value].map(() => 1)}), () => plot());
+    const names = told.columns.map(c => c.name), x = pick(root, 'x'), y = pick(root, 'y'), words = named(told.columns);
+    offer(root, names, words, ['x', 'y']);
+    const plot = scatter(pick(root, 'plot'), () => ({xs: told.values[x.value], ys: told.values[y.value], kept: told.values[x.value].map(() => 1), names: [words(x.value), words(y.value)]}), () => plot());
     x.onchange = y.onchange = plot;
     plot();
     pick(root, 'histograms').replaceChildren(...told.columns.map(column => {
       const figure = document.createElement('figure'), area = document.createElement('canvas'), under = document.createElement('figcaption');
-      area.width = W; area.height = H; area.setAttribute('role', 'img'); area.setAttribute('aria-label', `Histogram of a sample of ${column.name}`);
-      under.textContent = `${column.name}: ${number(column.low)} to ${number(column.high)}`;
+      area.width = W; area.height = H; area.setAttribute('role', 'img'); area.setAttribute('aria-label', `Histogram of a sample of ${column.label}`);
+      under.textContent = `${column.label}: ${number(column.low)} to ${number(column.high)}`; under.title = column.name;
       figure.append(area, under);
       drawBars(figure, column, column.counts);
       return figure;
@@ -54,19 +55,20 @@
     const told = await numbers(glance), was = [pick(root, 'x').value, pick(root, 'y').value], names = told.columns.map(c => c.name), canvas = pick(root, 'plot');
     let steps = told.steps, points = {x: [], y: []}, chosen = null, sort = '', way = 'up', page = 0, keep = () => {}, asked = 0;
     if (!names.length) { pick(root, 'count').textContent = 'No column of these particles varies.'; return; }
-    for (const one of ['x', 'y', 'measure', 'histograms']) { pick(root, one).replaceChildren(); }
-    offer(root, names);
+    const said = named(told.columns);
+    pick(root, 'histograms').replaceChildren();
+    offer(root, names, said);
     ['x', 'y'].forEach((one, i) => { if (names.includes(was[i])) { pick(root, one).value = was[i]; } }); // as the sample was looked at
     root.dataset.seen = told.seen;
-    headings(root, ['particle', ...names], (name, up) => { way = up ? 'up' : 'down'; sort = name; page = 0; choose(); });
+    headings(root, ['particle', ...names], (name, up) => { way = up ? 'up' : 'down'; sort = name; page = 0; choose(); }, said);
     const x = () => pick(root, 'x').value, y = () => pick(root, 'y').value;
-    const plot = scatter(canvas, () => ({xs: points.x, ys: points.y, kept: chosen ? chosen.sample : points.x.map(() => 1)}), (polygon, p) => {
+    const plot = scatter(canvas, () => ({xs: points.x, ys: points.y, kept: chosen ? chosen.sample : points.x.map(() => 1), names: [said(x()), said(y())]}), (polygon, p) => {
       // Fewer corners than a hand leaves: the steps travel in an address.
       const some = polygon.filter((one, i) => i % Math.ceil(polygon.length / CORNERS) === 0);
       add({action: pick(root, 'mode').value, x: x(), y: y(), corners: some.map(one => p.at(one).map(v => Number(v.toPrecision(6))))});
     });
     const words = {keep: 'keep only', drop: 'drop', add: 'add'};
-    const told_step = s => s.y ? `${words[s.action]} what lies inside a line in ${s.x} and ${s.y}` : `${words[s.action]} ${s.x} from ${s.low === undefined ? 'any' : number(s.low)} to ${s.high === undefined ? 'any' : number(s.high)}`;
+    const told_step = s => s.y ? `${words[s.action]} what lies inside a line in ${said(s.x)} and ${said(s.y)}` : `${words[s.action]} ${said(s.x)} from ${s.low === undefined ? 'any' : number(s.low)} to ${s.high === undefined ? 'any' : number(s.high)}`;
     function add(step) { steps = [...steps, step]; changed(); }
     function changed() { page = 0; keep(steps); choose(); }
     async function choose() {
@@ -86,24 +88,52 @@
       const all = pick(root, 'histograms');
       if (!all.children.length) { told.columns.forEach(column => {
         const figure = document.createElement('figure'), area = document.createElement('canvas'), under = document.createElement('figcaption');
-        area.width = W; area.height = H; area.setAttribute('role', 'img'); area.setAttribute('aria-label', `Histogram of ${column.name}: drag to choose a range`);
-        under.textContent = `${column.name}: ${number(column.low)} to ${number(column.high)}`;
-        let from = null;
-        const at = e => { const box = area.getBoundingClientRect(); return column.low + Math.min(Math.max((e.clientX - box.left) / box.width, 0), 1) * (column.high - column.low); };
-        area.onpointerdown = e => { from = at(e); area.setPointerCapture(e.pointerId); };
-        area.onpointerup = e => {
-          const [a, b] = [from, at(e)].sort((u, v) => u - v);
-          if (from === null || !(b > a)) { from = null; return; }
-          from = null;
-          // The outermost bins hold what lies beyond them: a range that reaches an end has no limit there.
-          const step = {action: pick(root, 'mode').value, x: column.name}, end = 0.01 * (column.high - column.low);
-          if (a > column.low + end) { step.low = Number(a.toPrecision(6)); }
-          if (b < column.high - end) { step.high = Number(b.toPrecision(6)); }
-          add(step);
-        };
+        area.width = W; area.height = H; area.tabIndex = 0; area.setAttribute('role', 'img');
+        area.setAttribute('aria-label', `Histogram of ${column.label}, ${number(column.low)} to ${number(column.high)}: drag to choose a range; left and right arrow keys move a mark, the space bar begins a range there, Enter ends it`);
+        under.textContent = `${column.label}: ${number(column.low)} to ${number(column.high)}`; under.title = column.name;
         figure.append(area, under); all.append(figure);
+        ranges(figure, column);
       }); }
-      told.columns.forEach((column, k) => drawBars(all.children[k], column, chosen && chosen.counts[column.name] || column.counts));
+      told.columns.forEach((column, k) => { all.children[k].redraw(); });
+    }
+    // A range along a histogram, by a pointer or by keys; both are places from 0 to 1 until it is chosen.
+    function ranges(figure, column) {
+      const area = figure.querySelector('canvas'), under = figure.querySelector('figcaption'), plain = under.textContent, value = share => column.low + share * (column.high - column.low);
+      let from = null, to = null, dragged = false;
+      figure.redraw = () => {
+        drawBars(figure, column, chosen && chosen.counts[column.name] || column.counts);
+        under.textContent = to === null ? plain : from === null ? `${column.label}: ${number(value(to))}` : `${column.label}: ${number(value(Math.min(from, to)))} to ${number(value(Math.max(from, to)))} is chosen`;
+        if (to === null) { return; }
+        const c = area.getContext('2d'), style = getComputedStyle(document.documentElement), start = from === null ? to : from;
+        c.globalAlpha = 0.3; c.fillStyle = style.getPropertyValue('--soft'); c.fillRect(Math.min(start, to) * W, 0, Math.abs(to - start) * W, H);
+        c.globalAlpha = 1; c.fillStyle = style.getPropertyValue('--ink'); c.fillRect(Math.min(to * W, W - 2), 0, 2, H);
+      };
+      function none() { from = to = null; dragged = false; figure.redraw(); }
+      function take() {
+        const [a, b] = [from, to].sort((u, v) => u - v), end = 0.01;
+        none();
+        if (a === null || !(b > a)) { return; }
+        // The outermost bins hold what lies beyond them: a range that reaches an end has no limit there.
+        const step = {action: pick(root, 'mode').value, x: column.name};
+        if (a > end) { step.low = Number(value(a).toPrecision(6)); }
+        if (b < 1 - end) { step.high = Number(value(b).toPrecision(6)); }
+        add(step);
+      }
+      const at = e => { const box = area.getBoundingClientRect(); return Math.min(Math.max((e.clientX - box.left) / box.width, 0), 1); };
+      area.onpointerdown = e => { from = to = at(e); dragged = true; area.setPointerCapture(e.pointerId); };
+      area.onpointermove = e => { if (dragged) { to = at(e); figure.redraw(); } };
+      area.onpointerup = () => { if (dragged) { take(); } };
+      area.onpointercancel = area.onblur = none;
+      area.onkeydown = e => {
+        const way = {ArrowLeft: -1, ArrowRight: 1}[e.key], small = e.shiftKey ? 0.2 : 1;
+        if (way) { to = Math.min(Math.max((to === null ? (way > 0 ? 0 : 1) : to + way * small / column.counts.length), 0), 1); }
+        else if (e.key === 'Home' || e.key === 'End') { to = e.key === 'Home' ? 0 : 1; }
+        else if (e.key === ' ' && to !== null) { from = to; }
+        else if (e.key === 'Enter' && from !== null && to !== null) { take(); e.preventDefault(); return; }
+        else if (e.key === 'Escape' && to !== null) { none(); return; }
+        else { return; }
+        e.preventDefault(); figure.redraw();
+      };
     }
     function rows() {
       root.querySelector('.rows tbody').replaceChildren(...chosen.rows.map(values => {
@@ -111,7 +141,7 @@
         values.forEach((v, i) => { const cell = document.createElement(i ? 'td' : 'th'); if (!i) { cell.scope = 'row'; } cell.textContent = v === null ? '' : v; row.append(cell); });
         return row;
       }));
-      pick(root, 'page').textContent = `page ${chosen.page + 1} of ${chosen.pages}`;
+      turn(root, chosen.page, chosen.pages);
     }
     pick(root, 'x').onchange = pick(root, 'y').onchange = move;
     pick(root, 'undo').onclick = () => { if (steps.length) { steps = steps.slice(0, -1); changed(); } };

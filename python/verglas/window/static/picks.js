@@ -5,7 +5,8 @@
   if (!root) { return; }
   const FEW = 1e-6;
   async function main() {
-    const address = `/jobs/${root.dataset.job}/picks/${root.dataset.number}`, told = await (await fetch(address + '.json')).json();
+    const address = `/jobs/${root.dataset.job}/picks/${root.dataset.number}`, answer = await fetch(address + '.json'), told = await answer.json();
+    if (!answer.ok) { throw new Error(told.problem || 'This micrograph cannot be shown.'); }
     const canvas = pick(root, 'micrograph'), context = canvas.getContext('2d'), picture = new Image(), past = [], slider = pick(root, 'threshold'), apart = pick(root, 'apart');
     const frame = told.step, key = (x, y) => `${Math.round(x)} ${Math.round(y)}`;
     root.dataset.seen = told.seen;
@@ -126,5 +127,9 @@
     if (covered && !pick(root, 'said').textContent) { pick(root, 'said').textContent = `${covered} picks of this job lie in areas left out earlier and are not shown; they are left out once these picks are saved, or picked again without them.`; }
     draw(); root.dataset.ready = '1';
   }
-  main().catch(error => { pick(root, 'said').textContent = error.message; });
+  main().catch(error => { // what cannot be shown cannot be changed
+    pick(root, 'said').textContent = error.message; pick(root, 'said').classList.add('problem');
+    pick(root, 'micrograph').hidden = true;
+    root.querySelectorAll('.bar input, .bar select, .bar button').forEach(one => { one.disabled = true; });
+  });
 })();

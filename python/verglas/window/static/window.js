@@ -30,7 +30,7 @@
         old.dataset.was = now.innerHTML;
         old.replaceChildren(...document.importNode(now, true).childNodes);
         old.hidden = now.hidden; old.scrollLeft = scroll;
-        window.verglasCharts(old);
+        window.verglasCharts(old); toEnd(old);
         if (window.verglasSort) { window.verglasSort(old); }
         if (focus !== null) { const one = [...old.querySelectorAll('a, button')].find(e => e.textContent === focus); if (one) { one.focus(); } }
       });
@@ -42,6 +42,7 @@
       if (again) { again = false; refresh(); }
     }
   }
+  const toEnd = part => part.querySelectorAll('.tail').forEach(one => { one.scrollTop = one.scrollHeight; });
   const pictures = part => [...part.querySelectorAll('img, [data-source]')].map(one => one.getAttribute('src') || one.dataset.source).join(' ');
   const same = (a, b) => a.textContent === b.textContent && pictures(a) === pictures(b);
   function follow() {
@@ -108,5 +109,5 @@
     const names = [...document.querySelectorAll('.removable input:checked')].map(box => box.value);
     if (names.length && confirm(`Remove ${names.join(', ')} for good?`)) { act('clean', {names}, button.parentNode.querySelector('.said')); }
   }));
-  sizes(); follow();
+  toEnd(document); sizes(); follow();
 })();
