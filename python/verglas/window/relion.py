@@ -103,8 +103,8 @@ def _options(folder: Path) -> dict[str, Any]:
     if not isinstance(table, pd.DataFrame) or table.shape[1] < 2:
         return {}
     # RELION writes the spaces of a value as two underscores.
-    values = table.iloc[:, 1].astype(str).str.replace("__", " ")
-    return dict(zip(table.iloc[:, 0].astype(str), values, strict=True))
+    texts = table.iloc[:, 1].astype(str).str.replace("__", " ")
+    return dict(zip(table.iloc[:, 0].astype(str), texts, strict=True))
 
 
 def _read(path: Path) -> dict[str, Any]:
