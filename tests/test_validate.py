@@ -20,6 +20,7 @@ from verglas.assessment.validation import (
     judge_shared_particles,
     judge_signal,
 )
+from verglas.image.near_copies import near_copies
 from verglas.run.repeat_refinement import judge_repeat_refinement
 
 BOX, PIXEL_A = 48, 2.5
@@ -270,6 +271,36 @@ def test_copies_under_other_names_are_named(truth, tmp_path):
     assert (found["shared-particles"].state, found["shared-particles"].numbers["pixels_compared"]) == ("go on", False)
 
 
+def test_copies_whose_pixels_differ_a_little_are_named(truth, tmp_path):
+    """Other grey values and noise of a tenth: extracted again, or scaled by another program."""
+    particles = run_folder(truth, tmp_path, rlnRandomSubset=[1] * 4 + [2] * 4)
+    images = particles.images().copy()
+    images[7] = np.random.default_rng(1).normal(size=(16, 16))
+    other = 40 - 3 * images[2] + 0.1 * images[7]
+    images[5] = -other
+    again = particles.with_source(vg.ArraySource(images, PIXEL_A))
+    vg.write_particles(tmp_path / "particles.star", again, stack=tmp_path / "particles.mrcs")
+    found = {f.code: f for f in vg.validate(tmp_path).findings}["shared-particles"]
+    assert (found.state, found.numbers["in_both"]) == ("stop", 1)
+    images[5] = other  # dark ones are no copies of bright ones
+    inverted = particles.with_source(vg.ArraySource(images, PIXEL_A))
+    assert (near_copies(inverted, particles.half_sets) == np.arange(8)).all()
+
+
+def test_particles_without_noise_are_no_copies_of_each_other():
+    """Views of one direction resemble each other; a copy among them is found all the same."""
+    model = vg.simulate.phantom(24, 6.0, 100.0, "D2", seed=3)
+    particles = vg.simulate.particles(model, 300, 24, 6.0, 1e3, seed=3, shift_sd_A=0.0, listener=None)
+    half = 1 + np.arange(300) % 2
+    images = particles.images().copy()
+    correlation = np.corrcoef(images.reshape(300, -1))[half == 1][:, half == 2]
+    assert correlation.max() > 0.95  # which alone would not do
+    assert (near_copies(particles, half) == np.arange(300)).all()
+    images[101] = images[0] + 1e-3 * images[0].std() * np.random.default_rng(0).normal(size=(24, 24))
+    found = near_copies(particles.with_source(vg.ArraySource(images, 6.0)), half)
+    assert np.flatnonzero(found != np.arange(300)).tolist() == [101]
+
+
 def test_missing_half_sets_and_a_sharp_mask_are_named(truth, tmp_path, capsys):
     run_folder(truth, tmp_path)
     vg.write_map(tmp_path / "mask.mrc", truth.with_data((truth.data > np.quantile(truth.data, 0.9)).astype(np.float32)))
@@ -293,6 +324,16 @@ def test_a_map_resolved_to_its_sampling_shares_no_noise(b_factor_A2):
         vg.simulate.phantom(BOX, PIXEL_A, 80.0, seed=1), BOX, PIXEL_A, b_factor_A2=b_factor_A2
     )
     found = judge_shared_noise(*halves(density, 0))
+    assert found.state == "go on", found
+
+
+def test_signal_that_hardly_falls_up_to_nyquist_is_no_shared_noise():
+    """The tail alone cannot tell them; the solvent holds nothing that both maps share."""
+    density = vg.simulate.density(vg.simulate.phantom(64, PIXEL_A, 90.0, seed=2), 64, PIXEL_A)
+    noise = 2.5 * density.data.std() * np.random.default_rng(0).normal(size=(2, 64, 64, 64))
+    found = judge_shared_noise(*(density.with_data(density.data + one) for one in noise))
+    assert found.numbers["mean_fsc"] > found.numbers["limit"]
+    assert found.numbers["mean_fsc"] < 0.5
     assert found.state == "go on", found
 
 

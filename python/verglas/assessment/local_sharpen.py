@@ -22,8 +22,10 @@ from verglas.types.display import Shown
 from verglas.types.listener import Listener, Silence
 from verglas.types.settings import JobSettings, setting, settings_from
 
-# Signal over noise of the mean of two half maps where their FSC is 0.143, as power: 2 FSC / (1 - FSC).
-_SNR_AT_RESOLUTION = 1 / 3
+# Signal over noise, as power, to which the blur is taken to have brought the structure at a voxel's resolution. Half
+# maps at FSC 0.143 say 1/3: but where a place is weak, not blurred, that undoes more than there is to undo and lowers
+# the FSC with the truth in the shells where the blurred places are noise; blur that is left costs less.
+_SNR_AT_RESOLUTION = 1.0
 _BANDS = 24  # at most: a step of the blur is then finer than the blur
 _LEAST_NOISE, _MOST_NOISE = 1e-3, 0.1
 _NOISE_SHELLS = 0.9  # of Nyquist: what lies beyond, within it, is noise
@@ -105,9 +107,9 @@ def deblur_locally(
 
     u_b the band of u about the frequency k_b, and :math:`\rho(x)` the resolution of the voxel, smoothed over about its
     own length: a Gaussian blur, so
-    wide that at the voxel's resolution signal over noise has fallen to what FSC 0.143 means, 1/3. With noise to signal
-    :math:`\mu` of the sharp structure, whose spectrum is flat at these resolutions (Wilson), that is
-    :math:`s_c = \sqrt{\mu / 3}`. The map is the solution of
+    wide that at the voxel's resolution signal over noise has fallen to 1 (FSC 0.143 of half maps means 1/3, with which
+    the FSC with the truth falls in some shells). With noise to signal :math:`\mu` of the sharp structure, whose
+    spectrum is flat at these resolutions (Wilson), that is :math:`s_c = \sqrt{\mu}`. The map is the solution of
 
     .. math:: \min_u |V - W u|^2 + \mu |u / m|^2
 

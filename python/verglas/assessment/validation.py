@@ -29,7 +29,7 @@ _REPEAT_LOSES = 0.1  # of the mean FSC, which half sets refined again apart do n
 _SOFT_EDGE_PX = 2.0  # of a soft edge; a hard one has none
 _PLATEAU_FALLS = 0.6  # of its mean at most, from the first half of the tail to the second
 _NOT_FALLEN = 0.5
-_ONE_SIDED_95 = 1.645
+_ONE_SIDED_99 = 2.326
 _PARTLY = 0.02  # inside, or outside
 _CUT_OFF = 1e-4  # of the noise power of coarser shells
 _TAIL = 0.8  # of Nyquist: what lies beyond is looked at for a plateau
@@ -52,13 +52,14 @@ QUESTIONS = (
         "Do the half maps share noise?",
         "correlation of the finest shells outside the molecule below 0.1 or chance; mean FSC of the last fifth of the "
         f"shells, inside the largest sphere, below {_PLATEAU:g} or below chance, where it does not fall there; "
-        f"above {_NOT_FALLEN:g} only what lies outside the molecule tells noise from signal",
+        f"above {_NOT_FALLEN:g}, and where less is common outside the molecule, it is signal",
         f"{_FALSE_ALARM:g} each by the null distribution",
     ),
     Question(
         "shared-particles",
         "Does an image lie in both half sets?",
-        "no image, by its name, its pixels, or a place nearer than a tenth of the box in one micrograph",
+        "no image, by its name, its pixels (grey scale and a little noise apart), or a place nearer than a tenth of the "
+        "box in one micrograph",
         "none possible by names and pixels; not measured by places",
     ),
     Question(
@@ -141,9 +142,11 @@ def judge_shared_noise(half1: Map, half2: Map, *, symmetry: str = "C1", threads:
     # Signal falls, shared noise does not: it is named where a fall within the tail can be excluded. A curve that still
     # falls there, or that has not begun to, is that of a map which its sampling cuts off.
     coarse, fine = (_mean_correlation(curve, part)[0] for part in np.array_split(tail[filled], 2))
-    most_fall = coarse - fine + _ONE_SIDED_95 * 2 * deviation
+    most_fall = coarse - fine + _ONE_SIDED_99 * 2 * deviation
     falls = mean > _NOT_FALLEN or most_fall > _PLATEAU_FALLS * mean
     solvent = solvent_noise(half1, half2, order=order, threads=threads)
+    # What the solvent has less of than the tail is no noise: signal, which may hardly fall up to Nyquist.
+    falls |= solvent is not None and solvent.share + solvent.limit < mean
     if solvent is not None:
         numbers |= {"solvent_share": round(solvent.share, 4), "solvent_limit": round(solvent.limit, 4)}
         if solvent.share > solvent.limit:

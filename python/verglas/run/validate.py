@@ -24,6 +24,7 @@ from verglas.assessment.validation import (
     judge_signal,
 )
 from verglas.errors import InputError
+from verglas.image.near_copies import near_copies
 from verglas.image.outliers import inspect_images
 from verglas.io import make_folder, read_csv, read_json, read_particles, write_json, write_text
 from verglas.reconstruction.half_sets import images_of
@@ -37,6 +38,7 @@ from verglas.types.arrays import IntArray
 from verglas.types.verdict import STATES, Finding, Verdict
 
 _MOST_PIXELS = 1 << 28  # of all images, that are read to compare them: 1 GB
+_MOST_IMAGES = 50_000  # that are compared pair by pair
 _NOT_ASKED = {
     "half-sets": "there is no particles.star",
     "repeat": "it takes a refinement; --refine-again asks",
@@ -168,8 +170,8 @@ def _of_particles(folder: Path) -> list[Finding]:
     told = judge_half_sets(half_sets)
     if half_sets is None:
         return [told]
-    # Rows of one name, of one place in a micrograph, or, where the images are not too many to read, of equal pixels.
-    copies = _copies(particles)
+    # Rows of one name, of one place in a micrograph, or, where the images are not too many to read, of one picture.
+    copies = _copies(particles, half_sets)
     first = images_of(particles, copies)
     if "rlnImageName" in particles.table:
         names = particles.table["rlnImageName"].astype(str).tolist()
@@ -179,13 +181,17 @@ def _of_particles(folder: Path) -> list[Finding]:
     return [told, replace(found, numbers={**found.numbers, "pixels_compared": copies is not None})]
 
 
-def _copies(particles: Particles) -> IntArray | None:
-    """For every particle the first with equal pixels; None where images are not there, or too many."""
+def _copies(particles: Particles, half_sets: IntArray) -> IntArray | None:
+    """For every particle the first with nearly equal pixels; None where images are not there, or too many."""
     if particles.source is None:
         return None
     try:
         few = len(particles) * particles.box**2 <= _MOST_PIXELS
-        return inspect_images(particles).copy_of if few else None
+        if not few:
+            return None
+        equal = inspect_images(particles).copy_of
+        alike = equal == np.arange(len(equal))  # the others are told already
+        return np.where(alike, near_copies(particles, half_sets), equal) if len(equal) <= _MOST_IMAGES else equal
     except InputError:  # a stack that was moved away: names and places are compared, which the finding says
         return None
 
