@@ -58,8 +58,8 @@ QUESTIONS = (
     Question(
         "shared-particles",
         "Does an image lie in both half sets?",
-        "no image, by its name, its pixels (grey scale and a little noise apart), or a place nearer than a tenth of the "
-        "box in one micrograph",
+        "no image, by its name, its pixels (grey scale and a little noise apart), or a place nearer than a tenth of "
+        "the box in one micrograph",
         "none possible by names and pixels; not measured by places",
     ),
     Question(
