@@ -139,3 +139,19 @@ def test_a_threshold_that_no_pick_reaches_is_named(folder, tmp_path):
     best = re.search(r"no candidate has a figure of merit of 0.99 \(the highest is (0\.\d\d)\)", verdict.reasons[0])
     assert best is not None
     assert 0.2 < float(best[1]) < 0.99
+
+
+def test_micrographs_of_the_other_contrast_are_told(folder, tmp_path):
+    """Three of them: fewer say nothing of a set."""
+    for number in range(3):
+        m = vg.io.read_micrograph(folder / f"m{number % 2}.mrc", 6.0)
+        data = np.roll(m.data, 50 * number, axis=0)
+        for kind, sign in (("right", 1), ("inverted", -1)):
+            vg.io.write_stack(tmp_path / f"{kind}{number}.mrc", sign * data[None], 6.0)
+    for kind, white, said in (("right", False, False), ("inverted", False, True), ("inverted", True, False)):
+        settings = PickSettings("log", white=white)
+        job = PickJob([f"{tmp_path}/{kind}*.mrc"], 130.0, tmp_path / "out", settings, Microscope(6.0), pictures=False)
+        verdict = pick_files(job, listener=None).verdict
+        assert ("inverted" in verdict.codes) == said
+        if said:
+            assert "bright in 3 of 3 micrographs" in verdict["inverted"].sentence
