@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verglas.errors import FormatError, InputError
+from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io import find_acquisition, mdoc_acquisitions, read_epu_xml
 from verglas.io.acquisition import AcquisitionTree, plain_stem
 from verglas.optics import beam_shift_groups
@@ -65,6 +65,10 @@ def test_found_beside_the_movie(tmp_path):
         f"dose_per_frame_e_A2: 0.75 in {tmp_path / 'a.tif.mdoc'}, 1 given",
     ]
     assert find_acquisition(tmp_path / "b.tif") is None
+    series = "".join(f"[ZValue = {k}]\nTiltAngle = {k}\nSubFramePath = X:\\other_{k}.tif\n" for k in range(3))
+    (tmp_path / "e.mdoc").write_text(series)
+    with pytest.warns(VerglasWarning, match=r"names 3 movies \(.*other_0.tif, ...\), and e.tif is none of them"):
+        assert find_acquisition(tmp_path / "e.tif") is None
     (tmp_path / "c.mdoc").write_text("[FrameSet = 0]\nExposureDose = lots\n")
     with pytest.raises(FormatError, match="ExposureDose = 'lots'"):
         find_acquisition(tmp_path / "c.tif")

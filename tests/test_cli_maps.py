@@ -105,6 +105,25 @@ def test_fsc_failures_are_one_line_and_name_the_files(run, maps, tmp_path):
     assert (status, "absent.mrc" in error) == (1, True)
 
 
+def test_what_contradicts_itself_is_said(run, maps, tmp_path):
+    """Maps of different places, a mask of everything, projections of another sampling: each went without a word."""
+    moved, volume = tmp_path / "moved.mrc", vg.read_map(maps[1])
+    vg.write_map(moved, vg.Map(volume.data, 1.5, (15.0, 0.0, 0.0)))
+    _, _, error = run("fsc", maps[0], moved)
+    assert "their headers place them 15 A apart" in error
+    status, _, error = run("fsc", maps[0], maps[1])
+    assert (status, error) == (0, "")
+    _, _, error = run("mask", maps[0], "--threshold", -1e9, "-o", tmp_path / "all.mrc")
+    assert "holds 100.0 % of the box" in error
+    particles = vg.Particles.from_images(np.zeros((2, 32, 32)), 3.0, poses=vg.Poses(np.zeros((2, 3))))
+    vg.write_particles(tmp_path / "p.star", particles)
+    views = tmp_path / "v.mrcs"
+    status, _, error = run("project", maps[0], "--particles", tmp_path / "p.star", "--no-ctf", "-o", views)
+    assert (status, "has 1.5 A/px, the images of" in error) == (0, True)
+    status, _, error = run("check-bias", tmp_path / "p.star", "--reference", maps[0])
+    assert (status, "has 1.5 A/px, the particles 3" in error) == (1, True)
+
+
 def test_mask_sphere(run, maps, tmp_path):
     out = tmp_path / "m.mrc"
     status, text, _ = run("mask", maps[0], "--diameter", 24, "--soft-edge", 6, "--out", out, "--json")

@@ -138,6 +138,14 @@ def test_transforms_align_the_images(run, tmp_path):
     (tmp_path / "t.xf").write_text("\n".join(map(" ".join, shifts)))
     _, _, error = run("tomogram", *files, tmp_path / "t.xf", "--check-tilts", 0, "--out", tmp_path / "q")
     assert "more alike with 0.5 times its shifts" in error
+    assert "in the header" not in error
+    files[4] = 4
+    _, _, error = run("tomogram", *files[:5], "--check-tilts", 0, "--out", tmp_path / "r")
+    assert "pixel size 8 A in the header, 4 A used as asked" in error
+    (tmp_path / "radians.tlt").write_text("\n".join(f"{t:.4f}" for t in np.deg2rad(TILTS)))
+    with pytest.raises(vg.FormatError, match="expected degrees: are these radians"):
+        read_tilt_angles(tmp_path / "radians.tlt")
+    files[4] = 8
     (tmp_path / "t.xf").write_text("1 0 0 1 0 0\n")
     status, _, error = run("tomogram", *files, tmp_path / "t.xf", "--out", tmp_path / "p")
     assert status == 1

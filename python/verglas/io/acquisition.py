@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import re
 import time
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
-from verglas.errors import FormatError, InputError
+from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io.mrc import PathLike
 from verglas.io.mrc_header import require_file
 from verglas.types.acquisition import Acquisition
@@ -259,6 +260,15 @@ def find_acquisition(movie: PathLike, folders: Iterable[PathLike] = ()) -> Acqui
         return read_epu_xml(path)
     acquisitions, stem = mdoc_acquisitions(path), plain_stem(movie)
     mine = [a for a in acquisitions if a.movie and plain_stem(a.movie) == stem]
+    if not mine and len(acquisitions) > 1 and all(a.movie for a in acquisitions):
+        # One exposure may have been given another name since; of several none can be told to be this movie's.
+        warnings.warn(
+            f"{path}: names {len(acquisitions)} movies ({acquisitions[0].movie}, ...), and {movie.name} is none of "
+            "them: what it says is not used",
+            VerglasWarning,
+            stacklevel=2,
+        )
+        return None if group is None else Acquisition(OF_NAME, group=group, movie=movie.name)
     acquisition = (mine or acquisitions)[0]
     return replace(acquisition, group=acquisition.group or group)
 

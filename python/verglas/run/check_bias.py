@@ -15,6 +15,8 @@ from verglas.classification import BiasReport, BiasSettings, check_bias
 from verglas.errors import InputError
 from verglas.geometry import orientation_grid
 from verglas.io import check_writable, read_header, read_map, read_particles, read_stack, write_bytes, write_text
+from verglas.io.mrc import stated_pixel_A
+from verglas.io.rules import RECALIBRATED
 from verglas.reconstruction import project
 from verglas.report.bias import figure, page
 from verglas.run.kept_inputs import keeps_inputs
@@ -92,6 +94,12 @@ def check_bias_files(job: CheckBiasJob, *, listener: ListenerChoice = "screen") 
         if path is not None:
             check_writable(path)
     particles = read_particles(job.particles, stack=job.stack)
+    stated_A = stated_pixel_A(job.reference)
+    if stated_A not in (0.0, 1.0) and abs(stated_A / particles.pixel_size_A - 1) > RECALIBRATED:
+        raise InputError(
+            f"check-bias: {job.reference} has {stated_A:g} A/px, the particles {particles.pixel_size_A:g}; resample it "
+            "(verglas resample)"
+        )
     references = references_of(job.reference, job.symmetry)
     how: dict[str, Any] = {"device": job.device, "threads": job.threads, "listener": listener}
     result = check_bias(particles, references, job.settings, **how)

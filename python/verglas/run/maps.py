@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from verglas.assessment.fsc import FSC, fsc
 from verglas.assessment.independence import check_pair, refuse_one_map_twice
 from verglas.assessment.phase import PhaseResidual, differential_phase_residual
 from verglas.assessment.single_map import SingleMapResolution, single_map_resolution
-from verglas.errors import InputError
+from verglas.errors import InputError, VerglasWarning
 from verglas.geometry import symmetry_order
 from verglas.io import StackWriter, read_header, read_map, read_particles, read_stack, write_map, write_particles
 from verglas.io.mrc import stated_pixel_A
@@ -25,6 +26,8 @@ from verglas.types.arrays import IntArray
 from verglas.types.images import ImageSource
 from verglas.types.listener import phase_progress
 from verglas.types.settings import JobSettings, setting
+
+_ALL = 0.95  # of a box: a mask that hides nothing
 
 Progress = Callable[[int, int], None]
 
@@ -109,6 +112,7 @@ def _two_maps(
     if a.data.shape != b.data.shape:
         raise InputError(f"{first} has shape {a.data.shape} and {second} {b.data.shape} (z, y, x): resample one")
     refuse_one_map_twice(a.data, b.data, job, f"{first} and {second}")
+    _warn_of_origins(a, b, first, second)
     return a, b, None if mask is None else read_mask(mask, a, first)
 
 
@@ -154,7 +158,20 @@ def read_half_maps(first: Path, second: Path, pixel_size_A: float | None = None)
             f"{first} has shape {half1.data.shape} and {second} {half2.data.shape} (z, y, x): resample one"
         )
     check_pair(half1.data, half2.data, first, second)
+    _warn_of_origins(half1, half2, first, second)
     return half1, half2
+
+
+def _warn_of_origins(a: Map, b: Map, first: Path, second: Path) -> None:
+    """Maps are compared voxel by voxel, wherever their headers place them."""
+    apart_A = float(np.linalg.norm(np.subtract(a.origin_A, b.origin_A)))
+    if apart_A > 0.5 * a.pixel_size_A:
+        warnings.warn(
+            f"{first} and {second}: their headers place them {apart_A:.4g} A apart; voxels are compared one by one all "
+            "the same: were they cut out of different places?",
+            VerglasWarning,
+            stacklevel=4,
+        )
 
 
 def half_map_suffixes(folder: Path) -> list[str]:
@@ -269,6 +286,14 @@ def make_mask(like: Map, shape: MaskShape) -> Map:
 def mask_file(source: Path, target: Path, shape: MaskShape, pixel_size_A: float | None = None) -> Map:
     """Make a mask from a map file, write it and return it: see :func:`make_mask`."""
     mask = make_mask(read_map(source, pixel_size_A), shape)
+    inside = float(mask.data.mean(dtype=np.float64))
+    if inside > _ALL:
+        warnings.warn(
+            f"{target}: the mask holds {100 * inside:.1f} % of the box, so that there is next to nothing outside it: "
+            "choose a higher threshold, or a smaller diameter",
+            VerglasWarning,
+            stacklevel=3,
+        )
     write_map(target, mask)
     return mask
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,10 @@ import numpy.typing as npt
 from verglas._native import default_threads
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment.fsc import FSC, fsc, ssnr_from_fsc
-from verglas.errors import InputError
+from verglas.errors import InputError, VerglasWarning
 from verglas.geometry import orientation_grid
 from verglas.io import check_writable, read_map, read_particles, write_map, write_particles
+from verglas.io.rules import RECALIBRATED
 from verglas.ops import Grid
 from verglas.optics import Aberrations, common_size, for_job, with_aberrations
 from verglas.reconstruction import Reconstruction, ReconstructSettings, project, reconstruct_report
@@ -27,6 +29,7 @@ from verglas.reconstruction.known_poses import max_radius_for
 from verglas.reconstruction.least_squares import kernel_grid
 from verglas.run.kept_inputs import keeps_inputs
 from verglas.types import Map, Particles, Poses
+from verglas.types import _columns as col
 
 
 @dataclass(frozen=True)
@@ -262,6 +265,19 @@ def project_files(job: ProjectJob, *, threads: int | None = None, listener: List
     return projections
 
 
+def _warn_of_sampling(job: ProjectJob, volume: Map, particles: Particles) -> None:
+    """Projections have the map's sampling; beside images of another they would be compared pixel by pixel."""
+    # Of the metadata alone: the images need not be there.
+    known_A = col.pixel_sizes_A(col.Tables(particles.table, particles.optics_table, particles.where))
+    if known_A is not None and (np.abs(volume.pixel_size_A / known_A - 1) > RECALIBRATED).any():
+        warnings.warn(
+            f"project: {job.map} has {volume.pixel_size_A:g} A/px, the images of {job.particles} {known_A[0]:g}: the "
+            "projections have the map's",
+            VerglasWarning,
+            stacklevel=4,
+        )
+
+
 def _projections(job: ProjectJob, threads: int | None) -> Particles:
     volume = read_map(job.map)
     if job.ewald_sign is not None and (job.particles is None or not job.ctf):
@@ -278,6 +294,7 @@ def _projections(job: ProjectJob, threads: int | None) -> Particles:
         poses_of_file = particles.poses
         if poses_of_file is None:
             raise InputError(f"{job.particles}: no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi) to project at")
+        _warn_of_sampling(job, volume, particles)
         optics = particles.optics if job.ctf else None
         bad = {} if optics is None else optics.unusable()
         if bad:

@@ -20,6 +20,8 @@ from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.image import Affine, warp
 from verglas.io import check_folder, make_folder, read_stack, write_json, write_map
 from verglas.io.atomic import write_text
+from verglas.io.mrc import stated_pixel_A
+from verglas.io.rules import RECALIBRATED
 from verglas.reconstruction.tomogram import Tomogram, TomogramSettings, reconstruct_tilts
 from verglas.reconstruction.wedge import MissingWedge, missing_wedge
 from verglas.report.chart import chart_block, fsc_curves_chart
@@ -31,6 +33,7 @@ from verglas.types.arrays import Float32Array, FloatArray
 
 _SCALES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of shifts found in images of another binning
 _SIDE, _SURE, _FEWEST_TILTS = 128, 5.0, 5
+_RADIANS = np.pi  # a range of tilts that is none in degrees
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,11 @@ def read_tilt_angles(path: Path) -> FloatArray:
             ) from error
     if not angles:
         raise FormatError(f"{path}: no angles in it")
+    if len(angles) >= _FEWEST_TILTS and np.ptp(angles) <= _RADIANS:
+        raise FormatError(
+            f"{path}: its {len(angles)} angles lie between {min(angles):g} and {max(angles):g}; expected degrees: are "
+            "these radians?"
+        )
     return np.array(angles)
 
 
@@ -177,6 +185,13 @@ def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> 
     start_time = time.perf_counter()
     check_folder(job.out)
     images, angles = read_stack(job.tilts), read_tilt_angles(job.angles)
+    stated_A = stated_pixel_A(job.tilts)
+    if stated_A not in (0.0, 1.0) and abs(stated_A / job.pixel_size_A - 1) > RECALIBRATED:
+        warnings.warn(
+            f"{job.tilts}: pixel size {stated_A:.6g} A in the header, {job.pixel_size_A:g} A used as asked",
+            VerglasWarning,
+            stacklevel=2,
+        )
     if len(images) != len(angles):
         raise InputError(f"{job.tilts} holds {len(images)} images, {job.angles} {len(angles)} angles")
     if job.transforms is not None:
