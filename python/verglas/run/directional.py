@@ -17,7 +17,7 @@ from verglas.errors import InputError
 from verglas.io import check_folder, make_folder, read_map, write_csv, write_json, write_map, write_text
 from verglas.report.directional import directional_page
 from verglas.run.kept_inputs import keeps_inputs
-from verglas.run.maps import read_mask
+from verglas.run.maps import read_mask, warn_of_origins
 from verglas.types import Map
 from verglas.types.verdict import Verdict
 
@@ -65,6 +65,7 @@ def directional_files(
         raise InputError(f"{half1} has shape {first.data.shape} and {half2} {second.data.shape} (z, y, x)")
     refuse_one_map_twice(first.data, second.data, "directional", f"{half1} and {half2}")
     check_pair(first.data, second.data, half1, half2)
+    warn_of_origins(first, second, half1, half2)
     window = None if mask is None else read_mask(mask, first, half1)
     with shown_to(listener) as heard:
         heard.progress("directions", 0, 1)

@@ -21,7 +21,7 @@ from verglas.errors import InputError
 from verglas.io import check_folder, make_folder, read_map, write_csv, write_json, write_map, write_text
 from verglas.report.local_resolution import COLOUR_SCALE, write_local_resolution_page
 from verglas.run.kept_inputs import keeps_inputs
-from verglas.run.maps import read_half_maps, read_mask
+from verglas.run.maps import read_half_maps, read_mask, warn_of_origins
 from verglas.types import Map
 
 
@@ -94,6 +94,7 @@ def local_resolution_files(
         raise InputError("local-resolution: --filtered-map filters cubes, not tomograms; leave it out")
     if method == "tomogram":
         first, second = (read_map(path, job.pixel_size_A) for path in (job.half1, job.half2))
+        warn_of_origins(first, second, job.half1, job.half2)
     else:
         first, second = read_half_maps(job.half1, job.half2, job.pixel_size_A)
     mask = None if job.mask is None else first.with_data(read_mask(job.mask, first, job.half1))

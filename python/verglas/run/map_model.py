@@ -31,6 +31,7 @@ from verglas.io import (
 from verglas.map_geometry.model_fit import fit_atoms
 from verglas.report.map_model import map_model_page
 from verglas.run.kept_inputs import keeps_inputs
+from verglas.run.maps import warn_of_origins
 from verglas.types import Map
 
 _PIXEL_TOLERANCE = 1e-3  # of pixel sizes: headers round them
@@ -149,6 +150,8 @@ def _halves(job: MapModelJob, volume: Map) -> tuple[Map, Map]:
             sizes = f"{half.pixel_size_A:g} A and {job.map} {volume.pixel_size_A:g} A"
             raise InputError(f"{path} has a pixel size of {sizes}: resample one, or give --pixel-size")
     refuse_one_map_twice(first.data, second.data, "map-model")
+    for path, half in zip(job.half_maps, (first, second), strict=True):
+        warn_of_origins(volume, half, job.map, path)
     return first, second
 
 

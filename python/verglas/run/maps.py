@@ -112,7 +112,7 @@ def _two_maps(
     if a.data.shape != b.data.shape:
         raise InputError(f"{first} has shape {a.data.shape} and {second} {b.data.shape} (z, y, x): resample one")
     refuse_one_map_twice(a.data, b.data, job, f"{first} and {second}")
-    _warn_of_origins(a, b, first, second)
+    warn_of_origins(a, b, first, second)
     return a, b, None if mask is None else read_mask(mask, a, first)
 
 
@@ -158,11 +158,11 @@ def read_half_maps(first: Path, second: Path, pixel_size_A: float | None = None)
             f"{first} has shape {half1.data.shape} and {second} {half2.data.shape} (z, y, x): resample one"
         )
     check_pair(half1.data, half2.data, first, second)
-    _warn_of_origins(half1, half2, first, second)
+    warn_of_origins(half1, half2, first, second)
     return half1, half2
 
 
-def _warn_of_origins(a: Map, b: Map, first: Path, second: Path) -> None:
+def warn_of_origins(a: Map, b: Map, first: Path, second: Path) -> None:
     """Maps are compared voxel by voxel, wherever their headers place them."""
     apart_A = float(np.linalg.norm(np.subtract(a.origin_A, b.origin_A)))
     if apart_A > 0.5 * a.pixel_size_A:
