@@ -87,7 +87,7 @@ def read_tilt_angles(path: Path) -> FloatArray:
             ) from error
     if not angles:
         raise FormatError(f"{path}: no angles in it")
-    if len(angles) >= _FEWEST_TILTS and np.ptp(angles) <= _RADIANS:
+    if len(angles) >= _FEWEST_TILTS and 0 < np.ptp(angles) <= _RADIANS:
         raise FormatError(
             f"{path}: its {len(angles)} angles lie between {min(angles):g} and {max(angles):g}; expected degrees: are "
             "these radians?"
