@@ -227,7 +227,9 @@ def weighted_back_projection(operator: TiltSeries, images: npt.ArrayLike) -> Flo
     The filter of image j is :math:`1 / H`, :math:`H(k) = \sum_i 2 a\,\mathrm{sinc}^2(2 a k \sin(\theta_j - \theta_i))`
     along the direction of tilting, 2 a the diagonal of a slice: for each frequency, how many views measure it
     (Radermacher 1992, whose sinc is squared here: the overlap of two slabs of that width, which does not oscillate).
-    Frequencies that one view alone measures get weight 1.
+    Frequencies that one view alone measures get weight 1. Below :math:`1 / a` all slabs overlap, and the mean of what
+    is reconstructed would be 5 % too large: views that go all the way round are counted there in slabs twice as wide.
+    Where a wedge is missing the excess makes up for some of what it took, and stays.
 
     Parameters
     ----------
@@ -258,13 +260,21 @@ def weighted_back_projection(operator: TiltSeries, images: npt.ArrayLike) -> Flo
     # What lies in the slice is no larger than its diagonal; padding as wide keeps the filtered rays from wrapping.
     thickness = float(np.hypot(operator.map_shape[0], operator.map_shape[2]))
     filters = np.empty((len(stack), len(frequency)), np.float32)
+    round_about = _largest_gap_deg(operator.tilt_deg) <= 2 * 180 / len(operator.tilt_deg)
     for j, angle in enumerate(operator.tilt_deg):
-        across = np.sin(np.deg2rad(operator.tilt_deg - angle))
-        overlap = np.sinc(thickness * frequency[None] * across[:, None]) ** 2
-        filters[j] = thickness / (thickness * np.maximum(overlap.sum(axis=0), 1.0))
+        across = frequency[None] * np.sin(np.deg2rad(operator.tilt_deg - angle))[:, None]
+        overlap, wide = (np.maximum((np.sinc(w * across) ** 2).sum(axis=0), 1.0) for w in (thickness, 2 * thickness))
+        low = round_about & (frequency <= 2 / thickness) & (wide >= 2)
+        filters[j] = 1 / np.where(low, np.maximum(overlap, 2 * wide), overlap)
     spectra = np.fft.rfft(stack, padded, axis=-1) * filters[:, None, :]
     filtered = np.fft.irfft(spectra, padded, axis=-1)[..., :n].astype(np.float32)
     return operator.back_project(filtered) / np.float32(thickness)
+
+
+def _largest_gap_deg(tilt_deg: FloatArray) -> float:
+    """Between neighbouring tilts, which are the same views half a turn on."""
+    around = np.sort(tilt_deg % 180)
+    return float(np.diff(np.append(around, around[0] + 180)).max())
 
 
 def leave_one_out(
