@@ -12,6 +12,7 @@ import verglas as vg
 from verglas.reconstruction import priors
 
 SINGLE = [priors.Quadratic(2.0, 0.5), priors.L1(0.7), priors.Huber(1.5, 0.4), priors.Student(0.8, 0.6, 2.0)]
+SINGLE += [priors.TwoValues(-1.0, 2.0, 0.7)]
 
 
 @pytest.mark.parametrize("prior", SINGLE)
@@ -114,6 +115,8 @@ def test_sets_are_projections(box):
 def test_refusals():
     with pytest.raises(vg.InputError, match="weight: expected a positive number, got -1"):
         priors.L1(-1)
+    with pytest.raises(vg.InputError, match=r"the lower first, got 1\.0 and 0\.0"):
+        priors.TwoValues(1.0, 0.0)
     with pytest.raises(vg.InputError, match="soft mask is no convex set"):
         priors.Support(np.array([0.0, 0.5]))
     with pytest.raises(vg.InputError, match="do not permute the axes"):

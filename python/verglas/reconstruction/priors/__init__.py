@@ -3,7 +3,7 @@
 from functools import partial
 
 from verglas.reconstruction.priors.differences import TotalVariation, divergence, gradient
-from verglas.reconstruction.priors.potentials import L1, Huber, NonNegative, Prior, Quadratic, Student, soft
+from verglas.reconstruction.priors.potentials import L1, Huber, NonNegative, Prior, Quadratic, Student, TwoValues, soft
 from verglas.reconstruction.priors.transforms import FourierGaussian, Shaped, Support, Symmetric, WaveletL0, WaveletL1
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Support",
     "Symmetric",
     "TotalVariation",
+    "TwoValues",
     "WaveletL0",
     "WaveletL1",
     "divergence",

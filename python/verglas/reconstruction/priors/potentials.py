@@ -174,3 +174,46 @@ class NonNegative:
     def prox(self, v: Array, step: float) -> Array:
         """Negative values become zero, whatever the step."""
         return np.maximum(v, 0)
+
+
+@dataclass(frozen=True)
+class TwoValues:
+    r"""Half the squared distance to the nearer of two values: binary steering of what is one or the other.
+
+    A step goes from v towards the nearer value, (v + t w u(v)) / (1 + t w). It is not convex: give it to
+    ``superiorised``, whose perturbations die out so that data decide in the end (Censor 2001, binary steering), with
+    the result of some iterations as its start: from zeros everything is nearer to the lower value.
+
+    Attributes
+    ----------
+    low, high : float
+    weight : float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from verglas.reconstruction.priors import TwoValues
+    >>> TwoValues(0.0, 1.0).prox(np.array([-0.5, 0.25, 0.75]), 1.0).tolist()
+    [-0.25, 0.125, 0.875]
+    """
+
+    low: float
+    high: float
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check."""
+        _positive("weight", self.weight)
+        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
+            raise InputError(f"prior: expected two values, the lower first, got {self.low} and {self.high}")
+
+    def value(self, x: Array) -> float:
+        """Half the weighted sum of squared distances."""
+        return 0.5 * self.weight * float(np.sum((x - self._nearer(x)) ** 2, dtype=np.float64))
+
+    def prox(self, v: Array, step: float) -> Array:
+        """Towards the nearer value."""
+        return (v + step * self.weight * self._nearer(v)) / (1 + step * self.weight)
+
+    def _nearer(self, v: Array) -> Array:
+        return np.where(v < (self.low + self.high) / 2, self.low, self.high)
