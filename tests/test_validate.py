@@ -168,7 +168,14 @@ def test_command_goes_on_and_stops(truth, tmp_path, capsys):
     codes = {f["code"]: f["state"] for f in json.loads(printed)["findings"]}
     assert codes["signal-in-halves"] == "go on"
     assert "directions" in codes or "restricted-views" in codes
-    assert set(json.loads(printed)["not_asked"]) == {"half-sets", "shared-particles", "repeat", "mask", "mask-edge"}
+    assert set(json.loads(printed)["not_asked"]) == {
+        "half-sets",
+        "homogeneity",
+        "mask",
+        "mask-edge",
+        "repeat",
+        "shared-particles",
+    }
     assert status == 0
     assert "Do the half maps share noise?" in (tmp_path / "validate.html").read_text()
     vg.write_map(tmp_path / "half2.mrc", first)

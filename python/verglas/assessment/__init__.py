@@ -77,6 +77,7 @@ from verglas.assessment.single_map import SingleMapResolution, single_map_resolu
 from verglas.assessment.solvent import solvent_level, solvent_mask
 from verglas.assessment.ssnr import SpectralF, spectral_f
 from verglas.assessment.structure_scores import element_z, secondary_structure, side_chain_z
+from verglas.assessment.view_proposal import ViewProposal, propose_views
 from verglas.types.verdict import Verdict
 
 __all__ = [
@@ -109,6 +110,7 @@ __all__ = [
     "SpectralF",
     "TiltProposal",
     "Verdict",
+    "ViewProposal",
     "WilsonMoments",
     "alignability",
     "amplitude_spectrum",
@@ -152,6 +154,7 @@ __all__ = [
     "pose_errors",
     "postprocess",
     "propose_tilt",
+    "propose_views",
     "q_scores",
     "radius_of_gyration_A",
     "randomise_phases",

@@ -14,7 +14,7 @@ from verglas.types.arrays import FloatArray, any_arrays
 _VIEW_ORDER = 4  # of view_counts
 _DIRECTION_ORDER = 3  # 768 distinct directions of Fourier space
 _SLICE_RAD = np.deg2rad(3.7)  # thickness of a slice at the radius that is looked at: the cells of view_counts
-_SAMPLED = 0.1  # of the mean density; less counts as this much, or one empty direction would make the factor 0
+LEAST_SAMPLED = 0.1  # of the mean density; less counts as this much, or one empty direction would make the factor 0
 ENOUGH = 0.81  # sampling compensation factor below which the authors call a set of views limited
 _TILTS_DEG = tuple(range(0, 65, 5))
 _MOST_VIEWS = 4000  # tilted one by one
@@ -103,16 +103,31 @@ def fourier_sampling(angles_deg: npt.ArrayLike, symmetry: str = "C1") -> Samplin
 
 
 def _sampling(counts: FloatArray) -> Sampling:
-    views = direction_vectors(healpix_directions(_VIEW_ORDER))
-    directions = direction_vectors(healpix_directions(_DIRECTION_ORDER))
-    filled = counts > 0
-    along = directions @ views[filled].T
-    slices = np.exp(-0.5 * (along / np.sin(_SLICE_RAD)) ** 2) @ counts[filled]
+    slices = slices_through(counts)
     density = slices / slices.mean()
-    factor = float(1 / np.mean(1 / np.maximum(density, _SAMPLED)))
-    empty = float(np.mean(density < _SAMPLED))
-    worst = directions[int(np.argmin(density))]
-    return Sampling(directions, density, factor, empty, worst)
+    empty = float(np.mean(density < LEAST_SAMPLED))
+    directions = _directions()
+    return Sampling(directions, density, compensation_factor(slices), empty, directions[int(np.argmin(density))])
+
+
+def compensation_factor(slices: FloatArray) -> float:
+    """1 / mean(mean / slices), of at least a tenth of their mean."""
+    return float(1 / np.mean(1 / np.maximum(slices / slices.mean(), LEAST_SAMPLED)))
+
+
+def slices_through(counts: FloatArray) -> FloatArray:
+    """Slices through each of 768 directions of Fourier space, from the views per cell of :func:`view_counts`."""
+    filled = counts > 0
+    return np.asarray(slices_of(direction_vectors(healpix_directions(_VIEW_ORDER))[filled]) @ counts[filled])
+
+
+def slices_of(views: FloatArray) -> FloatArray:
+    """Weight of each view's slice in each direction, (768, views)."""
+    return np.asarray(np.exp(-0.5 * (_directions() @ views.T / np.sin(_SLICE_RAD)) ** 2))
+
+
+def _directions() -> FloatArray:
+    return direction_vectors(healpix_directions(_DIRECTION_ORDER))
 
 
 @any_arrays

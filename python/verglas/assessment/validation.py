@@ -69,6 +69,12 @@ QUESTIONS = (
         "none possible",
     ),
     Question(
+        "homogeneity",
+        "Are the classes one structure?",
+        "correlation between halves of what differs, beyond scale and filter of each shell, below chance",
+        f"{_FALSE_ALARM:g} of a pair of classes by the null distribution",
+    ),
+    Question(
         "repeat",
         "Do half sets that are refined again apart agree as far?",
         f"mean FSC up to the stated resolution falls by less than {_REPEAT_LOSES:g}, or by what chance makes",

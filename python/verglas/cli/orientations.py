@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Sampling compensation factor, orientation efficiency, and the stage tilt that would even views out.
 
+        Of uneven views also which particles may be left out (kept.star) and which views to collect (collect.csv).
         Writes orientations.json, sampling.csv, tilts.csv and report.html.
         """
         record = orientations_file(particles, out, symmetry)

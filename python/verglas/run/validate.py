@@ -12,6 +12,7 @@ import numpy as np
 
 from verglas._version import __version__
 from verglas.assessment.directional import directional_fsc
+from verglas.assessment.homogeneity import judge_homogeneity
 from verglas.assessment.judge import judge_directions
 from verglas.assessment.validation import (
     QUESTIONS,
@@ -41,6 +42,7 @@ _MOST_PIXELS = 1 << 28  # of all images, that are read to compare them: 1 GB
 _MOST_IMAGES = 50_000  # that are compared pair by pair
 _NOT_ASKED = {
     "half-sets": "there is no particles.star",
+    "homogeneity": "there is one map, or a class whose half maps are not two",
     "repeat": "it takes a refinement; --refine-again asks",
     "shared-particles": "there is no particles.star with images and half sets",
     "mask-edge": "there is no mask.mrc",
@@ -90,6 +92,10 @@ def validate(
     symmetry, findings = _symmetry(folder, suffixes[0]), _of_particles(folder)
     for suffix in suffixes:
         findings += [_name_class(finding, suffix) for finding in _of_class(folder, suffix, symmetry, threads)]
+    if len(suffixes) > 1 and not any(f.code == "independent-halves" and f.state == "stop" for f in findings):
+        halves = {s: read_half_maps(folder / f"half1{s}.mrc", folder / f"half2{s}.mrc") for s in suffixes}
+        named = {suffix.removeprefix("_class"): pair for suffix, pair in halves.items()}
+        findings.append(judge_homogeneity(named, symmetry=symmetry, threads=threads))
     if alignability:
         findings.append(_of_poses(folder, suffixes, symmetry, alignability, threads))
     if refine_again:
