@@ -244,13 +244,17 @@ __all__ = [
 
 
 def _reader(name: str) -> Callable[[Any], Any]:
-    """A function of verglas.io that is loaded when it is called."""
-    return lambda path: getattr(importlib.import_module("verglas.io"), name)(path)
+    """A public function that reads a path, loaded when it is called."""
+    return lambda path: getattr(importlib.import_module(_LAZY[name]), name)(path)
 
 
 # What stages and types, which know no files and no pictures, are given: how paths are read and objects are drawn.
 convert.readers.update(
-    Map=_reader("read_map"), Particles=_reader("read_particles"), Micrograph=_reader("read_micrograph")
+    Map=_reader("read_map"),
+    Particles=_reader("read_particles"),
+    Micrograph=_reader("read_micrograph"),
+    Movie=_reader("read_movie"),
+    Atoms=_reader("read_atoms"),
 )
 display.drawers[:] = [lambda thing: str(importlib.import_module("verglas.report.cards").card(thing))]
 

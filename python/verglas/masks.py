@@ -311,6 +311,8 @@ def from_threshold(
 
 _ROUNDING = 1e-3  # by which a mask written by others may leave 0 to 1
 _BORDER = 0.5  # mean of a mask in the corners that is no molecule's
+# By which it is then above the mean of the ball between them: half of the box, as a mask of a body, is the same in both.
+_INVERTED = 0.05
 _HINTS = {
     (-128, -127): "; IMOD stores bytes less 128: add 128 to the values",
     (0, 255): "; divide it by 255",
@@ -373,7 +375,7 @@ def _refuse_inverted(array: npt.NDArray, name: str) -> None:
         return
     # Masks of others may be float16 or int8: their own dtype would overflow in a sum over a volume.
     corners, middle = float(array[~inside].mean(dtype=np.float64)), float(array[inside].mean(dtype=np.float64))
-    if corners > _BORDER and corners > middle + _ROUNDING:
+    if corners > _BORDER and corners > middle + _INVERTED:
         raise InputError(
             f"{name} is inverted: its mean is {corners:.2g} in the corners of the box and {middle:.2g} in the ball "
             "between them; expected 1 inside the molecule and 0 outside (1 minus this mask)"

@@ -10,6 +10,7 @@ from verglas.geometry import euler_to_matrix, orientation_grid, symmetry_matrice
 from verglas.optics.refine import Calibration, Pixels, Setting
 from verglas.optics.refine.pixels import Reference, gather, image_spectra, transfer
 from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
+from verglas.types.display import one_line
 from verglas.types.verdict import Finding
 
 _STEP_DEG = 15.0
@@ -21,6 +22,7 @@ _PRECISE = 0.3  # less says nothing of where a particle is
 _MOST_ELSEWHERE = 0.2
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Alignability:
     """Scores of n particles, 0 (nothing is known) to 1.

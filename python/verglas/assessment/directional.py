@@ -16,6 +16,7 @@ from verglas.masks import checked_mask
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import MapLike, map_of, values_of
+from verglas.types.display import one_line
 
 _DIRECTIONS = 500
 _BINS = 2500  # into which voxels are sorted by direction: 3 degrees apart on the half sphere
@@ -25,6 +26,7 @@ _DRAWS = 5
 _THRESHOLD = 0.143
 
 
+@one_line
 @dataclass(frozen=True)
 class DirectionalFSC:
     """Conical FSC over the half sphere; opposite directions are one.

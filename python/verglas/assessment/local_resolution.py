@@ -124,6 +124,25 @@ class LocalResolution(Shown):
         return f"LocalResolution({self.method}: {low:.2f} to {high:.2f} A, median {middle:.2f} A)"
 
     @property
+    def data(self) -> Float32Array:
+        """(z, y, x) resolution in angstrom, as the map's."""
+        return self.map.data
+
+    @property
+    def pixel_size_A(self) -> float:
+        """Of the map."""
+        return self.map.pixel_size_A
+
+    @property
+    def origin_A(self) -> tuple[float, float, float]:
+        """Of the map."""
+        return self.map.origin_A
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray:
+        """For NumPy, as a map is."""
+        return self.map.__array__(dtype, copy)
+
+    @property
     def coarsest_A(self) -> float:
         """The value of voxels of which not even the first band is resolved."""
         return float(1 / self.frequency_per_A[0])

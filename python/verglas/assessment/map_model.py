@@ -18,7 +18,7 @@ from verglas.errors import InputError
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
 from verglas.types.atoms import Atoms
-from verglas.types.convert import MapLike, map_of
+from verglas.types.convert import AtomsLike, MapLike, atoms_of, map_of
 from verglas.types.display import Shown
 from verglas.types.settings import JobSettings, setting, settings_from
 
@@ -83,6 +83,31 @@ class MapModel(Shown):
         """Resolution at which map and model agree to a threshold."""
         curve = self.fsc_masked if masked else self.fsc
         return first_crossing(self.frequency_per_A, curve - threshold)[0]
+
+    @property
+    def q_scores(self) -> pd.DataFrame:
+        """Per atom: chain, residue, name, Q (column ``q``) and density."""
+        return self.by_atom()
+
+    @property
+    def cc_box(self) -> float:
+        """Correlation of the map with the model's density over the box."""
+        return self.correlations["box"]
+
+    @property
+    def cc_mask(self) -> float:
+        """Of it within a radius of the atoms."""
+        return self.correlations["mask"]
+
+    @property
+    def cc_volume(self) -> float:
+        """Of it where the model's density is highest."""
+        return self.correlations["volume"]
+
+    @property
+    def cc_peaks(self) -> float:
+        """Of it where either is highest."""
+        return self.correlations["peaks"]
 
     @property
     def q_mean(self) -> float:
@@ -155,7 +180,7 @@ def _round_or_none(value: float, digits: int) -> float | None:
 
 def map_model(
     volume: MapLike,
-    atoms: Atoms,
+    atoms: AtomsLike,
     settings: MapModelSettings | None = None,
     *,
     threads: int | None = None,
@@ -174,8 +199,8 @@ def map_model(
     ----------
     volume : Map or path
         Any box; its ``origin_A`` says where it lies.
-    atoms : Atoms
-        From :func:`verglas.io.read_atoms`, in the map's frame.
+    atoms : Atoms or path
+        From :func:`verglas.io.read_atoms`, or an mmCIF or PDB file; in the map's frame.
     settings : MapModelSettings, optional
         Further keywords (``resolution_A=3.2``) change its fields.
     threads : int, optional
@@ -206,7 +231,7 @@ def map_model(
     (True, True)
     """
     chosen = settings_from("map_model", MapModelSettings, settings, **changes)
-    volume = map_of(volume, "map_model: the map")
+    volume, atoms = map_of(volume, "map_model: the map"), atoms_of(atoms, "map_model: the model")
     if bad := np.count_nonzero(~np.isfinite(volume.data)):
         raise InputError(f"map_model: the map holds {bad} values that are not finite numbers")
     density = check_place(volume, atoms)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from verglas.types.arrays import FloatArray
+from verglas.types.display import one_line
 
 _LEFT = 0.1  # of the signal: what leaks into a cone that no view filled, by masks and gridding
 _HALF_ANGLES_DEG = np.arange(15.0, 80.0, 5.0)
@@ -16,6 +17,7 @@ _LEAST_LOG_RATIO = 30.0  # of even maps of development seeds at most 16, of miss
 _MOST_SHARE = 0.4  # a cone that holds more is not missing, however sure the difference is
 
 
+@one_line
 @dataclass(frozen=True)
 class MissingCone:
     """The cone whose lack of signal is most likely.

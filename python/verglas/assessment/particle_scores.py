@@ -14,6 +14,7 @@ from verglas.optics.refine.passes import evaluate
 from verglas.optics.refine.pixels import gather, image_spectra, pixel_terms
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
+from verglas.types.display import one_line
 from verglas.types.listener import Listener
 
 _ROUNDS = 20  # of expectation and maximisation
@@ -21,6 +22,7 @@ _NO_POWER = 1e-9  # nats: nothing is expected of such an image
 _LEAST_IN_BIN = 20  # particles that a percentile is told among
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class ParticleScores:
     r"""Scores of n particles, each against the other half's map.

@@ -12,11 +12,13 @@ from verglas.assessment.fsc import FSC, first_crossing, fsc
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray, any_arrays
 from verglas.types.convert import MapLike, values_of
+from verglas.types.display import one_line
 
 _MEAN_SQUARE, _VARIANCE_OF_SQUARE = np.pi**2 / 3, 4 * np.pi**4 / 45  # of a uniform phase, radians
 _FEWEST = 1e-3  # phases: of an empty shell nothing is known
 
 
+@one_line
 @dataclass(frozen=True)
 class PhaseResidual:
     """Differential phase residual per shell.

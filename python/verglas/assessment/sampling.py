@@ -10,6 +10,7 @@ import numpy.typing as npt
 from verglas.assessment.orientations import counts_of_views, view_counts
 from verglas.geometry import direction_vectors, healpix_directions
 from verglas.types.arrays import FloatArray, any_arrays
+from verglas.types.display import one_line
 
 _VIEW_ORDER = 4  # of view_counts
 _DIRECTION_ORDER = 3  # 768 distinct directions of Fourier space
@@ -21,6 +22,7 @@ _MOST_VIEWS = 4000  # tilted one by one
 _AZIMUTHS = 12
 
 
+@one_line
 @dataclass(frozen=True)
 class Sampling:
     """Sampling of Fourier space by slices.
@@ -47,6 +49,7 @@ class Sampling:
     worst_direction: FloatArray
 
 
+@one_line
 @dataclass(frozen=True)
 class TiltProposal:
     """What tilting the stage would do for the sampling.

@@ -11,8 +11,10 @@ from scipy import special
 from verglas import fourier
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray, any_arrays
+from verglas.types.display import one_line
 
 
+@one_line
 @dataclass(frozen=True)
 class SpectralF:
     """F statistic per shell of K aligned images (or volumes).

@@ -19,6 +19,7 @@ from verglas.image import fourier_resample
 from verglas.search.grid_search import GridSearch, PolarBatch, SliceSums, Where
 from verglas.types import Particles
 from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
+from verglas.types.display import one_line
 from verglas.types.listener import Listener
 from verglas.types.settings import settings_from
 
@@ -28,6 +29,7 @@ _SEEN_SIGMA = 5.0
 _BIASED_SHARE = 0.5
 
 
+@one_line
 @dataclass(frozen=True)
 class BiasReport:
     r"""Result of :func:`check_bias`.

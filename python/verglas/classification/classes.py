@@ -15,6 +15,7 @@ from verglas.image import fourier_resample
 from verglas.masks import distance_from
 from verglas.types import Particles, Poses
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.display import one_line
 
 SKIP_RINGS = 3  # rings beyond the search that the mask lets it see
 NOISE_SIGMA = 5.0  # evidence below this is no signal
@@ -88,6 +89,7 @@ class State:
     gain: float | None = None
 
 
+@one_line
 @dataclass(frozen=True)
 class Classes2D:
     """Result of :func:`verglas.classify2d`.

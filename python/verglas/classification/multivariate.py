@@ -10,6 +10,7 @@ import numpy.typing as npt
 from verglas import ops
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray, IntArray, any_arrays
+from verglas.types.display import one_line
 
 
 def _pixels(images: npt.ArrayLike, mask: npt.ArrayLike | None) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
@@ -53,6 +54,7 @@ def covariance(images: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> Floa
     return x.T @ x / len(x)
 
 
+@one_line
 @dataclass(frozen=True)
 class Eigenimages:
     r"""Principal components of images: :math:`x_i = \bar{x} + \sum_k c_{ik} e_k`.
@@ -153,6 +155,7 @@ def eigenimages(images: npt.ArrayLike, k: int | None = None, *, mask: npt.ArrayL
     return Eigenimages(average, vectors, variance[:k], (u * s * sign)[:, :k], float(variance.sum()), inside)
 
 
+@one_line
 @dataclass(frozen=True)
 class SteerableEigenimages:
     r"""Principal components of images and all their rotations.

@@ -11,9 +11,11 @@ from scipy.ndimage import gaussian_filter
 from verglas.detector.defects import find_defects
 from verglas.errors import InputError
 from verglas.types.arrays import IntArray, any_arrays
+from verglas.types.display import one_line
 from verglas.types.gain import Gain
 
 
+@one_line
 @dataclass(frozen=True)
 class GainEstimate:
     """A gain estimated from frames.

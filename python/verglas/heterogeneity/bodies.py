@@ -12,6 +12,7 @@ from verglas.errors import InputError
 from verglas.masks import checked_mask
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.display import one_line
 from verglas.types.verdict import Finding
 
 _SAME_PIXEL = 0.01
@@ -20,6 +21,7 @@ _SAID, _MOST_SHARED = 0.05, 0.5  # of the smaller of two masks
 _LEFT_OUT = 0.1  # of the map's power outside all bodies
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Body:
     r"""A rigid part.

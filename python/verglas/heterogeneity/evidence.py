@@ -24,11 +24,13 @@ from verglas.heterogeneity.settings import TestSettings
 from verglas.heterogeneity.variability import SIGNIFICANT, component_gains
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.convert import ParticlesLike, particles_of
+from verglas.types.display import one_line
 from verglas.types.settings import settings_from
 
 _POSES = 0.5  # share of a component's power that wrong poses can make, above which it says nothing of structure
 
 
+@one_line
 @dataclass(frozen=True)
 class HeterogeneityTest:
     """What was found.

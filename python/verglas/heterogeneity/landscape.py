@@ -22,6 +22,7 @@ from scipy.special import logsumexp
 
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray, IntArray, any_arrays
+from verglas.types.display import one_line
 
 _MOST = 6
 _PASSES = 80
@@ -58,6 +59,7 @@ class Mixture:
         return Mixture(self.shares, self.means[:, some], self.covariances[:, some][:, :, some])
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Landscape:
     """A density of coordinates, its clusters and its free energy.

@@ -30,6 +30,7 @@ from verglas.heterogeneity.multibody import Multibodies
 from verglas.search.state import PoseTable
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, any_arrays, host_array
+from verglas.types.display import one_line
 
 _PERCENTILES = (5.0, 95.0)
 _ROWS = 1 << 14  # particles at a time
@@ -37,6 +38,7 @@ _SINGULAR = 1e-9
 _RELIABLE = 2 / 3  # correlation of two looks along a motion, from which on it is one
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Motions:
     """Principal motions of bodies against each other.

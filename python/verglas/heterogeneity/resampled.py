@@ -14,6 +14,7 @@ from verglas.heterogeneity.linear import LinearSums, fold, products, solve
 from verglas.heterogeneity.posed import PosedImages
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.display import one_line
 from verglas.types.listener import Listener, phase_progress
 
 _AT_A_TIME = 8  # maps of one pass
@@ -22,6 +23,7 @@ _OUTSIDE = 0.01
 _FEWEST_OF_CLASS = 5.0
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class BootstrapVariance:
     """Variance of the structure at every voxel.
@@ -135,6 +137,7 @@ def _drawn_maps(
     return [solve(posed, sums, None) for sums in both]
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class SubsetLandscape:
     """Class maps of random subsets as points.

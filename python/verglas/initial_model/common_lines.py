@@ -23,6 +23,7 @@ from verglas.geometry import euler_to_matrix, matrix_to_euler, random_orientatio
 from verglas.initial_model.three_images import three_orientations  # noqa: F401  its former place
 from verglas.masks import soft_circle
 from verglas.types.arrays import FloatArray, any_arrays
+from verglas.types.display import one_line
 from verglas.types.listener import Listener, phase_progress
 
 _EDGE_PX = 3.0
@@ -34,6 +35,7 @@ _MOST_RELOCATED, _EVERYWHERE = 10, 3000  # images, and orientations each tries: 
 _MOST_SHARE = 0.98  # angles are sampled: even clean lines do not agree to the last digit
 
 
+@one_line
 @dataclass(frozen=True)
 class CommonLines:
     """The common line of every pair of images.

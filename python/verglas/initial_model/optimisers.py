@@ -16,6 +16,7 @@ import scipy.optimize
 
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray
+from verglas.types.display import one_line
 
 _CONSTRICTION, _PULL = 0.7298, 1.4962  # Clerc and Kennedy (2002)
 _MEMBERS = 40
@@ -42,6 +43,7 @@ class Task:
     polish: Callable[[FloatArray], FloatArray] | None = None
 
 
+@one_line
 @dataclass(frozen=True)
 class Optimum:
     """The best that was seen.

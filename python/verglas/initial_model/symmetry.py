@@ -31,6 +31,7 @@ from verglas.search.problem import Problem
 from verglas.search.state import PoseTable
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
+from verglas.types.display import one_line
 
 _RELIABLE = 0.143  # FSC of half maps, up to the first shell below which shells count
 _FEWEST_SHELLS = 5
@@ -39,6 +40,7 @@ _HINT_SIGMAS = 12.0  # above random axes: a group worth trying though the map is
 _SIGMAS = 2.0  # loss of evidence, in its standard errors, that refuses a group
 
 
+@one_line
 @dataclass(frozen=True)
 class SymmetryFound:
     """What was found of a map's symmetry.

@@ -239,7 +239,7 @@ def _map_pixel(header: MrcHeader, override: float | None) -> float:
     return in_header
 
 
-def write_map(path: PathLike, map: Map, dtype: str = "float32") -> None:
+def write_map(path: PathLike, map: Any, dtype: str = "float32") -> None:
     """Write a map; pixel size and origin always go into the header.
 
     Parameters
@@ -247,6 +247,7 @@ def write_map(path: PathLike, map: Map, dtype: str = "float32") -> None:
     path : path
         ``.mrc`` or ``.map``, with ``.gz`` or ``.bz2`` for a compressed file.
     map : Map
+        Or a result that has one, as a local resolution.
     dtype : str
         ``float32`` (mode 2), ``float16`` (12), ``int8`` (0), ``int16`` (1), ``uint16`` (6) or ``uint4`` (101).
 
@@ -255,6 +256,8 @@ def write_map(path: PathLike, map: Map, dtype: str = "float32") -> None:
     InputError
         A value is not finite, or an integer type cannot hold the values exactly.
     """
+    if isinstance(getattr(map, "map", None), Map):
+        map = map.map
     if not isinstance(map, Map):
         raise InputError(f"write_map: expected a Map, got {type(map).__name__}; wrap it: Map(array, pixel_size_A)")
     path = Path(path)

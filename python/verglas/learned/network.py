@@ -10,6 +10,7 @@ import numpy as np
 from verglas.errors import InputError
 from verglas.learned.convolution import convolve, convolve_adjoint, enlarge, enlarge_adjoint
 from verglas.types.arrays import Float32Array
+from verglas.types.display import one_line
 
 # Negative values keep this share of themselves: no unit dies on the few fields of a fine-tuning.
 _LEAK = np.float32(0.1)
@@ -47,6 +48,7 @@ _ADDED = {"eighth_1": "eighth_0", "eighth_2": "eighth_1", "up_0": "quarter_1", "
 _ENLARGED = ("up_0", "up_1")
 
 
+@one_line
 @dataclass(frozen=True)
 class Network:
     """Weights by name: ``<layer>.weight`` (k, k, c, o) and ``<layer>.bias`` (o,), float32.

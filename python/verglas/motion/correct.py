@@ -20,6 +20,8 @@ from verglas.motion.sums import KeptFrames, corrected_sums, crop_fourier, withou
 from verglas.optics.fit.spectrum import averaged_spectrum
 from verglas.types import Micrograph, Movie
 from verglas.types.arrays import FloatArray
+from verglas.types.convert import MovieLike, movie_of
+from verglas.types.display import one_line
 from verglas.types.listener import Listener
 from verglas.types.motion import Motion
 from verglas.types.power_spectrum import PowerSpectrum
@@ -102,6 +104,7 @@ class MotionSettings:
         return known
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class CorrectedMovie:
     """What :func:`correct_motion` gives.
@@ -152,7 +155,7 @@ class CorrectedMovie:
 
 
 def correct_motion(
-    movie: Movie,
+    movie: MovieLike,
     settings: MotionSettings | None = None,
     *,
     threads: int | None = None,
@@ -167,7 +170,7 @@ def correct_motion(
 
     Parameters
     ----------
-    movie : Movie
+    movie : Movie or path
     settings : MotionSettings, optional
     threads : int, optional
         Threads; all by default. The result does not depend on it.
@@ -196,9 +199,7 @@ def correct_motion(
     [[0.0, 0.0], [-1.0, 1.0], [-2.0, 2.0], [-3.0, 3.0], [-4.0, 4.0]]
     """
     resolved_settings = settings_from("motion", MotionSettings, settings, **changes)
-    if not isinstance(movie, Movie):
-        raise InputError(f"correct_motion: expected a Movie (vg.read_movie), got {type(movie).__name__}")
-    movie = resolved_settings.of(movie)
+    movie = resolved_settings.of(movie_of(movie, "correct_motion"))
     if not isinstance(movie.source, KeptFrames):
         movie = KeptFrames(movie.source, resolved_settings.keep_bytes).of(movie)
     with shown_to(listener) as heard:

@@ -16,6 +16,7 @@ from verglas.errors import InputError
 from verglas.motion.patches import Patches
 from verglas.motion.whole_frames import peak_shift
 from verglas.types.arrays import FloatArray
+from verglas.types.display import one_line
 from verglas.types.motion import polynomial_space, polynomial_time, spline_basis
 
 TUKEY = 4.685  # residuals beyond so many robust standard deviations count nothing
@@ -203,6 +204,7 @@ def linear_tracks(
     return np.asarray(mean.mean(1)[:, None] + beta[:, None] * time[:, None])
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Dome:
     """A specimen that domes.

@@ -19,6 +19,7 @@ from verglas.picking.image import SmallImage
 from verglas.picking.scored import ScoredPeaks
 from verglas.picking.template import MASK_OVER_PARTICLE
 from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.display import one_line
 
 # Half side of a window in radii: the mask of a correlation, displaced by as much as a particle's radius.
 _HALF = 2.25
@@ -50,6 +51,7 @@ def windows_at(small: SmallImage, xy_px: npt.ArrayLike) -> Float32Array:
     return np.ascontiguousarray(view[y.clip(0, height - 1), x.clip(0, width - 1)])
 
 
+@one_line
 @dataclass(frozen=True)
 class PickExamples:
     """What a picker is taught from, at the sampling of the small image.

@@ -33,6 +33,7 @@ from verglas.picking.particles import MERIT, PickResult
 from verglas.types import Picks
 from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import MicrographLike, micrograph_of
+from verglas.types.display import one_line
 from verglas.types.settings import JobSettings, setting, settings_from
 
 # Orientations of half a turn; the filter's own width is about twice their distance.
@@ -81,6 +82,7 @@ class FilamentSettings(JobSettings, job="filaments"):
     white: bool = setting(False, "Filaments are white in the micrographs")
 
 
+@one_line
 @dataclass(frozen=True)
 class Filament:
     """One track.

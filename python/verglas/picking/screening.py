@@ -28,6 +28,7 @@ from verglas.image import robust_sigma
 from verglas.picking.carbon import ring_contrast
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MicrographLike, micrograph_of
+from verglas.types.display import one_line
 
 GOOD = "good"
 # Kinds of micrographs, and what is said of each.
@@ -62,6 +63,7 @@ _DOUBT = 0.1
 _FAR, _UNFAMILIAR = 4.0, 0.1
 
 
+@one_line
 @dataclass(frozen=True)
 class Screening:
     """What a micrograph looks like.

@@ -23,6 +23,7 @@ from verglas.pipeline.tables import Standing, standings
 from verglas.run.cluster import ClusterChoice, ClusterUse
 from verglas.run.machine import allowed_memory_GB
 from verglas.run.tenure import Tenure, now_text, tenure
+from verglas.types.display import one_line
 from verglas.types.run_state import RunState
 
 # Rough processor time, for the plan that is said first: seconds per micrograph for its CTF (per 4096 x 4096 pixels) and
@@ -30,6 +31,7 @@ from verglas.types.run_state import RunState
 _CTF_S, _PICK_S, _BYTES = 0.6, 1.5, 40.0
 
 
+@one_line
 @dataclass(frozen=True)
 class Outcome:
     """What ``verglas process`` left.

@@ -23,6 +23,7 @@ from verglas.reconstruction.iterated import ITERATED, TvWeight, choose_tv_weight
 from verglas.reconstruction.sums import Symmetry
 from verglas.types import Map
 from verglas.types.convert import ParticlesLike, particles_of
+from verglas.types.display import one_line
 from verglas.types.listener import phase_progress
 from verglas.types.settings import settings_from
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 SsnrChoice = npt.NDArray[np.float64] | Callable[[Map, Map], npt.NDArray[np.float64]] | None
 
 
+@one_line
 @dataclass(frozen=True)
 class Reconstruction:
     """What a reconstruction gives.

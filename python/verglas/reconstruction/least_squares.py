@@ -23,6 +23,7 @@ from verglas import fourier, gridding, ops
 from verglas._native import resolve_threads
 from verglas.errors import InputError
 from verglas.types.arrays import Array
+from verglas.types.display import one_line
 
 # Shell means of the weights below this share of their maximum are not amplified by the preconditioner: the lowest
 # shells of a CTF without phase shift would otherwise dominate the first steps.
@@ -201,6 +202,7 @@ def normal_operator(
     return NormalOperator(transfer, support, (1.0 / floor).astype(np.float32)[shells])
 
 
+@one_line
 @dataclass(frozen=True)
 class Solution:
     """A map and how it was reached.

@@ -22,6 +22,7 @@ from verglas.reconstruction.operators.tilt_series import (
 from verglas.reconstruction.priors import Shaped, TotalVariation, gradient
 from verglas.reconstruction.solvers import solve
 from verglas.types.arrays import Array, Float32Array, FloatArray
+from verglas.types.display import one_line
 from verglas.types.settings import accept_former_names, check_settings, setting
 
 _ITERATIONS = {"sirt": 60, "cg": 12, "tv": 60, "icon": 60, "firt": 60, "mbir": 60}
@@ -81,6 +82,7 @@ class TomogramSettings:
             )
 
 
+@one_line
 @dataclass(frozen=True)
 class Tomogram:
     """What was made.

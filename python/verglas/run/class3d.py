@@ -186,7 +186,7 @@ class _Watch(ClassObserver):
 @keeps_inputs("class3d")
 def classify3d(
     particles: Particles | str | Path,
-    maps: Reference | Sequence[Reference] | None = None,
+    references: Reference | Sequence[Reference] | None = None,
     settings: ClassSettings | None = None,
     *,
     mask: Reference | None = None,
@@ -210,7 +210,7 @@ def classify3d(
     ----------
     particles : Particles or path
         RELION STAR or cryoSPARC CS.
-    maps : Map, path or sequence of them, optional
+    references : Map, path or sequence of them, optional
         One start map for all classes, or one for each; made from the particles (their poses, or ab initio) without.
     settings : ClassSettings, optional
         All choices at once; what is given beside them goes before.
@@ -257,14 +257,15 @@ def classify3d(
     >>> made.classes, len(made.particles), made.maps[0].box
     (1, 60, 32)
     """
-    references = [] if maps is None else [maps] if isinstance(maps, Map | str | Path) else list(maps)
+    one = isinstance(references, Map | str | Path)
+    starts = [] if references is None else [references] if one else list(references)
     if "classes" in changes:
         changes["classes"] = str(changes["classes"])
-    elif len(references) > 1 and settings is None:
+    elif len(starts) > 1 and settings is None:
         changes["classes"] = str(len(references))
     chosen = settings_from("class3d", ClassSettings, settings, **changes)
     given = particles_of(particles, "classify3d: particles")
-    _refuse(given, references, chosen, has_mask=mask is not None)
+    _refuse(given, starts, chosen, has_mask=mask is not None)
     folder = None if out is None else Path(out)
     if folder is None and resume:
         raise InputError("class3d: resume needs the run folder (out)")
@@ -272,7 +273,7 @@ def classify3d(
     use = ClusterUse.of(cluster, "class3d", folder, devices)
     if use.asked is not None and chosen.poses == "fixed":
         raise InputError('class3d: --cluster shares the search of poses; leave it out with poses = "fixed"')
-    job = _Job(given, references, mask, chosen, threads, devices)
+    job = _Job(given, starts, mask, chosen, threads, devices)
     with shown_to(listener) as heard:
         if folder is None:
             with use.runner(heard, threads, allowed_memory_GB()) as runner:

@@ -46,6 +46,7 @@ from verglas.run.refine_inputs import close_identity
 from verglas.run.tenure import lock_project
 from verglas.types import Map, Particles
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
+from verglas.types.display import one_line
 from verglas.types.listener import Listener
 from verglas.types.settings import check_settings, result_settings, setting, settings_from
 
@@ -85,6 +86,7 @@ class CtfRefineSettings:
         return [term for term in MICROGRAPH_TERMS if getattr(self, term)]
 
 
+@one_line
 @dataclass(frozen=True)
 class CtfRefinement:
     """What :func:`refine_ctf` gives.

@@ -14,10 +14,12 @@ from verglas.reconstruction import reconstruct
 from verglas.refinement.update import THRESHOLD
 from verglas.types import Map, Particles
 from verglas.types.arrays import Float32Array
+from verglas.types.display import one_line
 from verglas.types.listener import Listener
 from verglas.types.verdict import Finding
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class BodyResult:
     """What is known of a body in the end.

@@ -22,6 +22,7 @@ from verglas.errors import InputError
 from verglas.geometry import symmetry_order
 from verglas.refinement.settings import RefineSettings
 from verglas.run.forecast import planned_refine_forecast
+from verglas.types.display import one_line
 from verglas.types.settings import JobSettings, setting, settings_from
 
 _NYQUIST_ROOM = 1.25  # the resolution is kept this factor from Nyquist
@@ -78,6 +79,7 @@ class Range:
         return {k: float(f"{v:.4g}") if np.isfinite(v) else None for k, v in vars(self).items()}
 
 
+@one_line
 @dataclass(frozen=True)
 class Plan:
     """What an experiment takes.

@@ -29,6 +29,7 @@ from verglas.run.tenure import tenure
 from verglas.types import Map, Particles, Snapshot
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
+from verglas.types.display import one_line
 from verglas.types.listener import Listener
 from verglas.types.settings import JobSettings, result_settings, setting, settings_from
 
@@ -76,6 +77,7 @@ class PolishSettings(JobSettings, job="polish"):
         return MotionPrior(*(float(value) for value in values if value is not None))
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Polishing:
     """What :func:`polish` gives.
@@ -149,7 +151,7 @@ class Polishing:
 def polish(
     particles: ParticlesLike,
     movies: PathLike | list[RecordedMovie],
-    out: PathLike,
+    out: PathLike | None = None,
     settings: PolishSettings | None = None,
     *,
     half_maps: tuple[MapLike, MapLike] | None = None,
@@ -173,8 +175,8 @@ def polish(
         With poses, CTFs, coordinates (rlnCoordinateX, Y) and micrographs (rlnMicrographName), as refined.
     movies : path, or list of RecordedMovie
         STAR file of the corrected micrographs, with rlnMicrographMetadata.
-    out : path
-        Folder: ``shiny.star`` and ``stacks/``, ``tracks.star``, ``bfactors.star``, ``polish.json``, ``excluded.csv``.
+    out : path, optional
+        Folder, a temporary one by default, which is removed when Python ends: ``shiny.star`` and ``stacks/``, ``tracks.star``, ``bfactors.star``, ``polish.json``, ``excluded.csv``.
     settings : PolishSettings, optional
         Further keywords (``symmetry="O"``) change its fields.
     half_maps : two Map or path, optional
@@ -214,7 +216,9 @@ def polish(
     recorded = movies if isinstance(movies, list) else recorded_movies(movies, reading or MovieReading())
     assigned, without = assign(prepared.particles, recorded)
     maps = None if half_maps is None else (map_of(half_maps[0], "half map"), map_of(half_maps[1], "half map"))
-    folder = Path(out)
+    if out is None and resume:
+        raise InputError("polish: resume needs the run folder (out)")
+    folder = _passing_folder() if out is None else Path(out)
     with shown_to(listener) as screen, tenure(folder, "polish", screen) as hold:
         checkpoints = Checkpoints(folder, result_settings(chosen), _identity(given, recorded, maps), hold.say)
         checkpoints.open(resume=resume)
@@ -237,6 +241,13 @@ def polish(
         checkpoints.remove()
         hold.say(made.verdict)
     return made
+
+
+def _passing_folder() -> Path:
+    """A folder for as long as Python runs: polished images are read from it whenever they are asked for."""
+    folder = Path(tempfile.mkdtemp(prefix="verglas-polish-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _identity(particles: Particles, recorded: list[RecordedMovie], maps: tuple[Map, Map] | None) -> dict[str, Any]:

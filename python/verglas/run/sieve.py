@@ -38,6 +38,7 @@ from verglas.run.sieve_rounds import (
 )
 from verglas.types import Map, Particles, Poses
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
+from verglas.types.display import one_line
 from verglas.types.settings import JobSettings, setting, settings_from
 from verglas.types.verdict import Finding, Verdict
 
@@ -100,6 +101,7 @@ class SieveSettings(JobSettings, job="sieve"):
     seed: int = setting(0, "Of the choice of held-out particles and of the control", at_least=0)
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Sieved:
     """What :func:`sieve` gives.

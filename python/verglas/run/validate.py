@@ -52,8 +52,8 @@ _NOT_ASKED = {
 
 @keeps_inputs("validate")
 def validate(
-    folder: Path,
-    out: Path | None = None,
+    folder: str | Path,
+    out: str | Path | None = None,
     *,
     alignability: int = 0,
     refine_again: bool = False,
@@ -63,9 +63,9 @@ def validate(
 
     Parameters
     ----------
-    folder : Path
+    folder : path
         Of ``verglas refine`` or ``verglas postprocess`` with half1.mrc and half2.mrc beside what they wrote.
-    out : Path, optional
+    out : path, optional
         Where to write; the folder itself if not given.
     alignability : int
         Particles, at random, whose orientation is searched for in the other half's map
@@ -86,6 +86,7 @@ def validate(
     InputError
         There are no half maps, or they, or the mask, do not go together; the message names the file.
     """
+    folder = Path(folder)
     suffixes = half_map_suffixes(folder)
     if not suffixes:
         raise InputError(f"{folder}: no half1.mrc and half2.mrc; expected the folder of a refinement that has finished")
@@ -103,7 +104,7 @@ def validate(
     said = {finding.code for finding in findings}
     findings += [finding for finding in _of_run(folder) if finding.code not in said]
     verdict = Verdict.of(findings, "validate.html")
-    target = out or folder
+    target = folder if out is None else Path(out)
     make_folder(target)
     write_json(
         target / "validate.json",

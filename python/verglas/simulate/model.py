@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
+from verglas.types.display import one_line
 
 # Default of a column that __post_init__ fills in; typed so that readers of the class see the arrays it then holds.
 _ABSENT: Any = None
 
 
+@one_line
 @dataclass(frozen=True)
 class Model:
     """Atoms in the frame of a map: the origin is the centre of the box (voxel N // 2).

@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 from verglas.errors import InputError
 from verglas.simulate.noise import stream
 from verglas.types.arrays import FloatArray
+from verglas.types.display import one_line
 
 _ABSENT: Any = None
 _WALK, _COEFFICIENTS = 61, 62  # numbers of random streams
@@ -19,6 +20,7 @@ _WALK, _COEFFICIENTS = 61, 62  # numbers of random streams
 _DOME_WIDTH, _SHEAR_WIDTH = 0.5, 0.15
 
 
+@one_line
 @dataclass(frozen=True)
 class MotionField:
     r"""Displacement u(x, y, f) of the specimen in frame f against where it lies in the reference, pixels, x then y.

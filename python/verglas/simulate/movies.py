@@ -25,6 +25,7 @@ from verglas.simulate.noise import stream
 from verglas.simulate.scattering import VOLT_PER_LENGTH_A2, atom_table, factor
 from verglas.types import Movie, Optics, Picks, Poses
 from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.display import one_line
 from verglas.types.settings import unknown_settings
 
 _ICE, _COUNTS, _GAIN, _DEFECTS = range(71, 75)  # numbers of random streams
@@ -38,6 +39,7 @@ _DISPLACED_B_A2 = 80.0
 _UNUSED = ("snr", "ice", "detector", "contaminants", "carbon", "carbon_power", "carbon_grey", "tilt_deg")
 
 
+@one_line
 @dataclass(frozen=True)
 class MovieTruth:
     """What is known of a simulated movie.

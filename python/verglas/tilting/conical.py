@@ -41,6 +41,7 @@ from verglas.tilting.projections import (
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import Float32Array, FloatArray, any_arrays
 from verglas.types.convert import ParticlesLike, particles_of
+from verglas.types.display import one_line
 from verglas.types.settings import JobSettings, setting, settings_from
 
 _AVERAGING = 4  # alignments of a class to its own average, wide and narrow
@@ -101,6 +102,7 @@ class ConicalSettings(JobSettings, job="conical_tilt"):
     ctf: bool = setting(False, "The CTF is in the model; without it for images that have none")
 
 
+@one_line
 @dataclass(frozen=True)
 class ConicalTilt:
     """What :func:`conical_tilt` gives.

@@ -19,6 +19,7 @@ from scipy.special import rel_entr
 from verglas.errors import InputError
 from verglas.tilting.geometry import plane_turn
 from verglas.types.arrays import FloatArray, IntArray, any_arrays
+from verglas.types.display import one_line
 
 _LEAST = 4
 _ASSUMED_TILTS_DEG = (0.0, 40.0, 55.0, 65.0)
@@ -33,6 +34,7 @@ _TOLERANCE = 0.3  # of the typical distance between neighbours: what counts as t
 _CHANCE = 1e-6  # of so many agreeing by accident, above which a match is refused
 
 
+@one_line
 @dataclass(frozen=True)
 class Correspondence:
     """Pairs of particles.

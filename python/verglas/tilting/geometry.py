@@ -21,12 +21,14 @@ from scipy.optimize import least_squares
 from verglas.errors import InputError
 from verglas.geometry import euler_to_matrix, matrix_to_euler
 from verglas.types.arrays import FloatArray, any_arrays
+from verglas.types.display import one_line
 
 _LEAST_PAIRS = 4  # five numbers from two coordinates each, and something left to judge them by
 _RAYLEIGH_MEDIAN = 1.1774  # median length of two normal numbers, in standard deviations
 _HUBER = 1.5  # residuals beyond so many robust standard deviations count less
 
 
+@one_line
 @dataclass(frozen=True)
 class TiltGeometry:
     """Tilt and axes of a pair of images.

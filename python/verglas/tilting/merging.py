@@ -32,12 +32,14 @@ from verglas.tilting.conical import ConicalSettings, ConicalTilt
 from verglas.tilting.projections import mask_radius_px, reconstruct_tilted
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import Float32Array, FloatArray, IntArray, any_arrays
+from verglas.types.display import one_line
 
 _SEARCH_DEG = 15.0
 _STARTS = 6
 _BLOCK = 256
 
 
+@one_line
 @dataclass(frozen=True)
 class MergedClasses:
     """One map of several classes.

@@ -22,10 +22,12 @@ from verglas.tilting.geometry import TiltGeometry
 from verglas.types import Poses
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MapLike, ParticlesLike, particles_of
+from verglas.types.display import one_line
 
 _DRAWS = 4000
 
 
+@one_line
 @dataclass(frozen=True)
 class TiltPairPlot:
     """The turns of n pairs.

@@ -15,13 +15,17 @@ from verglas.types.arrays import host_array, is_array
 from verglas.types.map import Map
 
 if TYPE_CHECKING:
+    from verglas.types.atoms import Atoms
     from verglas.types.micrograph import Micrograph
+    from verglas.types.movie import Movie
     from verglas.types.particles import Particles
     from verglas.types.poses import Poses
 
 MapLike = Map | str | Path
 ParticlesLike: TypeAlias = "Particles | str | Path"
 MicrographLike: TypeAlias = "Micrograph | str | Path"
+MovieLike: TypeAlias = "Movie | str | Path"
+AtomsLike: TypeAlias = "Atoms | str | Path"
 
 readers: dict[str, Callable[[str | Path], Any]] = {}
 
@@ -32,6 +36,7 @@ def map_of(value: Any, name: str, *, pixel_size_A: float | None = None) -> Map:
     Parameters
     ----------
     value : Map, path or array
+        Or a result that has a map: a local resolution, a refinement.
     name : str
         What messages call it, as "postprocess: the first half map".
     pixel_size_A : float, optional
@@ -54,6 +59,8 @@ def map_of(value: Any, name: str, *, pixel_size_A: float | None = None) -> Map:
     if isinstance(value, str | os.PathLike):
         volume: Map = _read("Map", value)
         return volume
+    if isinstance(getattr(value, "map", None), Map):
+        return map_of(value.map, name)
     if is_array(value) and value.ndim == 3:
         if pixel_size_A is None:
             raise InputError(f"{name}: an array has no pixel size; give vg.Map(array, pixel_size_A)")
@@ -118,6 +125,43 @@ def micrograph_of(value: Any, name: str) -> Micrograph:
         return micrograph
     hint = "; for an array, give vg.Micrograph(array, pixel_size_A)" if is_array(value) else ""
     raise InputError(f"{name}: expected a Micrograph or the path of one, got {_kind_of(value)}{hint}")
+
+
+def movie_of(value: Any, name: str) -> Movie:
+    """The movie that is meant: itself, or read from a path.
+
+    Raises
+    ------
+    InputError
+        Anything else.
+    """
+    from verglas.types.movie import Movie
+
+    if isinstance(value, Movie):
+        return value
+    if isinstance(value, str | os.PathLike):
+        movie: Movie = _read("Movie", value)
+        return movie
+    hint = "; for an array of frames, give vg.Movie.from_array(frames, pixel_size_A)" if is_array(value) else ""
+    raise InputError(f"{name}: expected a Movie or the path of one, got {_kind_of(value)}{hint}")
+
+
+def atoms_of(value: Any, name: str) -> Atoms:
+    """The model that is meant: its atoms, or read from a path.
+
+    Raises
+    ------
+    InputError
+        Anything else.
+    """
+    from verglas.types.atoms import Atoms
+
+    if isinstance(value, Atoms):
+        return value
+    if isinstance(value, str | os.PathLike):
+        atoms: Atoms = _read("Atoms", value)
+        return atoms
+    raise InputError(f"{name}: expected Atoms or the path of an mmCIF or PDB file, got {_kind_of(value)}")
 
 
 def values_of(value: Any, name: str) -> Any:

@@ -9,11 +9,13 @@ import numpy.typing as npt
 
 from verglas.errors import InputError
 from verglas.types.arrays import Float32Array, host_array
+from verglas.types.display import one_line
 
 # Quarter turns as numpy.rot90 makes them, then the order of the columns reversed or not.
 PLACEMENTS = ("0", "90", "180", "270", "0-flip", "90-flip", "180-flip", "270-flip")
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Gain:
     """A gain reference as a file holds it.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from verglas.errors import InputError
 from verglas.types.arrays import host_array
 from verglas.types.ctf_ranges import check_pixel_size
-from verglas.types.display import Shown
+from verglas.types.display import Shown, one_line
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,6 +71,7 @@ class Micrograph(Shown):
         return int(self.data.shape[0]), int(self.data.shape[1])
 
 
+@one_line
 @dataclass(frozen=True)
 class Picks:
     """Where particles lie in one micrograph.

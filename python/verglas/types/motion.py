@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray
+from verglas.types.display import one_line
 
 MODELS = ("global", "polynomial", "spline")
 POLYNOMIAL_TERMS = 18  # per axis: six of x, y times three of t
@@ -84,6 +85,7 @@ def local_shifts(
     return np.zeros((*x.shape, n_frames, 2))
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Motion:
     """Where the specimen points of a corrected micrograph lie in each frame of its movie.

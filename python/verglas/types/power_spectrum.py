@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from verglas.errors import InputError
+from verglas.types.display import one_line
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class PowerSpectrum:
     """Mean power of tiles under a window.

@@ -11,11 +11,13 @@ import pandas as pd
 
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.display import one_line
 from verglas.types.motion import Motion, local_shifts
 
 _ABSENT: Any = None
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     r"""Where the specimen lay in every frame of one movie, and what goes with it.

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from verglas.types.display import one_line
+
 STATES = ("go on", "warn", "stop")
 
 
@@ -34,6 +36,7 @@ class Finding:
         return {"code": self.code, "state": self.state, "sentence": self.sentence, "numbers": dict(self.numbers)}
 
 
+@one_line
 @dataclass(frozen=True)
 class Verdict:
     """Whether to go on after a stage, and why.

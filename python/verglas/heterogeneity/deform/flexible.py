@@ -25,6 +25,7 @@ from verglas.optics import for_job
 from verglas.types import Particles, Poses
 from verglas.types.arrays import Complex64Array, FloatArray, IntArray
 from verglas.types.convert import ParticlesLike, particles_of
+from verglas.types.display import one_line
 
 _BATCH_VALUES = 1 << 22  # of the waves of all atoms of a batch
 _SLOPE_VALUES = 1 << 24  # of the derivatives of a batch: of many ways they are larger than the waves
@@ -34,6 +35,7 @@ _STUCK = 1e6  # damping at which no step is left
 _POSE = 5
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class FlexibleAlignment:
     """Where particles lie along modes.

@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MapLike, map_of
+from verglas.types.display import one_line
 
 _RIGID = 6
 _ZERO = 1e-6  # of the largest eigenvalue asked for: no energy
@@ -26,6 +27,7 @@ _DENSE = 400  # coordinates up to which all eigenvectors are quicker than some
 _LLOYD = 30
 
 
+@one_line
 @dataclass(frozen=True)
 class NormalModes:
     """The softest modes of an elastic network.

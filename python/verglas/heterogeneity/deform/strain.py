@@ -16,10 +16,12 @@ from scipy.spatial.transform import Rotation
 
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray
+from verglas.types.display import one_line
 
 _FEWEST = 3  # voxels along an axis: a central difference
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class LocalStrain:
     """What a deformation does to every voxel's surroundings.

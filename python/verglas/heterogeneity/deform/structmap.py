@@ -17,9 +17,11 @@ from verglas.errors import InputError
 from verglas.heterogeneity.deform.zernike3d import fit_deformation
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MapLike, map_of
+from verglas.types.display import one_line
 from verglas.types.listener import Listener
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class StructMap:
     """Maps at their elastic distances.

@@ -22,6 +22,7 @@ from verglas.masks import soft_sphere
 from verglas.types import Map
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MapLike, map_of
+from verglas.types.display import one_line
 
 _STEPS = 12
 _STILL_A = 0.01
@@ -29,6 +30,7 @@ _SAME_PIXEL = 0.01
 _RIDGE = 1e-4  # of the mean diagonal of the normal equations: stiffness of what the maps do not show
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Deformation:
     """A displacement of every point of a ball.

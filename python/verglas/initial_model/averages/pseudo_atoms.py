@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from verglas.initial_model.averages.matching import draw_in_ball
 from verglas.initial_model.averages.views import Views
 from verglas.types.arrays import Float32Array, FloatArray
+from verglas.types.display import one_line
 
 _ATOMS = 120
 _ROUNDS = 24  # of poses; each with a few steps of the atoms
@@ -23,6 +24,7 @@ _ORDER = 2
 _LAST_SIGMA_PX = 1.3
 
 
+@one_line
 @dataclass(frozen=True)
 class PseudoAtoms:
     """Gaussians: places (k, 3) in pixels from the centre (x, y, z), weights (k,), width."""

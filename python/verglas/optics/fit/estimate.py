@@ -19,6 +19,7 @@ from verglas.types import Optics
 from verglas.types.arrays import FloatArray
 from verglas.types.convert import MicrographLike, micrograph_of
 from verglas.types.ctf_ranges import OPTIONS, check_ctf
+from verglas.types.display import one_line
 from verglas.types.power_spectrum import PowerSpectrum
 from verglas.types.settings import check_settings, setting, settings_from
 
@@ -92,6 +93,7 @@ class CtfSettings:
         return (float(p), float(p)) if isinstance(p, int | float) else (float(p[0]), float(p[1]))
 
 
+@one_line
 @dataclass(frozen=True)
 class CtfFit:
     """The CTF of one micrograph.

@@ -10,8 +10,10 @@ import numpy as np
 import scipy.sparse.linalg as sla
 
 from verglas.types.arrays import Array, FloatArray
+from verglas.types.display import one_line
 
 
+@one_line
 @dataclass(frozen=True)
 class UnmatchedPair:
     """Whether x + eta B (f - A x) converges for a back-projector B that is not the transpose of A.
@@ -57,6 +59,7 @@ def spectral_radius(iteration_matrix: Any) -> float:
     return float(np.abs(values).max())
 
 
+@one_line
 @dataclass(frozen=True)
 class RelaxationScan:
     """Errors of a solver over relaxations and iterations.

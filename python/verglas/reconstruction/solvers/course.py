@@ -11,11 +11,13 @@ import scipy.sparse.linalg as sla
 
 from verglas.errors import InputError
 from verglas.types.arrays import Array, FloatArray
+from verglas.types.display import one_line
 
 # Called after each iteration with its number, from 1, the solution so far and the relative residual; true stops.
 Callback = Callable[[int, Array, float], bool | None]
 
 
+@one_line
 @dataclass(frozen=True)
 class Solution:
     """A solution and how it was reached.
