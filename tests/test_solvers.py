@@ -315,10 +315,11 @@ def test_superiorised_sirt_is_resilient_to_perturbations():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"method": "magic"}, "expected method landweber"),
+        ({"method": "magic"}, "expected method wbp, landweber"),
         ({"method": "fista"}, "fista needs a prior"),
         ({"method": "cg", "prior": priors.L1()}, "cg takes no prior"),
-        ({"method": "richardson"}, "expected a square operator, got 60 data and 20 unknowns"),
+        ({"method": "wbp"}, "no weighted back-projection"),
+        ({"method": "tv"}, "does not say the shape of its map"),
         ({"method": "cg", "iterations": 0}, "1 iteration or more"),
         ({"method": "cg", "start": np.zeros(3)}, "takes 20 unknowns, the start has 3"),
         ({"method": "cg", "weights": -np.ones(60)}, "weights of 0 or more"),

@@ -11,6 +11,7 @@ from verglas.errors import InputError
 from verglas.geometry import angular_distance
 from verglas.heterogeneity import collapse_symmetry, recentre_boxes, undo_recentring
 from verglas.heterogeneity.recentred import RecentredSource
+from verglas.heterogeneity.subtract import SCALE
 from verglas.masks import soft_sphere
 from verglas.run.subtract import collapse_files, expand_files, revert_files, subtract_files
 from verglas.simulate import Model, phantom
@@ -41,14 +42,14 @@ def test_what_is_left_is_the_part_that_was_kept(parts):
     whole = vg.Map(maps[0].data + maps[1].data, PIXEL_A)
     kept = vg.Map(whole.data * keep_mask().data, PIXEL_A)
     exact = p.with_source(vg.ArraySource(vg.project(whole, p.poses, p.optics), PIXEL_A))
-    left, scale = vg.subtract(exact, whole, keep_mask())
-    np.testing.assert_allclose(scale, 1, atol=1e-4)
+    left = vg.subtract(exact, whole, keep_mask())
+    np.testing.assert_allclose(left.table[SCALE], 1, atol=1e-4)
     np.testing.assert_allclose(left.images(), vg.project(kept, p.poses, p.optics), atol=2e-3)
     # Of atoms drawn exactly, what a map of the same pixels cannot hold remains.
-    drawn, scale = vg.subtract(p, whole, keep_mask())
+    drawn = vg.subtract(p, whole, keep_mask())
     alone = vg.simulate.Simulation(moved[0], 40, BOX, PIXEL_A, seed=4, poses=p.poses).clean(np.arange(40))
     assert np.square(drawn.images() - alone).mean() < 0.06 * np.square(alone).mean()
-    np.testing.assert_allclose(scale, 1, atol=0.02)
+    np.testing.assert_allclose(drawn.table[SCALE], 1, atol=0.02)
 
 
 def test_image_that_is_not_finite_is_named_and_gets_no_scale(parts):
@@ -57,9 +58,9 @@ def test_image_that_is_not_finite_is_named_and_gets_no_scale(parts):
     images[5] = np.nan
     whole = vg.Map(maps[0].data + maps[1].data, PIXEL_A)
     with pytest.warns(vg.errors.VerglasWarning, match=r"1 particles \(the first is 5\)"):
-        left, scale = vg.subtract(p.with_source(vg.ArraySource(images, PIXEL_A)), whole, keep_mask())
-    assert scale[5] == 1
-    assert np.isfinite(scale).all()
+        left = vg.subtract(p.with_source(vg.ArraySource(images, PIXEL_A)), whole, keep_mask())
+    assert left.table[SCALE][5] == 1
+    assert np.isfinite(left.table[SCALE]).all()
     assert np.isnan(left.images(np.array([5]))).all()
     assert np.isfinite(left.images(np.arange(5))).all()
 
@@ -69,13 +70,13 @@ def test_scale_of_each_particle_is_found(parts):
     whole = vg.Map(maps[0].data + maps[1].data, PIXEL_A)
     factors = np.linspace(0.7, 1.4, len(p))
     images = (p.images() * factors[:, None, None]).astype(np.float32)
-    _, scale = vg.subtract(p.with_source(vg.ArraySource(images, PIXEL_A)), whole, keep_mask())
-    np.testing.assert_allclose(scale, factors, rtol=0.02)
+    left = vg.subtract(p.with_source(vg.ArraySource(images, PIXEL_A)), whole, keep_mask())
+    np.testing.assert_allclose(left.table[SCALE], factors, rtol=0.02)
 
 
 def test_a_subset_is_subtracted_by_its_own_poses(parts):
     p, maps, _ = parts
-    left, _ = vg.subtract(p, maps[0], keep_mask())
+    left = vg.subtract(p, maps[0], keep_mask())
     rows = [7, 3, 20]
     np.testing.assert_array_equal(left[rows].images(), left.images()[rows])
 

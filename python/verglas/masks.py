@@ -311,7 +311,7 @@ def from_threshold(
 
 _ROUNDING = 1e-3  # by which a mask written by others may leave 0 to 1
 _BORDER = 0.5  # mean of a mask in the corners that is no molecule's
-# By which it is then above the mean of the ball between them: half of the box, as a mask of a body, is the same in both.
+# By which it is then above the mean of the ball between them: half of the box, as of a body, is the same in both.
 _INVERTED = 0.05
 _HINTS = {
     (-128, -127): "; IMOD stores bytes less 128: add 128 to the values",

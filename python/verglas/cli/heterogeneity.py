@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
 def heterogeneity(
     particles: Path = typer.Argument(..., help="Particles with poses: RELION STAR or cryoSPARC .cs."),
     out: Path = typer.Option(None, "--out", "-o", help="JSON file to write [none]."),
+    map: Path = typer.Option(None, "--map", help="What the poses were found against, to be compared [not compared]."),
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
@@ -35,7 +36,7 @@ def heterogeneity(
     that it was not made from, in nats per particle over one map.
     """
     chosen = settings_from("heterogeneity", TestSettings, **settings)
-    test = heterogeneity_files(particles, out, stack=stack, settings=chosen, threads=threads)
+    test = heterogeneity_files(particles, out, stack=stack, map=map, settings=chosen, threads=threads)
     if as_json:
         typer.echo(json.dumps(test.as_dict(), indent=2))
         return

@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
 def variability(
     particles: Path = typer.Argument(..., help="Particles with poses: RELION STAR or cryoSPARC .cs."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder to write."),
+    mean: Path = typer.Option(None, "--mean", help="Map about which components are sought [of the particles]."),
     mask: Path = typer.Option(None, "--mask", help="Where components may lie, 0 to 1 [sphere of the diameter]."),
     clusters: int = typer.Option(None, "--clusters", min=1, help="Clusters of the coordinates [held-out likelihood]."),
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
@@ -42,6 +43,14 @@ def variability(
     """
     chosen = settings_from("variability", VariabilitySettings, **settings)
     made = variability_files(
-        particles, out, stack=stack, mask=mask, settings=chosen, clusters=clusters, resume=resume, threads=threads
+        particles,
+        out,
+        stack=stack,
+        mean=mean,
+        mask=mask,
+        settings=chosen,
+        clusters=clusters,
+        resume=resume,
+        threads=threads,
     )
     typer.echo(json.dumps(summary(made), indent=2) if as_json else f"{made.sentence}: {out}/report.html")

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.linalg import orthogonal_procrustes
 
 from verglas import filters
+from verglas.errors import InputError
 from verglas.heterogeneity.latent import Contrasts, latent_posterior
 from verglas.heterogeneity.linear import (
     LinearSums,
@@ -31,6 +32,7 @@ from verglas.types.listener import Listener, phase_progress
 from verglas.types.snapshot import from_arrays, to_arrays
 
 _MEAN_PASSES = 2
+LEAST_ALIKE = 0.5  # correlation of a map with the particles' own, below which their poses are not of it
 _FIRST_A = 40.0
 _LEAST_SHELL = 3
 # Share of what regularisation takes from the size of components that is let stand while their resolution grows: a weak
@@ -69,12 +71,15 @@ class ComponentModel:
         Between the halves, before regularisation.
     mask : (N, N, N) float32
         Of the components.
+    held : bool
+        Whether the mean was given, and stays; its size follows the contrasts of the images.
     """
 
     halves: list[HalfComponents]
     sigma2: FloatArray
     fsc: FloatArray
     mask: Float32Array
+    held: bool = False
 
     @property
     def n_components(self) -> int:
@@ -95,7 +100,7 @@ class ComponentModel:
     def first(self, count: int) -> ComponentModel:
         """The same with fewer components."""
         halves = [HalfComponents(h.volumes[: count + 1], h.contrasts) for h in self.halves]
-        return ComponentModel(halves, self.sigma2, self.fsc[: count + 1], self.mask)
+        return ComponentModel(halves, self.sigma2, self.fsc[: count + 1], self.mask, self.held)
 
 
 def mean_model(posed: PosedImages, *, contrast: bool, mask: Float32Array | None = None) -> ComponentModel:
@@ -112,6 +117,41 @@ def mean_model(posed: PosedImages, *, contrast: bool, mask: Float32Array | None 
     for number in range(_MEAN_PASSES + 1):
         model = _iterate(posed, model, [posed.radius], flat=number == 0)
     return model
+
+
+def hold_mean(posed: PosedImages, model: ComponentModel, given: Float32Array) -> ComponentModel:
+    """The model of means with a given map in their place, at the images' grey scale, and the noise beside it.
+
+    Raises
+    ------
+    InputError
+        The map is not what the particles show at their poses.
+    """
+    finest_A = posed.box * posed.pixel_size_A / posed.radius
+    smooth = filters.apply(Map(given, posed.pixel_size_A), filters.low_pass(finest_A), threads=posed.threads).data
+    scaled = (smooth * posed.sphere * np.float32(scale_of_map(posed, model, smooth)))[None]
+    halves = [HalfComponents(scaled.copy(), half.contrasts) for half in model.halves]
+    held = ComponentModel(halves, model.sigma2, model.fsc, model.mask, held=True)
+    return _iterate(posed, held, [posed.radius])
+
+
+def scale_of_map(posed: PosedImages, model: ComponentModel, given: Float32Array) -> float:
+    """Factor that brings a map to the grey scale of the particles' own mean.
+
+    Raises
+    ------
+    InputError
+        The map is not what the particles show at their poses.
+    """
+    own, inside = (x.astype(np.float64).ravel() for x in (model.volumes[0], given * posed.sphere))
+    power, cross = float(inside @ inside), float(inside @ own)
+    alike = cross / max(np.sqrt(power * float(own @ own)), np.finfo(float).tiny)
+    if not alike >= LEAST_ALIKE:
+        raise InputError(
+            f"the map that was given and that of the particles at their poses have a correlation of {alike:.2f}, "
+            f"expected {LEAST_ALIKE} or more: poses of another map, another hand, or inverted contrast"
+        )
+    return cross / power
 
 
 def learn_components(
@@ -143,10 +183,10 @@ def learn_components(
     """
     first = _first_components(posed, start, count, seed)
     halves = [HalfComponents(np.concatenate([h.volumes[:1], first]), h.contrasts) for h in start.halves]
-    model = ComponentModel(halves, start.sigma2, np.zeros((1 + count, posed.radius + 1)), start.mask)
+    model = ComponentModel(halves, start.sigma2, np.zeros((1 + count, posed.radius + 1)), start.mask, start.held)
     saved, done = None if keeper is None else keeper.load(), 0
     if saved is not None:
-        model, done = _restore(saved, start.mask), saved.record["iterations"]
+        model, done = _restore(saved, start), saved.record["iterations"]
     tell = phase_progress(listener, "components, iterations")
     for number in range(done, iterations):
         radius = component_radius(posed, number, iterations)
@@ -164,13 +204,13 @@ def _snapshot(model: ComponentModel, iterations: int) -> Snapshot:
     return Snapshot(arrays, {"iterations": iterations})
 
 
-def _restore(saved: Snapshot, mask: Float32Array) -> ComponentModel:
+def _restore(saved: Snapshot, start: ComponentModel) -> ComponentModel:
     arrays = saved.arrays
     halves = [
         HalfComponents(arrays[f"volumes{number}"], from_arrays(Contrasts, f"contrasts{number}.", arrays))
         for number in (1, 2)
     ]
-    return ComponentModel(halves, arrays["sigma2"], arrays["fsc"], mask)
+    return ComponentModel(halves, arrays["sigma2"], arrays["fsc"], start.mask, start.held)
 
 
 def component_radius(posed: PosedImages, number: int, iterations: int) -> int:
@@ -235,14 +275,16 @@ def _iterate(posed: PosedImages, model: ComponentModel, radii: list[int], *, fla
     growing = q > 0 and radii[1] < posed.radius
     volumes, curves = half_volumes(posed, sums, masks, damped=np.array([1.0] + [_DAMPED if growing else 1.0] * q))
     halves = []
-    for made, each in zip(volumes, moments, strict=True):
+    for made, half, each in zip(volumes, model.halves, moments, strict=True):
+        if model.held:
+            made[0] = half.volumes[0]
         made[1:] = each.scale_coordinates(made[1:])
         contrasts, mean = each.contrasts()
         made *= np.float32(mean)  # a factor of all maps is one of all contrasts: the mean contrast is 1
         halves.append(HalfComponents(made, contrasts))
     turn_second(halves)
     sigma2 = model.sigma2 if flat else noise_from(sums, model.sigma2)
-    return ComponentModel(halves, sigma2, curves, model.mask)
+    return ComponentModel(halves, sigma2, curves, model.mask, model.held)
 
 
 def turn_second(halves: list[HalfComponents]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
-from verglas.heterogeneity.components import held_out_evidence, learn_components, mean_model
+from verglas.heterogeneity.components import held_out_evidence, learn_components, mean_model, scale_of_map
 from verglas.heterogeneity.fixed_classes import fit_classes, held_out_class_evidence
 from verglas.heterogeneity.gain import mean_gain
 from verglas.heterogeneity.pose_null import (
@@ -21,9 +21,9 @@ from verglas.heterogeneity.pose_null import (
 )
 from verglas.heterogeneity.posed import PosedImages, posed_images_for
 from verglas.heterogeneity.settings import TestSettings
-from verglas.heterogeneity.variability import SIGNIFICANT, component_gains
+from verglas.heterogeneity.variability import SIGNIFICANT, component_gains, small_map
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
-from verglas.types.convert import ParticlesLike, particles_of
+from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 from verglas.types.display import one_line
 from verglas.types.settings import settings_from
 
@@ -61,6 +61,11 @@ class HeterogeneityTest:
     excluded: dict[int, str]
     freedom: PoseFreedom
 
+    @property
+    def gains(self) -> pd.DataFrame:
+        """The table ``models``: what each gains on particles that it was not made from."""
+        return self.models
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
@@ -77,6 +82,7 @@ class HeterogeneityTest:
 
 def heterogeneity_test(
     particles: ParticlesLike,
+    map: MapLike | None = None,
     settings: TestSettings | None = None,
     *,
     threads: int | None = None,
@@ -93,6 +99,9 @@ def heterogeneity_test(
     ----------
     particles : Particles or path
         With images, CTFs and poses.
+    map : Map or path, optional
+        What the poses were found against, of the particles' box: refused if the particles at their poses show another.
+        No model is made from it, since each is judged by particles that it was not made from.
     settings : TestSettings, optional
         All choices at once; what is given beside them goes before.
     threads : int, optional
@@ -111,7 +120,7 @@ def heterogeneity_test(
     SettingError
         Settings are unknown or out of bounds.
     InputError
-        No images, no poses, too few particles.
+        No images, no poses, too few particles; a map that is not what the particles show at their poses.
 
     Examples
     --------
@@ -126,6 +135,8 @@ def heterogeneity_test(
     with shown_to(listener) as heard:
         posed = posed_images_for(given, chosen, "heterogeneity", threads=threads)
         mean = mean_model(posed, contrast=chosen.contrast)
+        if map is not None:
+            scale_of_map(posed, mean, small_map(posed, map_of(map, "heterogeneity: the map"), given, "map"))
         model = learn_components(
             posed,
             mean,

@@ -18,6 +18,7 @@ from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
 from verglas.types.images import ImageSource
 
+SCALE = "verglasSubtractionScale"
 _SAME_PIXEL = 0.01
 LEAST_SCALE, MOST_SCALE = 0.2, 3.0
 
@@ -106,7 +107,7 @@ class SubtractedSource:
 
 def subtract(
     particles: ParticlesLike, map: MapLike, mask: MapLike, *, fit_scale: bool = True, threads: int | None = None
-) -> tuple[Particles, FloatArray]:
+) -> Particles:
     r"""Particles less the projections of what a map holds outside a mask.
 
     Poses, CTF parameters and all other columns stay as they are; the images are made when they are read. Images with
@@ -129,8 +130,8 @@ def subtract(
 
     Returns
     -------
-    Particles, (n,) float64
-        Subtracted, and the scales.
+    Particles
+        Subtracted, with their scales in the column ``verglasSubtractionScale``.
 
     Raises
     ------
@@ -148,8 +149,9 @@ def subtract(
     >>> p = vg.simulate.particles(model, 10, 32, 5.0, seed=1, listener=None)
     >>> volume = vg.simulate.density(model, 32, 5.0)
     >>> empty = vg.Map(np.zeros((32, 32, 32), np.float32), 5.0)
-    >>> left, scale = vg.subtract(p, volume, empty)
-    >>> bool(left.images().std() < 0.2 * p.images().std()), bool(abs(scale - 1).max() < 0.01)
+    >>> left = vg.subtract(p, volume, empty)
+    >>> SCALE = "verglasSubtractionScale"
+    >>> bool(left.images().std() < 0.2 * p.images().std()), bool(abs(left.table[SCALE] - 1).max() < 0.01)
     (True, True)
     """
     particles = particles_of(particles, "subtract: particles")
@@ -175,7 +177,7 @@ def subtract(
     scale = _scales(work, map, threads) if fit_scale else np.ones(len(work))
     # the images stay in the state that their columns tell, for every program that reads them
     source = SubtractedSource(stored.source, work, removed, scale, threads=threads, to_stored=to_stored(work))
-    return stored.with_source(source), scale
+    return stored.with_source(source).with_columns(**{SCALE: scale})
 
 
 def _scales(particles: Particles, map: Map, threads: int | None) -> FloatArray:

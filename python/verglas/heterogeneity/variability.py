@@ -11,7 +11,13 @@ from threadpoolctl import threadpool_limits
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
-from verglas.heterogeneity.components import ComponentModel, held_out_evidence, learn_components, mean_model
+from verglas.heterogeneity.components import (
+    ComponentModel,
+    held_out_evidence,
+    hold_mean,
+    learn_components,
+    mean_model,
+)
 from verglas.heterogeneity.coordinate_errors import calibrate
 from verglas.heterogeneity.covariance import covariance_components, estimate_covariance
 from verglas.heterogeneity.gain import mean_gain
@@ -189,9 +195,10 @@ def _gain_text(row: pd.Series) -> str:
 
 def variability(
     particles: ParticlesLike,
+    mean: MapLike | None = None,
+    mask: MapLike | None = None,
     settings: VariabilitySettings | None = None,
     *,
-    mask: MapLike | None = None,
     threads: int | None = None,
     listener: ListenerChoice = "screen",
     **changes: Any,
@@ -208,10 +215,13 @@ def variability(
     ----------
     particles : Particles or path
         With images, CTFs and poses.
-    settings : VariabilitySettings, optional
-        All choices at once; what is given beside them goes before.
+    mean : Map or path, optional
+        Of the particles' box: the map about which components are sought, held as it is but for its grey scale. Without,
+        each half set has its own, made from the particles.
     mask : Map or path, optional
         Where components may differ from zero; the sphere of the particle's diameter without.
+    settings : VariabilitySettings, optional
+        All choices at once; what is given beside them goes before.
     threads : int, optional
         Threads; all by default. The result does not depend on it.
     listener : Listener, "screen" or None
@@ -228,7 +238,8 @@ def variability(
     SettingError
         Settings are unknown or out of bounds.
     InputError
-        No images, no poses, too few particles; a mask that does not fit or lies outside the particle.
+        No images, no poses, too few particles; a mask that does not fit or lies outside the particle; a mean that is
+        not what the particles show at their poses.
 
     References
     ----------
@@ -250,7 +261,8 @@ def variability(
     given = particles_of(particles, "variability: particles")
     with shown_to(listener) as heard:
         inside = None if mask is None else map_of(mask, "variability: mask")
-        return analyse_variability(given, chosen, inside, threads=threads, listener=heard)
+        about = None if mean is None else map_of(mean, "variability: mean")
+        return analyse_variability(given, chosen, inside, mean_map=about, threads=threads, listener=heard)
 
 
 def analyse_variability(
@@ -258,6 +270,7 @@ def analyse_variability(
     chosen: VariabilitySettings,
     mask: Map | None,
     *,
+    mean_map: Map | None = None,
     threads: int | None,
     listener: Listener,
     keeper: Keeper | None = None,
@@ -267,6 +280,8 @@ def analyse_variability(
     inside = posed.sphere if mask is None else small_mask(posed, mask, given)
     listener.say(f"{len(posed)} particles at {posed.pixel_size_A:.2f} A per pixel, {posed.box} px")
     mean = mean_model(posed, contrast=chosen.contrast, mask=inside)
+    if mean_map is not None:
+        mean = hold_mean(posed, mean, small_map(posed, mean_map, given, "mean"))
     if chosen.method == "covariance" and chosen.largest:
         # long sums of products, which come out otherwise with other numbers of threads
         with threadpool_limits(1, user_api="blas"):
@@ -291,6 +306,24 @@ def analyse_variability(
     return _result(given, posed, model, gains, chosen)
 
 
+def small_map(posed: PosedImages, volume: Map, particles: Particles, name: str) -> Float32Array:
+    """A map of the particles' box at the working sampling.
+
+    Raises
+    ------
+    InputError
+        Another box or pixel size.
+    """
+    box, pixel_size_A = common_size(particles)
+    if volume.box != box or abs(volume.pixel_size_A / pixel_size_A - 1) > 0.01:
+        raise InputError(
+            f"the {name} has {volume.box} px of {volume.pixel_size_A:g} A, the particles {box} px of "
+            f"{pixel_size_A:g} A; resample it first (verglas resample)"
+        )
+    same = posed.box == len(volume.data)
+    return volume.data if same else fourier_resample(volume.data, (posed.box,) * 3)
+
+
 def small_mask(posed: PosedImages, mask: Map, particles: Particles) -> Float32Array:
     """A mask of the particles' box at the working sampling.
 
@@ -299,14 +332,7 @@ def small_mask(posed: PosedImages, mask: Map, particles: Particles) -> Float32Ar
     InputError
         Another box or pixel size; a mask outside the sphere of the particle.
     """
-    box, pixel_size_A = common_size(particles)
-    if mask.box != box or abs(mask.pixel_size_A / pixel_size_A - 1) > 0.01:
-        raise InputError(
-            f"the mask has {mask.box} px of {mask.pixel_size_A:g} A, the particles {box} px of "
-            f"{pixel_size_A:g} A; resample it first (verglas resample)"
-        )
-    values = checked_mask(mask.data)
-    small = values if posed.box == len(values) else fourier_resample(values, (posed.box,) * 3)
+    small = small_map(posed, mask.with_data(checked_mask(mask.data)), particles, "mask")
     inside = np.clip(small, 0, 1).astype(np.float32) * posed.sphere
     if inside.sum() < 0.01 * np.clip(small, 0, 1).sum():
         raise InputError("the mask lies outside the sphere of the particle's diameter; check where it is")

@@ -19,8 +19,9 @@ from verglas.reconstruction.operators.tilt_series import (
     tilt_series,
     weighted_back_projection,
 )
-from verglas.reconstruction.priors import Shaped, TotalVariation, gradient
+from verglas.reconstruction.priors import gradient
 from verglas.reconstruction.solvers import solve
+from verglas.reconstruction.solvers.smooth import noise_deviation
 from verglas.types.arrays import Array, Float32Array, FloatArray
 from verglas.types.display import one_line
 from verglas.types.settings import accept_former_names, check_settings, setting
@@ -188,7 +189,7 @@ def reconstruct_tilts(
         weight, trials = how.prior_weight, []
         pairs = agreement(weight)
     else:
-        unit = 1.0 if how.method == "firt" else _noise(stack)
+        unit = 1.0 if how.method == "firt" else noise_deviation(stack)
         candidates = [factor * unit for factor in _WEIGHTS[how.method]]
         tried = [agreement(w) for w in candidates]
         means = [float(np.mean([_correlation(*pair) for pair in one])) for one in tried]
@@ -214,13 +215,6 @@ def _ring_correlation(pairs: Sequence[tuple[Float32Array, Float32Array]]) -> Flo
     own, cross, other = sums
     power = np.sqrt(own) * np.sqrt(other)
     return np.divide(cross, power, out=np.zeros_like(cross), where=power > 1e-12 * power.max())
-
-
-def _noise(stack: Float32Array) -> float:
-    """Standard deviation of white noise, from differences of neighbours, which little else makes."""
-    differences = np.diff(stack[:, ::2, ::2], axis=-1)
-    # 0.6745: median deviation of a normal variable of sd 1; sqrt(2): a difference has the noise of two pixels.
-    return max(float(np.median(np.abs(differences)) / 0.6745 / np.sqrt(2)), 1e-6 * float(np.abs(stack).max()))
 
 
 def _volume(
@@ -251,7 +245,4 @@ def _regularise(A: TiltSeries, stack: Float32Array, method: str, weight: float, 
         return solve_firt(A, stack, A.map_shape, knee, rounds=rounds, iterations=_FIRT_INNER).x
     if method == "mbir":
         return solve_mbir(A, stack, A.map_shape, weight, iterations=max(1, iterations // 5)).x
-    prior = Shaped(TotalVariation(weight, iterations=15), A.map_shape)
-    # A filter along x evens out the frequencies only where the axis is along y; without it fista is quicker.
-    way = "preconditioned-primal-dual" if A.turn is None else "fista"
-    return solve(A, stack, way, prior=prior, iterations=iterations).x
+    return solve(A, stack, "tv", weight=weight, iterations=iterations).x

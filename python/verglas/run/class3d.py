@@ -257,12 +257,12 @@ def classify3d(
     >>> made.classes, len(made.particles), made.maps[0].box
     (1, 60, 32)
     """
-    one = isinstance(references, Map | str | Path)
-    starts = [] if references is None else [references] if one else list(references)
+    given_maps = [references] if isinstance(references, Map | str | Path) else references
+    starts = [] if given_maps is None else list(given_maps)
     if "classes" in changes:
         changes["classes"] = str(changes["classes"])
     elif len(starts) > 1 and settings is None:
-        changes["classes"] = str(len(references))
+        changes["classes"] = str(len(starts))
     chosen = settings_from("class3d", ClassSettings, settings, **changes)
     given = particles_of(particles, "classify3d: particles")
     _refuse(given, starts, chosen, has_mask=mask is not None)

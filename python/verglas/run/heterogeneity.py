@@ -21,6 +21,7 @@ def heterogeneity_files(
     out: Path | None = None,
     *,
     stack: Path | None = None,
+    map: Path | None = None,
     settings: TestSettings | None = None,
     threads: int | None = None,
     listener: ListenerChoice = "screen",
@@ -35,6 +36,8 @@ def heterogeneity_files(
         JSON file to write.
     stack : Path, optional
         Image stack in place of the one that the file names.
+    map : Path, optional
+        What the poses were found against; refused if the particles show another.
     settings : TestSettings, optional
     threads : int, optional
     listener : Listener, "screen" or None
@@ -43,7 +46,7 @@ def heterogeneity_files(
         check_writable(out)
     given = read_particles(particles, stack=stack)
     with shown_to(listener) as heard:
-        test = heterogeneity_test(given, settings, threads=threads, listener=heard)
+        test = heterogeneity_test(given, map, settings, threads=threads, listener=heard)
         if test.excluded:
             heard.note("set_aside", set_aside_sentence(test.excluded))
     if out is not None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import shutil
+import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -176,7 +179,8 @@ def polish(
     movies : path, or list of RecordedMovie
         STAR file of the corrected micrographs, with rlnMicrographMetadata.
     out : path, optional
-        Folder, a temporary one by default, which is removed when Python ends: ``shiny.star`` and ``stacks/``, ``tracks.star``, ``bfactors.star``, ``polish.json``, ``excluded.csv``.
+        Folder, by default a temporary one, which is removed when Python ends: ``shiny.star`` and ``stacks/``,
+        ``tracks.star``, ``bfactors.star``, ``polish.json``, ``excluded.csv``.
     settings : PolishSettings, optional
         Further keywords (``symmetry="O"``) change its fields.
     half_maps : two Map or path, optional

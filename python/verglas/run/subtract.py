@@ -11,7 +11,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.heterogeneity import collapse_symmetry, expand_symmetry, subtract
 from verglas.heterogeneity.recentred import MOVED_X, MOVED_Y, middle_A, recentre_boxes, undo_recentring
-from verglas.heterogeneity.subtract import LEAST_SCALE, MOST_SCALE
+from verglas.heterogeneity.subtract import LEAST_SCALE, MOST_SCALE, SCALE
 from verglas.io import check_writable, read_map, read_particles, write_particles
 from verglas.io.stack import StackSource
 from verglas.run.kept_inputs import keeps_inputs
@@ -20,7 +20,7 @@ from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.images import ImageSource
 from verglas.types.listener import Listener
 
-ORIGINAL, SCALE = "rlnImageOriginalName", "verglasSubtractionScale"
+ORIGINAL = "rlnImageOriginalName"
 
 
 class _Counted:
@@ -90,7 +90,7 @@ def subtract_files(
     # Before the work: a set whose images have no names could not be reverted.
     names = original_names(particle_set)
     kept = read_map(mask)
-    left, scale = subtract(particle_set, read_map(map), kept, fit_scale=fit_scale, threads=threads)
+    left = subtract(particle_set, read_map(map), kept, fit_scale=fit_scale, threads=threads)
     cut: dict[str, Any] = {}
     if box is not None:
         if not kept.data.any():
@@ -99,8 +99,9 @@ def subtract_files(
         left = recentre_boxes(left, centre_A, box)
         cut = {"box": box, "centre_A": centre_A.tolist(), "boxes_beyond_image": _beyond(left, particle_set.box)}
     assert left.source is not None
+    scale = left.table[SCALE].to_numpy(np.float64)
     with shown_to(listener) as heard:
-        remainder = left.with_columns(**{ORIGINAL: names, SCALE: scale}).with_source(_Counted(left.source, heard))
+        remainder = left.with_columns(**{ORIGINAL: names}).with_source(_Counted(left.source, heard))
         write_particles(out, remainder, stack=out.with_suffix(".mrcs"), dtype=dtype)
     return {
         "particles": len(particle_set),

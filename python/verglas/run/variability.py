@@ -48,6 +48,7 @@ def variability_files(
     out: Path,
     *,
     stack: Path | None = None,
+    mean: Path | None = None,
     mask: Path | None = None,
     settings: VariabilitySettings | None = None,
     clusters: int | None = None,
@@ -61,8 +62,8 @@ def variability_files(
     ----------
     particles, out : Path
         STAR or CS file with poses; folder to write.
-    stack, mask : Path, optional
-        Image stack in place of the one that the file names; where components may lie.
+    stack, mean, mask : Path, optional
+        Image stack in place of the one that the file names; map about which components are sought; where they may lie.
     settings : VariabilitySettings, optional
     clusters : int, optional
         Clusters of the coordinates; by default as many as held-out particles ask for.
@@ -80,13 +81,14 @@ def variability_files(
     check_clusters(len(given), clusters)
     with shown_to(listener) as heard, tenure(out, "variability", heard) as held:
         chosen = settings or VariabilitySettings()
-        record = result_settings(chosen) | {"mask": None if mask is None else reference_name(mask)}
+        maps = {"mean": mean, "mask": mask}
+        record = result_settings(chosen) | {k: None if v is None else reference_name(v) for k, v in maps.items()}
         checkpoints = Checkpoints(out, record, close_identity(given), held.say)
         checkpoints.open(resume=resume)
         held.write(state="running", n_particles=len(given))
-        inside = None if mask is None else read_map(mask)
+        about, inside = (None if path is None else read_map(path) for path in maps.values())
         keeper = checkpoints.part("components")
-        made = analyse_variability(given, chosen, inside, threads=threads, listener=held, keeper=keeper)
+        made = analyse_variability(given, chosen, inside, mean_map=about, threads=threads, listener=held, keeper=keeper)
         if made.excluded:
             held.note("set_aside", set_aside_sentence(made.excluded))
         spread = _spread(made, clusters, held) if made.n_components else None

@@ -65,6 +65,7 @@ class ParticleOperator(sla.LinearOperator):
         self.matrices = euler_to_matrix(particles.poses.angles_deg)
         # Minus: see the poses' convention; the particle lies at minus its origin.
         self.shifts_px = -particles.poses.shifts_A / particles.pixel_size_A
+        self.data_shape, self.map_shape = (len(particles), self.box, self.box), (self.box,) * 3
         super().__init__(np.float32, (len(particles) * self.box**2, self.box**3))
 
     def _batches(self) -> Iterator[slice]:
@@ -102,6 +103,10 @@ class ParticleOperator(sla.LinearOperator):
     def _rmatvec(self, y: Array) -> Array:
         images = y.reshape(-1, self.box, self.box)
         return self._back(lambda part: np.ascontiguousarray(images[part], np.float32))
+
+    def weighted_back_projection(self, data: npt.ArrayLike) -> Array:
+        """:func:`weighted_back_projection_of_views` of images, as a vector; of an operator without CTF."""
+        return weighted_back_projection_of_views(self, np.asarray(data).reshape(self.data_shape)).ravel()
 
     def back_project_images(self) -> Array:
         """A^T applied to the particles' own images, which are read in batches."""

@@ -16,6 +16,8 @@ from verglas._array_module import to_host
 from verglas.errors import InputError
 from verglas.types.arrays import Array, Float32Array, FloatArray
 
+_ENTRY_BYTES, _MOST_ENTRY_BYTES = 12, 2e9  # of a sparse matrix: a value and its column
+
 
 @dataclass(frozen=True)
 class RampFilter:
@@ -102,6 +104,42 @@ class TiltSeries(sla.LinearOperator):
         if self.turn is not None:
             images = self._turn(self.turn.T, images)
         return self.back_project(images).ravel()
+
+    def entries(self) -> sp.csr_array:
+        """The matrix, for methods that go row by row; of small maps, a slice of a large one at a time.
+
+        Raises
+        ------
+        InputError
+            It would take more than 2 GB.
+        """
+        depth, ny, nx = self.map_shape
+        # Each voxel lies between two rays of each image, and between four pixels of each where these are turned.
+        count = 2 * len(self.tilt_deg) * depth * ny * nx * (1 if self.turn is None else 4)
+        if count * _ENTRY_BYTES > _MOST_ENTRY_BYTES:
+            raise InputError(
+                f"tilt series: the entries of a map of {self.map_shape} and {len(self.tilt_deg)} tilts take "
+                f"{count * _ENTRY_BYTES / 1e9:.0f} GB; solve it slice by slice along y (images[:, [y], :]), or by a "
+                "method that does not go row by row: sirt, cg"
+            )
+        # One slice (z, x), whose unit voxels stand along y: (tilt, voxel, x).
+        voxels = np.eye(depth * nx, dtype=np.float32).reshape(depth, nx, depth * nx).transpose(0, 2, 1)
+        columns = ops.radon(np.ascontiguousarray(voxels), self.tilt_deg, threads=self.threads)
+        slice_matrix = sp.coo_array(np.moveaxis(columns, 1, -1).reshape(-1, depth * nx))
+        ray, voxel = slice_matrix.coords
+        tilt, x = np.divmod(ray, nx)
+        z, x_voxel = np.divmod(voxel, nx)
+        y = np.arange(ny)[:, None]
+        rows, unknowns = (tilt * ny + y) * nx + x, (z * ny + y) * nx + x_voxel
+        values = np.broadcast_to(slice_matrix.data, rows.shape)
+        matrix = sp.csr_array((values.ravel(), (rows.ravel(), unknowns.ravel())), shape=self.shape)
+        if self.turn is None:
+            return matrix
+        return sp.csr_array(sp.block_diag([self.turn] * len(self.tilt_deg), format="csr") @ matrix)
+
+    def weighted_back_projection(self, data: npt.ArrayLike) -> Array:
+        """:func:`weighted_back_projection` of images, as a vector."""
+        return weighted_back_projection(self, np.asarray(data).reshape(self.data_shape)).ravel()
 
     def ramp(self) -> RampFilter:
         """The filter under which iterations see all frequencies alike; images whose axis is along y."""

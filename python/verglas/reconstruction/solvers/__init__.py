@@ -24,6 +24,7 @@ from verglas.reconstruction.solvers.krylov import bicg, bicgstab, cg, cgs, conju
 from verglas.reconstruction.solvers.preconditioned import preconditioned_primal_dual
 from verglas.reconstruction.solvers.proximal import admm, fista, primal_dual, projected_subgradient, superiorise
 from verglas.reconstruction.solvers.row_action import art, bicav, sart
+from verglas.reconstruction.solvers.smooth import total_variation, weighted_back_projection
 from verglas.reconstruction.solvers.sparse import orthogonal_matching_pursuit, reweighted_least_squares
 from verglas.reconstruction.solvers.stationary import (
     cav,
@@ -37,6 +38,7 @@ from verglas.reconstruction.solvers.stationary import (
 )
 
 METHODS: dict[str, Callable[..., Solution]] = {
+    "wbp": weighted_back_projection,
     "landweber": landweber,
     "richardson": richardson,
     "jacobi": jacobi,
@@ -55,6 +57,7 @@ METHODS: dict[str, Callable[..., Solution]] = {
     "gmres": gmres,
     "cgs": cgs,
     "qmr": qmr,
+    "tv": total_variation,
     "fista": fista,
     "admm": admm,
     "primal-dual": primal_dual,
@@ -85,11 +88,13 @@ def solve(
     Parameters
     ----------
     operator : LinearOperator, array or sparse matrix
-        A, (m, n). Methods that work row by row need its entries.
+        A, (m, n). Methods that work row by row (gauss-seidel, jacobi, cimmino, cav, art, sart, bicav) need its entries:
+        a matrix, or an operator that can make them (``entries``, as of small tilt series).
     data : array of m
         f.
     method : str
-        A name of :data:`METHODS`.
+        A name of :data:`METHODS`. Those for square systems (richardson, conjugate-residuals, bicg, bicgstab, gmres,
+        cgs, qmr) solve the normal equations of others.
     iterations : int
         At most.
     tolerance : float
@@ -100,12 +105,12 @@ def solve(
         Zero by default.
     prior : Prior or sequence of them, optional
         Of the methods fista, primal-dual, preconditioned-primal-dual (total variation), projected-subgradient,
-        superiorised, and (several) admm.
+        superiorised, and (several) admm; of tv, total variation without.
     callback : callable, optional
         ``callback(iteration, x, relative_residual)``, in the manner of SciPy's solvers and not a listener: it is given
         the iterate, and true stops.
     **choices
-        Of the method: ``relaxation``, ``blocks``, ``seed``, ``nonzeros``, ``penalty``, ...
+        Of the method: ``relaxation``, ``blocks``, ``weight`` (tv), ``seed``, ``nonzeros``, ``penalty``, ...
 
     Returns
     -------
@@ -131,6 +136,8 @@ def solve(
         if prior is None:
             raise InputError("solve: admm needs a prior, or several")
         return admm(course, prior if isinstance(prior, (list, tuple)) else [prior], **choices)
+    if method == "tv":
+        return total_variation(course, prior, **choices)
     if method in _WITH_PRIOR:
         if prior is None:
             raise InputError(f"solve: {method} needs a prior")

@@ -1,4 +1,7 @@
-"""Krylov methods: conjugate gradients on the normal equations, and SciPy's for square systems."""
+"""Krylov methods: conjugate gradients on the normal equations, and SciPy's for square systems.
+
+SciPy's solve A^T W A x = A^T W f where A is not square; the residuals told are f - A x in any case.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse.linalg as sla
 
-from verglas.reconstruction.solvers.course import Course, Solution, norm
-from verglas.reconstruction.solvers.stationary import _square
+from verglas.reconstruction.solvers.course import Course, Solution, System, norm
+from verglas.reconstruction.solvers.stationary import is_square
 from verglas.types.arrays import Array
 
 
@@ -42,41 +45,50 @@ def cg(course: Course) -> Solution:
 
 def conjugate_residuals(course: Course) -> Solution:
     """Conjugate residuals for a symmetric square A (SciPy's MINRES, which it is where A is definite)."""
-    return _scipy(course, sla.minres, "conjugate-residuals", rtol=1e-14)
+    return _scipy(course, sla.minres, rtol=1e-14)
 
 
 def bicg(course: Course) -> Solution:
     """Biconjugate gradients for a square A; SciPy's."""
-    return _scipy(course, sla.bicg, "bicg", rtol=0.0)
+    return _scipy(course, sla.bicg, rtol=0.0)
 
 
 def bicgstab(course: Course) -> Solution:
     """Stabilised biconjugate gradients for a square A; SciPy's."""
-    return _scipy(course, sla.bicgstab, "bicgstab", rtol=0.0)
+    return _scipy(course, sla.bicgstab, rtol=0.0)
 
 
 def gmres(course: Course) -> Solution:
     """Generalised minimal residuals for a square A, restarted every 50 steps; SciPy's."""
-    return _scipy(course, sla.gmres, "gmres", rtol=0.0, restart=50, callback_type="x")
+    return _scipy(course, sla.gmres, rtol=0.0, restart=50, callback_type="x")
 
 
 def cgs(course: Course) -> Solution:
     """Squared conjugate gradients for a square A; SciPy's."""
-    return _scipy(course, sla.cgs, "cgs", rtol=0.0)
+    return _scipy(course, sla.cgs, rtol=0.0)
 
 
 def qmr(course: Course) -> Solution:
     """Quasi-minimal residuals for a square A (two-sided Lanczos); SciPy's."""
-    return _scipy(course, sla.qmr, "qmr", rtol=0.0)
+    return _scipy(course, sla.qmr, rtol=0.0)
 
 
 class _Enough(Exception):
     """What ends SciPy's loop from its callback."""
 
 
-def _scipy(course: Course, method: Callable[..., Any], name: str, **more: Any) -> Solution:
+def _square_form(system: System) -> tuple[sla.LinearOperator, Array]:
+    """A and f, or those of the normal equations."""
+    if is_square(system):
+        return system.operator, system.data
+    n = system.operator.shape[1]
+    normal = sla.LinearOperator((n, n), matvec=system.normal, rmatvec=system.normal, dtype=system.first().dtype)
+    return normal, system.back(system.data)
+
+
+def _scipy(course: Course, method: Callable[..., Any], **more: Any) -> Solution:
     system = course.system
-    _square(system, name)
+    operator, data = _square_form(system)
     last = [system.first()]
 
     def after(x: Array) -> None:
@@ -88,7 +100,7 @@ def _scipy(course: Course, method: Callable[..., Any], name: str, **more: Any) -
     try:
         # SciPy's own tolerance is (next to) nothing: only the course decides when to stop, so that all methods stop
         # alike.
-        x, _ = method(system.operator, system.data, x0=last[0], maxiter=course.iterations, callback=after, **more)
+        x, _ = method(operator, data, x0=last[0], maxiter=course.iterations, callback=after, **more)
     except _Enough:
         return course.solution(last[0])
     if course.reason == "iterations" and len(course.residuals) < course.iterations:

@@ -43,13 +43,11 @@ def landweber(course: Course, relaxation: float = 1.0) -> Solution:
 def richardson(course: Course, relaxation: float = 1.0) -> Solution:
     """X + eta (f - A x) for a square A: converges if, and only if, every eigenvalue has abs(1 - eta lambda) < 1.
 
-    Raises
-    ------
-    InputError
-        A is not square.
+    Of another A the normal equations, whose step is that of :func:`landweber`.
     """
     system = course.system
-    _square(system, "richardson")
+    if not is_square(system):
+        return landweber(course, relaxation)
     x = system.first()
     residual = system.residual(x)
     while True:
@@ -97,10 +95,14 @@ def gauss_seidel(course: Course, relaxation: float = 1.0) -> Solution:
 def sirt(course: Course, relaxation: float = 1.0) -> Solution:
     r"""X + eta D_c A^T D_r W (f - A x), D_r and D_c the inverse row and column sums of abs(A) (Gregor and Benson 2008).
 
-    With these the spectral radius of what multiplies x is at most 1, so a relaxation between 0 and 2 converges.
+    With these the spectral radius of what multiplies x is at most 1, so a relaxation between 0 and 2 converges. An
+    operator whose entries are not at hand and have both signs, as images with a CTF, has no such sums: its step is that
+    of :func:`landweber`, which is the form that SIRT has for particles.
     """
     system = course.system
     rows, columns = absolute_sums(system)
+    if min(rows.min(), columns.min()) < -_ROUNDING * max(rows.max(), columns.max()):
+        return landweber(course, relaxation)
     return _iterate(_scale_weights(course, _inverse(rows)), relaxation, _inverse(columns))
 
 
@@ -117,6 +119,7 @@ def cav(course: Course, relaxation: float = 1.0) -> Solution:
     return _iterate(_scale_weights(course, scales), relaxation, None)
 
 
+_ROUNDING = 1e-5  # of sums of non-negative float32 numbers, beside the largest
 _EIGENVALUE_TOLERANCE = 1e-3  # relative; to the last digit Lanczos takes hundreds of steps where eigenvalues crowd
 
 
@@ -147,7 +150,7 @@ def normal_diagonal(system: System) -> FloatArray:
 
 
 def absolute_sums(system: System) -> tuple[FloatArray, FloatArray]:
-    """Row and column sums of abs(A); of an operator without entries, those of A, which has to be non-negative."""
+    """Row and column sums of abs(A); of an operator without entries those of A, some negative where A is."""
     matrix = getattr(system.operator, "A", None)
     if matrix is not None:
         return entry_sums(sp.csr_array(matrix))
@@ -194,20 +197,23 @@ def _inverse(values: Array) -> FloatArray:
 
 
 def _matrix(system: System) -> sp.csr_array:
-    """The operator's entries.
+    """The operator's entries, or those that it makes (``entries``).
 
     Raises
     ------
     InputError
         It has none: it is known by its action only.
     """
-    matrix = getattr(system.operator, "A", None)
-    if matrix is None:
-        raise InputError("this method needs the entries of the matrix; the operator is known by its action only")
-    return sp.csr_array(matrix)
+    matrix, entries = getattr(system.operator, "A", None), getattr(system.operator, "entries", None)
+    if matrix is None and entries is None:
+        raise InputError(
+            "this method needs the entries of the matrix; the operator is known by its action only: use landweber, "
+            "sirt, cg or a method with a prior"
+        )
+    return sp.csr_array(matrix if entries is None else entries())
 
 
-def _square(system: System, method: str) -> None:
+def is_square(system: System) -> bool:
+    """Whether there are as many data as unknowns."""
     m, n = system.operator.shape
-    if m != n:
-        raise InputError(f"{method}: expected a square operator, got {m} data and {n} unknowns")
+    return bool(m == n)
