@@ -262,6 +262,7 @@ def test_files(tmp_path, moving):
     vg.write_particles(star, moving[:120].with_columns(verglasCoordinate2=1.0))  # of an earlier analysis
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "component2_state1.mrc").touch()
+    (tmp_path / "out" / "run.json").write_text("{}")  # which that analysis left
     settings = vg.heterogeneity.VariabilitySettings(components="1", resolution_A=25, iterations=2)
     made = variability_files(star, tmp_path / "out", settings=settings, listener=None)
     names = {p.name for p in (tmp_path / "out").iterdir()}
