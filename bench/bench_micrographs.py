@@ -2,6 +2,7 @@
 
     python bench/bench_micrographs.py rings [--seeds 4] [--first-seed 3000] [--side 768] [--add] [--minutes 4]
     python bench/bench_micrographs.py maps --folder IMAGES [--movies 6] [--first-seed 4000] [--minutes 4]
+    python bench/bench_micrographs.py sessions --folder IMAGES [--movies 4] [--first-seed 8200] [--seeds 3]
 
 ``rings``: movies of 768 x 768 pixels of 1.5 A, 16 frames of 1.5 e/A2, ice of 400 A and 12 particles, whose plain sum is
 blurred: drift of 7 to 12 px; that and a dome of 2 px with shear; that and a random polynomial field of 1 px. The CTF is
@@ -14,6 +15,9 @@ every movie once with and once without motion (drift of 7 px, dome of 2 px, shea
 random numbers of the counts). Particles are cut at their true places from weighted sums and reconstructed at their true
 poses: FSC 0.5 with the truth of the still movies, of the moving ones corrected locally and by shifts of whole frames
 only, and left as they are. Images of movies that are done stay in ``--folder``: the same command goes on.
+
+``sessions``: the same of other particles that move otherwise, one of each seed: its group (D4, T, D7, O in turn), its
+shape, where the drift goes and how far (6 to 10 px), dome (1.5 to 2.5 px either way), its centre and the shear.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ SIDE, PIXEL_A, BOX = 768, 1.5, 128
 RING_FRAMES, RING_DOSE = 16, 1.5
 MAP_FRAMES, MAP_DOSE = 12, 2.0
 WAYS = ("still", "local", "whole frames", "nothing")
+SYMMETRIES = ("D4", "T", "D7", "O")  # of the particles of sessions, in turn
 
 
 def moved(kind: str, rng: np.random.Generator) -> dict[str, Any]:
@@ -145,13 +150,42 @@ class Cut:
     model: str
 
 
-def cut_movie(model: Any, seed: int) -> Cut:
+@dataclass(frozen=True)
+class Session:
+    """What its movies show, and how it moves."""
+
+    model: Any
+    symmetry: str
+    move: dict[str, Any]
+
+    @classmethod
+    def of_docs(cls) -> Session:
+        """That of ``maps``."""
+        model = vg.simulate.phantom(BOX, PIXEL_A, 130.0, symmetry="O", seed=9)
+        move = {"drift_px": (5.0, -5.0), "dome_px": 2.0, "dome_centre": (0.4, 0.6), "shear_px": 1.0}
+        return cls(model, "O", move)
+
+    @classmethod
+    def of_seed(cls, seed: int) -> Session:
+        """Another one of each seed."""
+        rng, symmetry = np.random.default_rng([seed, 1]), SYMMETRIES[seed // 10 % len(SYMMETRIES)]
+        angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(6, 10)
+        move = {
+            "drift_px": (length * np.cos(angle), length * np.sin(angle)),
+            "dome_px": rng.choice([-1, 1]) * rng.uniform(1.5, 2.5),
+            "dome_centre": tuple(rng.uniform(0.3, 0.7, 2)),
+            "shear_px": rng.choice([-1, 1]) * rng.uniform(0.5, 1.2),
+        }
+        return cls(vg.simulate.phantom(BOX, PIXEL_A, 130.0, symmetry=symmetry, seed=seed), symmetry, move)
+
+
+def cut_movie(session: Session, seed: int) -> Cut:
     """One movie with and without motion."""
+    model = session.model
     scene = {"shape": (SIDE, SIDE), "pixel_size_A": PIXEL_A, "n": 20, "defocus_u_A": 12000.0, "b_factor_A2": 30.0}
     exposed = {"frames": MAP_FRAMES, "dose_per_frame_e_A2": MAP_DOSE}
     still, truth = vg.simulate.movie(model, **scene, **exposed, seed=seed)
-    move = {"drift_px": (5.0, -5.0), "dome_px": 2.0, "dome_centre": (0.4, 0.6), "shear_px": 1.0}
-    moving, _ = vg.simulate.movie(model, **scene, **exposed, **move, seed=seed)
+    moving, _ = vg.simulate.movie(model, **scene, **exposed, **session.move, seed=seed)
     local = vg.correct_motion(moving, listener=None)
     sums = {
         "still": vg.correct_motion(still, listener=None).dose_weighted,
@@ -170,25 +204,23 @@ def cut_movie(model: Any, seed: int) -> Cut:
     return Cut(images, truth.poses.angles_deg[keep], (centres - whole)[keep], local.model)
 
 
-def cuts(args: argparse.Namespace, model: Any) -> Iterator[Cut]:
+def cuts(args: argparse.Namespace, session: Session, first_seed: int) -> Iterator[Cut]:
     """Of every movie, those that are kept and as many new ones as there is time for."""
     end = time.monotonic() + 60 * args.minutes
     args.folder.mkdir(parents=True, exist_ok=True)
-    for seed in range(args.first_seed, args.first_seed + args.movies):
+    for seed in range(first_seed, first_seed + args.movies):
         path = args.folder / f"{seed}.npy"
         if not path.is_file():
             if time.monotonic() > end:
                 continue
-            np.save(path, np.array(asdict(cut_movie(model, seed)), object), allow_pickle=True)
+            np.save(path, np.array(asdict(cut_movie(session, seed)), object), allow_pickle=True)
             print(seed, "done", flush=True)
         yield Cut(**np.load(path, allow_pickle=True).item())
 
 
-def maps(args: argparse.Namespace) -> None:
+def ways_of(session: Session, parts: list[Cut]) -> list[dict[str, Any]]:
     """FSC 0.5 with the truth, of all movies together."""
-    model = vg.simulate.phantom(BOX, PIXEL_A, 130.0, symmetry="O", seed=9)
-    parts = list(cuts(args, model))
-    truth = vg.simulate.density(model, BOX, PIXEL_A)
+    truth = vg.simulate.density(session.model, BOX, PIXEL_A)
     z, y, x = np.ogrid[-1 : 1 : BOX * 1j, -1 : 1 : BOX * 1j, -1 : 1 : BOX * 1j]
     radius_A = np.sqrt(z**2 + y**2 + x**2) * BOX * PIXEL_A / 2
     inside = np.clip((75 - radius_A) / 8, 0, 1).astype(np.float32)
@@ -199,30 +231,54 @@ def maps(args: argparse.Namespace) -> None:
         images = np.concatenate([part.images[way] for part in parts])
         poses = vg.Poses(angles, -shifts * PIXEL_A)
         particles = vg.Particles.from_images(images, PIXEL_A, poses=poses, optics=optics)
-        volume = vg.reconstruct(particles, symmetry="O", listener=None)
+        volume = vg.reconstruct(particles, symmetry=session.symmetry, listener=None)
         curve = vg.fsc(volume, truth, inside)
         rows.append({"way": way, "particles": len(images), "fsc_0.5_A": curve.resolution_A(0.5)})
         print(rows[-1], flush=True)
     still = rows[0]["fsc_0.5_A"]
     for row in rows:
         row["over_still"] = row["fsc_0.5_A"] / still
+    return rows
+
+
+def maps(args: argparse.Namespace) -> None:
+    """The session of the guide."""
+    session = Session.of_docs()
+    parts = list(cuts(args, session, args.first_seed))
+    rows = ways_of(session, parts)
     write("micrographs_maps", rows, movies=len(parts), models=[part.model for part in parts], side_px=SIDE)
+
+
+def sessions(args: argparse.Namespace) -> None:
+    """A row per session; those that are not through wait for the next call."""
+    rows = []
+    for seed in range(args.first_seed, args.first_seed + 10 * args.seeds, 10):
+        session = Session.of_seed(seed)
+        parts = list(cuts(args, session, seed))
+        if len(parts) < args.movies:
+            continue
+        ways = {row["way"]: row for row in ways_of(session, parts)}
+        row = {"seed": seed, "symmetry": session.symmetry, "particles": ways["still"]["particles"]}
+        row |= {f"{way.replace(' ', '_')}_over_still": ways[way]["over_still"] for way in WAYS[1:]}
+        row |= {"still_A": ways["still"]["fsc_0.5_A"], "dome_px": session.move["dome_px"]}
+        rows.append({**row, "models": sorted({part.model for part in parts})})
+        write("micrographs_sessions", rows, quiet=True, movies=args.movies, side_px=SIDE)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("rings", "maps"))
-    parser.add_argument("--seeds", type=int, default=4, help="of each kind of motion (rings)")
-    parser.add_argument("--movies", type=int, default=6, help="(maps)")
-    parser.add_argument("--first-seed", type=int, help="3000 for rings, 4000 for maps")
+    parser.add_argument("part", choices=("rings", "maps", "sessions"))
+    parser.add_argument("--seeds", type=int, default=4, help="of each kind of motion (rings), or sessions")
+    parser.add_argument("--movies", type=int, default=6, help="of a session (maps, sessions)")
+    parser.add_argument("--first-seed", type=int, help="3000 for rings, 4000 for maps, 8200 for sessions")
     parser.add_argument("--side", type=int, default=SIDE, help="of the movies, pixels (rings)")
     parser.add_argument("--add", action="store_true", help="to the movies that the file of results holds (rings)")
     parser.add_argument("--folder", type=Path, default=Path("micrographs_maps"), help="where images are kept (maps)")
     parser.add_argument("--minutes", type=float, default=60.0, help="no new movie after so long")
     args = parser.parse_args()
     if args.first_seed is None:
-        args.first_seed = 3000 if args.part == "rings" else 4000
-    (rings if args.part == "rings" else maps)(args)
+        args.first_seed = {"rings": 3000, "maps": 4000, "sessions": 8200}[args.part]
+    {"rings": rings, "maps": maps, "sessions": sessions}[args.part](args)
 
 
 if __name__ == "__main__":

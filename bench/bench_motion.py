@@ -243,8 +243,17 @@ def weak_summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return float(np.sqrt(np.mean(np.square(values)))) if values else None
 
     names = ("stated_px", "off_px", "nothing_px")
+    for row in rows:
+        row["off_over_stated"] = None if row["stated_px"] is None else row["off_px"] / row["stated_px"]
     return [
-        {"job": word, "movies": len(of), **{name: rms(of, name) for name in names}} for word, of in kinds.items() if of
+        {
+            "job": word,
+            "movies": len(of),
+            **{name: rms(of, name) for name in (*names, "off_over_stated")},
+            "worst_off_over_stated": max((r["off_over_stated"] for r in of if r["off_over_stated"]), default=None),
+        }
+        for word, of in kinds.items()
+        if of
     ]
 
 

@@ -15,7 +15,7 @@ from pages_again import check_page_again
 import verglas as vg
 from verglas.cli import app as application
 from verglas.errors import InputError, VerglasWarning
-from verglas.io import read_micrographs, read_motion_star, read_star
+from verglas.io import acquisition, read_micrographs, read_motion_star, read_star
 from verglas.io.frames import TiffFrames
 from verglas.run.micrograph_pages import motion_page_of
 from verglas.run.motion import MovieSession, MovieSettings, _optics_groups, correct_movies
@@ -236,8 +236,13 @@ def test_bytes_of_mrc_files_are_counts_where_that_is_asked(tmp_path):
     assert np.array_equal(again.source.read(1), counts[1])
 
 
-def test_epus_files_in_a_tree_of_their_own(tmp_path, data_dir):
-    """`verglas motion --metadata`: pixel size, voltage, exposure and beam shift; a movie that has none is named."""
+def test_epus_files_in_a_tree_of_their_own(tmp_path, data_dir, monkeypatch):
+    """`verglas motion --metadata`: pixel size, voltage, exposure and beam shift; a movie that has none is named.
+
+    Each file is read once: what the frames are told is what the optics groups are.
+    """
+    read = []
+    monkeypatch.setattr(acquisition, "read_epu_xml", lambda path: (read.append(path), vg.io.read_epu_xml(path))[1])
     tree = data_dir / "epu" / "emharvest"
     name = next(tree.rglob("FoilHole_*_Data_*.xml")).stem
     counts = np.random.default_rng(4).poisson(20, (4, 96, 128)).astype(np.uint8)
@@ -253,6 +258,7 @@ def test_epus_files_in_a_tree_of_their_own(tmp_path, data_dir):
         in made.excluded[str(tmp_path / "FoilHole_1_Data_2_3_20230919_160000_fractions.tif")]
     )
     assert any("4 frames, where" in str(warning.message) for warning in told)
+    assert len(read) == 1
     row = vg.io.read_json(tmp_path / "out" / "micrographs" / f"{name}_fractions.json")["row"]
     assert row["original_pixel_size_A"] == pytest.approx(1.0559, abs=1e-4)
     assert row["voltage_kV"] == 300.0

@@ -51,6 +51,16 @@ def _rest(scores: list[ops.ShiftScores], left_out: int) -> ops.ShiftScores:
     return ops.ShiftScores(value, np.sum([p[0] for p in parts], axis=0), np.sum([p[1] for p in parts], axis=0))
 
 
+def held_out_fits(patches: Patches, weights: FloatArray, field: Field, at_patches: FloatArray) -> list[FloatArray]:
+    """Where each fold's frequencies lie, (n, frames, 2) px, as the other folds say: one step from ``at_patches``."""
+    scores = fold_scores(patches, weights, at_patches)
+    places = []
+    for j in range(FOLDS):
+        coefficients, _ = quadratic(field, _rest(scores, j), at_patches).solve(field.precision())
+        places.append(field.at_patches(coefficients))
+    return places
+
+
 def held_out(field: Field, scores: list[ops.ShiftScores], at_patches: FloatArray) -> FloatArray:
     """Log-likelihood (n,) of every patch's held-out frequencies, relative to the field where the scores were taken.
 

@@ -13,8 +13,9 @@ from verglas.motion import choose, fields, fixed_pattern, whole_frames
 from verglas.motion.binned import BinnedFrames
 from verglas.motion.exposure import Exposure
 from verglas.motion.fields import Field, Timing
-from verglas.motion.fit import Fit, fit, quadratic
+from verglas.motion.fit import Fit, fit
 from verglas.motion.patches import Patches, b_factor_weights, cut, likelihood_weights, signal_to_noise
+from verglas.motion.uncertainty import shift_errors
 from verglas.types.arrays import FloatArray
 from verglas.types.motion import MODELS, Motion
 
@@ -22,7 +23,7 @@ B_FACTORS_A2 = (500.0, 150.0)  # of the first steps, before the signal's own spe
 LATTICE_LENGTH = 0.35  # of the prior in space, sides of the frame
 LATTICE_FRAMES = 6.0  # ... and in time
 WEAK_SIGMA = 5.0  # frames that agree by less than this beyond what fitting gives hold no picture to follow
-DOUBT_SIGMA = 8.0  # up to here wrong places agree as well as right ones, and nobody knows how far shifts are off
+DOUBT_SIGMA = 10.0  # up to here wrong places agree as well as right ones, and nobody knows how far shifts are off
 JUMP_PX = 8.0  # a frame that lies further from where its neighbours do moves by itself
 FAR_PX = 1.0  # binned pixels between a patch and where it was cut that ask for cutting again
 
@@ -122,9 +123,13 @@ class _Search:
             used = np.isin(np.arange(n), self.timing.used)
             flags = [*flags, "the frames hold no common picture to follow: summed where they lie"]
             return Estimate(Motion(self.binned.shape, np.zeros((n, 2)), used=used), [], flags, base.value, sigma)
+        # where the fit has put them: of a weak frame it may be other than where the search did
         flags = [
             *flags,
-            *(f"frame {self.timing.used[j] + 1} lies {size:.0f} px from where its neighbours do" for j, size in jumps),
+            *(
+                f"frame {self.timing.used[j] + 1} lies {size:.0f} px from where its neighbours do"
+                for j, size in self.jumps(base.at_patches.mean(axis=0))
+            ),
         ]
         if sigma < DOUBT_SIGMA:
             flags.append(
@@ -234,8 +239,7 @@ class _Search:
         """The chosen field fitted once more with weights of the agreement that it has brought."""
         weights = likelihood_weights(patches, signal_to_noise(patches, fitting.at_patches), self.exposure.pixel_size_A)
         fitting = fit(patches, fitting.field, weights, fitting.at_patches, tune=True)
-        about = quadratic(fitting.field, fitting.scores, fitting.at_patches)
-        errors = fields.frame_errors(fitting.field, about.solve(fitting.field.precision())[1])
+        errors = shift_errors(patches, weights, fitting)
         motion = fields.to_motion(fitting.field, fitting.coefficients, self.binned.shape, self.timing, lattice)
         both = np.repeat(self.timing.everywhere(errors)[:, None], 2, axis=1)
         agreed = fixed_pattern.Agreement.of(patches, fitting.at_patches)

@@ -154,12 +154,15 @@ def field_of(of_frames: list[Term], local: list[Term]) -> Field:
 
 
 def frame_errors(field: Field, covariance: FloatArray) -> FloatArray:
-    """Standard errors (frames,) of the shifts of whole frames along one axis, about the mean of all frames."""
-    columns = [t * s.mean(0)[0] for s, t in zip(field.space[: field.n_global], field.time, strict=False)]
-    time = np.concatenate(columns, axis=1)
-    time = time - time.mean(0)
-    size = time.shape[1]
-    return np.sqrt(np.maximum(0.0, np.einsum("fi,ij,fj->f", time, covariance[:size, :size], time, optimize=True)))
+    """Standard errors (frames,) along one axis of the field's mean over the patches, about the mean of all frames.
+
+    Local terms count, too: a lattice does not add up to nothing over the frame, and what it takes over, shifts of whole
+    frames give up. Of those alone the error would be that of a division which nothing depends on.
+    """
+    columns = [np.kron(s.mean(0), t) for s, t in zip(field.space, field.time, strict=True)]
+    design = np.concatenate(columns, axis=1)
+    design = design - design.mean(0)
+    return np.sqrt(np.maximum(0.0, np.einsum("fi,ij,fj->f", design, covariance, design, optimize=True)))
 
 
 @dataclass(frozen=True)

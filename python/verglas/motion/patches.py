@@ -21,6 +21,11 @@ BAND = 0.46  # cycles per binned pixel: beyond, the corner of the plane has neit
 LONGEST_A = 300.0  # illumination and ice stay with the detector
 MOST_PATCHES = 400
 ASKED = 64
+NEIGHBOURS = np.array([0.25, 0.5, 0.25])  # how rings of the signal's power are smoothed
+# What a ring shows of the signal counts half where it is so many standard errors, and little below. The shifts were
+# chosen for agreement: in rings without signal noise agrees by one or two standard errors where they are fitted, is
+# followed for it the next time, and then agrees by more.
+HALF_BELIEVED_SIGMAS = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +200,8 @@ def _whiten(patches: Patches) -> None:
 def signal_to_noise(patches: Patches, field_px: FloatArray) -> FloatArray:
     """Power of the undamaged signal in one frame over that of the noise, ring by ring, as the frames' agreement says.
 
-    E[sum over f != g of z_f* z_g] = s ((sum q^2)^2 - sum q^4), q the damping. At most ASKED patches are asked.
+    E[sum over f != g of z_f* z_g] = s ((sum q^2)^2 - sum q^4), q the damping. At most ASKED patches are asked. What is
+    found is shrunk where it is not sure (``HALF_BELIEVED_SIGMAS``).
     """
     q2 = patches.damping.astype(float) ** 2
     pairs = q2.sum(0) ** 2 - (q2**2).sum(0)
@@ -204,16 +210,17 @@ def signal_to_noise(patches: Patches, field_px: FloatArray) -> FloatArray:
     usable = (patches.frequencies_x[None] > 0) & (patches.frequencies_y[:, None] != 0)
     rings, size = patches.rings[usable], int(patches.rings.max()) + 1
 
-    def of_rings(values: FloatArray) -> FloatArray:
+    def of_rings(values: FloatArray, share: FloatArray) -> FloatArray:
         # three neighbours: a ring's own error would otherwise come back as its weight
         summed = np.bincount(rings, values[usable], size)
-        return np.asarray(np.convolve(np.pad(summed, 1, mode="edge"), [0.25, 0.5, 0.25], "valid"))
+        return np.asarray(np.convolve(np.pad(summed, 1, mode="edge"), share, "valid"))
 
-    expected = np.maximum(of_rings(pairs), 1e-30)
+    expected = np.maximum(of_rings(pairs, NEIGHBOURS), 1e-30)
     # the variance of noise that agrees by chance is `pairs` in each patch
-    error = np.sqrt(expected / len(asked)) / expected
-    snr = of_rings(agreement) / expected
-    return np.where(snr > error, snr, 0.0)
+    error = np.sqrt(np.maximum(of_rings(pairs, NEIGHBOURS**2), 1e-30) / len(asked)) / expected
+    snr = of_rings(agreement, NEIGHBOURS) / expected
+    believed = snr**2 / (snr**2 + (HALF_BELIEVED_SIGMAS * error) ** 2)
+    return np.where(snr > error, snr * believed, 0.0)
 
 
 def likelihood_weights(patches: Patches, snr: FloatArray, pixel_size_A: float) -> FloatArray:

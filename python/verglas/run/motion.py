@@ -15,7 +15,7 @@ from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment import judge_movies
 from verglas.detector import frame_totals, place_gain
 from verglas.errors import InputError
-from verglas.io import find_acquisition, find_movies, read_json, write_csv, write_json, write_micrographs
+from verglas.io import find_movies, read_json, write_csv, write_json, write_micrographs
 from verglas.io.acquisition import acquisition_tree
 from verglas.io.micrographs import PATH, PIXEL, SHARED
 from verglas.io.mrc import PathLike
@@ -27,7 +27,7 @@ from verglas.run.live_page import LivePage
 from verglas.run.micrograph_pages import PAGE, motion_page_of, write_motion_page
 from verglas.run.motion_files import FOLDERS, PARTS, MovieFiles
 from verglas.run.movie_pattern import CODE, PatternFile
-from verglas.run.movies import as_gain, read_movie
+from verglas.run.movies import acquisition_of, as_gain, read_movie
 from verglas.run.tenure import Tenure, tenure
 from verglas.types.listener import Listener
 from verglas.types.settings import result_settings, setting, settings_from
@@ -385,19 +385,20 @@ def _optics_groups(rows: list[dict[str, Any]]) -> list[str]:
 def _correct(files: MovieFiles, session: MovieSession, heard: Listener) -> dict[str, Any]:
     settings, gain = session.settings, None if session.gain is None else str(session.gain)
     files.check_names()
+    # Read once: a file that comes in between would tell the frames one thing and the optics groups another.
+    acquisition = acquisition_of(files.movie, session.metadata)
     movie = read_movie(
         files.movie,
         session.gain,
         session.defects,
         placement=settings.placement,
         keep_bytes=settings.keep_bytes,
-        metadata=session.where_metadata_lie,
+        metadata=False if acquisition is None else acquisition,
         **settings.reading,
     )
     result = correct_motion(movie, settings.correction, threads=session.threads, listener=heard)
     # before the record of the movie, which says that all else is there
     PatternFile.of(files.folder, session.record()).add(files.stem, result.recorded)
-    acquisition = find_acquisition(files.movie, [] if session.metadata is None else [session.metadata])
     return files.write(movie, result, settings.correction, gain, settings.dtype, acquisition)
 
 

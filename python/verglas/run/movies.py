@@ -36,7 +36,7 @@ def read_movie(
     *,
     placement: str = "0",
     divides: bool | None = None,
-    metadata: bool | PathLike = True,
+    metadata: bool | PathLike | Acquisition = True,
     keep_bytes: int = 0,
     **known: Any,
 ) -> Movie:
@@ -57,9 +57,9 @@ def read_movie(
         (:func:`verglas.detector.place_gain`), and refuses if none stands out.
     divides : bool, optional
         Frames are divided by the gain; by its file's name by default.
-    metadata : bool or path
-        Take what is not given from an mdoc or EPU XML file beside the movie, or anywhere below a folder that is named.
-        What such a file contradicts is used as given, with a warning.
+    metadata : bool, path or Acquisition
+        Take what is not given from an mdoc or EPU XML file beside the movie, or anywhere below a folder that is named,
+        or from what was read of one. What such a file contradicts is used as given, with a warning.
     keep_bytes : int
         Memory for frames as recorded, kept when first read; by default each is decoded whenever it is asked for.
     **known
@@ -87,7 +87,10 @@ def read_movie(
     acquisition, summed = None, False
     if metadata is not False:
         summed = Path(path).suffix.lower() == ".eer" or known.get("frames_per_fraction") is not None
-        acquisition = _acquisition_of(path, None if metadata is True else metadata)
+        if isinstance(metadata, Acquisition):
+            acquisition = metadata
+        else:
+            acquisition = acquisition_of(path, None if metadata is True else metadata)
         known = with_acquisition(known, acquisition, summed=summed)
     movie = open_movie(path, **known)
     if acquisition is not None and not summed and acquisition.frames not in (None, len(movie)):
@@ -141,8 +144,15 @@ def _never_lit(total: FloatArray, bad: npt.NDArray[np.bool_], path: PathLike) ->
     return np.zeros_like(dark)
 
 
-def _acquisition_of(movie: PathLike, metadata: PathLike | None) -> Acquisition | None:
-    """What acquisition software says of a movie; a folder of its files that holds none of the movie is warned of."""
+def acquisition_of(movie: PathLike, metadata: PathLike | None) -> Acquisition | None:
+    """What acquisition software says of a movie; a folder of its files that holds none of the movie is warned of.
+
+    Parameters
+    ----------
+    movie : path
+    metadata : path, optional
+        Folder below which files lie that do not lie beside the movie.
+    """
     acquisition = find_acquisition(movie, [] if metadata is None else [metadata])
     if metadata is not None and (acquisition is None or acquisition.source == OF_NAME):
         warnings.warn(

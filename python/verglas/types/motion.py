@@ -106,7 +106,7 @@ class Motion:
     lattice_px : (n_frames, nodes_y, nodes_x, 2) float64 or None
         Coefficients of uniform cubic B-splines over the frame (:func:`spline_basis`), x then y.
     global_error_px : (n_frames, 2) float64 or None
-        Standard errors of ``global_px`` about the mean of all frames.
+        Standard errors of the field's mean over the frame, about the mean of all frames.
     used : (n_frames,) bool
         Frames that were fitted and are part of the sums; the shifts of the others lie between their neighbours'.
 
