@@ -116,8 +116,8 @@ class _Search:
         base, weights, patches = self.of_frames(patches, start, [j for j, _ in jumps])
         # shifts were searched over the whole frame: the best of so many places agrees by chance
         luck = len(self.timing.used) * np.log(max(2, base.scores.value.size * patches.side**2))
-        beyond_luck, chance = base.value - luck, self.chance(patches, weights)  # chance is 0 where nothing agrees
-        sigma = float(beyond_luck / chance) if chance > 0 else -np.inf
+        agreement, chance = self.agreement(patches, base.at_patches)  # chance is 0 where nothing agrees
+        sigma = float((agreement - luck) / chance) if chance > 0 else -np.inf
         if self.ran_away(base, start, patches) or sigma < WEAK_SIGMA:
             n = self.timing.n_frames
             used = np.isin(np.arange(n), self.timing.used)
@@ -211,11 +211,17 @@ class _Search:
         moved = fitting.at_patches.mean(axis=0) - start
         return bool(np.abs(moved - moved[0]).max() > patches.side * self.binned.factor / 2)
 
-    def chance(self, patches: Patches, weights: FloatArray) -> float:
-        """Standard deviation of the agreement of frames of noise, nats."""
+    def agreement(self, patches: Patches, at_patches: FloatArray) -> tuple[float, float]:
+        """Nats by which the frames agree, and the standard deviation of that in frames of noise.
+
+        Whether there is a picture is asked of all that agrees; what is shrunk, because it is followed, would hide it.
+        """
+        snr = signal_to_noise(patches, at_patches, shrunk=False)
+        weights = likelihood_weights(patches, snr, self.exposure.pixel_size_A)
         q2 = patches.damping.astype(float) ** 2
         pairs = q2.sum(0) ** 2 - (q2**2).sum(0)
-        return float(np.sqrt(len(patches.data) * (weights**2 * pairs).sum()))
+        value = float(patches.score(at_patches, weights, derivatives=False).value.sum())
+        return value, float(np.sqrt(len(patches.data) * (weights**2 * pairs).sum()))
 
     def lattice(self, patches: Patches) -> tuple[FloatArray, FloatArray]:
         return fields.lattice_places(patches.centres_px, self.binned.shape, LATTICE_LENGTH)

@@ -26,6 +26,7 @@ NEIGHBOURS = np.array([0.25, 0.5, 0.25])  # how rings of the signal's power are 
 # chosen for agreement: in rings without signal noise agrees by one or two standard errors where they are fitted, is
 # followed for it the next time, and then agrees by more.
 HALF_BELIEVED_SIGMAS = 3.0
+LEAST_SIGMAS = 1.6  # below, a ring shows nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,11 +198,11 @@ def _whiten(patches: Patches) -> None:
         patches.data[:, f] *= scale.astype(np.float32)
 
 
-def signal_to_noise(patches: Patches, field_px: FloatArray) -> FloatArray:
+def signal_to_noise(patches: Patches, field_px: FloatArray, *, shrunk: bool = True) -> FloatArray:
     """Power of the undamaged signal in one frame over that of the noise, ring by ring, as the frames' agreement says.
 
     E[sum over f != g of z_f* z_g] = s ((sum q^2)^2 - sum q^4), q the damping. At most ASKED patches are asked. What is
-    found is shrunk where it is not sure (``HALF_BELIEVED_SIGMAS``).
+    found is ``shrunk`` where it is not sure (``HALF_BELIEVED_SIGMAS``), or taken as it is.
     """
     q2 = patches.damping.astype(float) ** 2
     pairs = q2.sum(0) ** 2 - (q2**2).sum(0)
@@ -219,8 +220,8 @@ def signal_to_noise(patches: Patches, field_px: FloatArray) -> FloatArray:
     # the variance of noise that agrees by chance is `pairs` in each patch
     error = np.sqrt(np.maximum(of_rings(pairs, NEIGHBOURS**2), 1e-30) / len(asked)) / expected
     snr = of_rings(agreement, NEIGHBOURS) / expected
-    believed = snr**2 / (snr**2 + (HALF_BELIEVED_SIGMAS * error) ** 2)
-    return np.where(snr > error, snr * believed, 0.0)
+    believed = snr**2 / (snr**2 + (HALF_BELIEVED_SIGMAS * error) ** 2) if shrunk else 1.0
+    return np.where(snr > LEAST_SIGMAS * error, snr * believed, 0.0)
 
 
 def likelihood_weights(patches: Patches, snr: FloatArray, pixel_size_A: float) -> FloatArray:
