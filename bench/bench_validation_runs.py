@@ -23,9 +23,10 @@ per run is kept in bench/results/validation_runs.json; what is there is not made
 ``noise only``
     100 images without a particle, from the phantom as the reference. Right: ``noise`` or ``signal-in-halves``.
 
-``repeat`` is asked (four iterations) of ``clean`` and ``one reference``. Seeds begin at 2208; development used 0 to 5,
-and 2200 to 2207, whose false alarm (a D2 phantom resolved to its pixels) and two missed cases of copies led to the
-present rule of shared noise and to images being compared. ``--clean`` asks of clean runs alone.
+``repeat`` (four iterations) and ``better-than-noise`` are asked of ``clean`` and ``one reference``. Seeds begin at
+2208; development used 0 to 5, and 2200 to 2207, whose false alarm (a D2 phantom resolved to its pixels) and two missed
+cases of copies led to the present rule of shared noise and to images being compared. ``--clean`` asks of clean runs
+alone.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ import numpy as np
 
 import verglas as vg
 from verglas.filters import apply, low_pass
+from verglas.run.aligned_noise import judge_aligned_noise
 from verglas.run.postprocess import write_postprocessed
 from verglas.run.repeat_refinement import judge_repeat_refinement
 from verglas.run.validate import validate
@@ -56,6 +58,7 @@ COPIES, ROUNDS = 20, 6
 SYMMETRIES = ("C1", "C2", "D2")
 SEARCH = {"diameter_A": MASK_A, "shift_range_A": 9.0, "listener": None}
 REFINE = {**SEARCH, "initial_resolution_A": START_A, "iterations": 4}
+NUMBERS = ("repeat", "mask", "shared-noise", "better-than-noise")
 RIGHT = {
     "copies": ("shared-particles",),
     "copies elsewhere": ("shared-particles", "shared-noise"),
@@ -73,8 +76,12 @@ def asked(folder: Path, symmetry: str, repeats: bool = False) -> dict[str, Any]:
         halves = tuple(vg.read_map(folder / f"half{number}.mrc") for number in (1, 2))
         particles = vg.read_particles(folder / "particles.star")
         findings.append(judge_repeat_refinement(particles, halves, symmetry=symmetry, **{**SEARCH, "iterations": 4}))
+        align = {name: SEARCH[name] for name in ("diameter_A", "shift_range_A")}
+        findings.append(judge_aligned_noise(particles, halves, count=PARTICLES, symmetry=symmetry, **align))
     alarms = [f for f in findings if f.state != "go on"]
-    numbers = {f.code: dict(f.numbers) for f in findings if f.code in ("repeat", "mask", "shared-noise")}
+    numbers = {
+        f.code: dict(f.numbers) for f in findings if f.code in ("repeat", "mask", "shared-noise", "better-than-noise")
+    }
     return {"named": " ".join(f.code for f in alarms), "numbers": json.dumps(numbers)}
 
 

@@ -169,6 +169,7 @@ def test_command_goes_on_and_stops(truth, tmp_path, capsys):
     assert codes["signal-in-halves"] == "go on"
     assert "directions" in codes or "restricted-views" in codes
     assert set(json.loads(printed)["not_asked"]) == {
+        "better-than-noise",
         "half-sets",
         "homogeneity",
         "mask",

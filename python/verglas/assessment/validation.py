@@ -81,6 +81,12 @@ QUESTIONS = (
         "0 of 4 refinements of unseen phantoms",
     ),
     Question(
+        "better-than-noise",
+        "Do particles resolve more than as many images of noise, aligned to their map?",
+        "mean FSC of a quarter, half and all of the images asked for, up to the run's resolution, above that of noise",
+        "the other way round: noise passes in less than 1 of 1000",
+    ),
+    Question(
         "signal-in-halves",
         "Do the half maps agree more than noise would?",
         f"{_SIGNAL_SHELLS} shells in a row beyond chance, finer than {_FIRST_A:g} A",

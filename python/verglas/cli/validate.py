@@ -24,6 +24,9 @@ def register(app: typer.Typer) -> None:
         refine_again: bool = typer.Option(
             False, "--refine-again", help="Refine the half sets again, apart, and compare: takes a refinement's time."
         ),
+        aligned_noise: int = typer.Option(
+            0, "--aligned-noise", min=0, help="Images of noise aligned to the map, compared with as many particles."
+        ),
         threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
         as_json: bool = typer.Option(False, "--json", help="Print the verdict as JSON."),
     ) -> None:
@@ -31,7 +34,14 @@ def register(app: typer.Typer) -> None:
 
         Writes validate.json and validate.html, with what the run itself found. Exit status 1 on "stop".
         """
-        verdict = validate(run, out, alignability=alignability, refine_again=refine_again, threads=threads)
+        verdict = validate(
+            run,
+            out,
+            alignability=alignability,
+            refine_again=refine_again,
+            aligned_noise=aligned_noise,
+            threads=threads,
+        )
         if as_json:
             typer.echo(json.dumps({**verdict.as_dict(), "not_asked": questions_not_asked(verdict)}, indent=2))
         else:

@@ -31,6 +31,7 @@ from verglas.io import make_folder, read_csv, read_json, read_particles, write_j
 from verglas.reconstruction.half_sets import images_of
 from verglas.report.html import Page, Section, Table, render
 from verglas.run.alignability import judge_poses
+from verglas.run.aligned_noise import judge_aligned_noise
 from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.maps import half_map_suffixes, read_half_maps, read_mask
 from verglas.run.repeat_refinement import judge_repeat_refinement
@@ -43,6 +44,7 @@ _MOST_IMAGES = 50_000  # that are compared pair by pair
 _NOT_ASKED = {
     "half-sets": "there is no particles.star",
     "homogeneity": "there is one map, or a class whose half maps are not two",
+    "better-than-noise": "it takes an alignment of noise; --aligned-noise asks",
     "repeat": "it takes a refinement; --refine-again asks",
     "shared-particles": "there is no particles.star with images and half sets",
     "mask-edge": "there is no mask.mrc",
@@ -57,6 +59,7 @@ def validate(
     *,
     alignability: int = 0,
     refine_again: bool = False,
+    aligned_noise: int = 0,
     threads: int | None = None,
 ) -> Verdict:
     """Ask a run's folder, and write validate.json and validate.html.
@@ -73,6 +76,9 @@ def validate(
     refine_again : bool
         Refine the half sets again, each by itself, from the map without its fine shells, and compare how far they
         agree: names half maps of one common refinement. Takes what a refinement takes. Of one map only.
+    aligned_noise : int
+        Images of noise that are aligned to the map, and compared with as many particles
+        (:func:`verglas.run.aligned_noise.judge_aligned_noise`); none by default. Of one map only.
     threads : int, optional
         Threads; the result does not depend on it.
 
@@ -101,6 +107,8 @@ def validate(
         findings.append(_of_poses(folder, suffixes, symmetry, alignability, threads))
     if refine_again:
         findings.append(_of_repeat(folder, suffixes, symmetry, threads))
+    if aligned_noise:
+        findings.append(_of_noise(folder, suffixes, symmetry, aligned_noise, threads))
     said = {finding.code for finding in findings}
     findings += [finding for finding in _of_run(folder) if finding.code not in said]
     verdict = Verdict.of(findings, "validate.html")
@@ -211,6 +219,11 @@ def _of_poses(folder: Path, suffixes: Sequence[str], symmetry: str, count: int, 
 def _of_repeat(folder: Path, suffixes: Sequence[str], symmetry: str, threads: int | None) -> Finding:
     particles, halves, _ = _of_one_map(folder, suffixes, "another refinement is")
     return judge_repeat_refinement(particles, halves, symmetry=symmetry, threads=threads)
+
+
+def _of_noise(folder: Path, suffixes: Sequence[str], symmetry: str, count: int, threads: int | None) -> Finding:
+    particles, halves, _ = _of_one_map(folder, suffixes, "aligned noise is")
+    return judge_aligned_noise(particles, halves, count=count, symmetry=symmetry, threads=threads)
 
 
 def _of_one_map(folder: Path, suffixes: Sequence[str], asked: str) -> tuple[Particles, tuple[Map, Map], Map | None]:
