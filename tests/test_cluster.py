@@ -23,11 +23,20 @@ from verglas.cluster import ClusterProfile, ClusterRequest, Passes, connect, ope
 from verglas.cluster.connect import slurm_arguments
 from verglas.cluster.passes import _Submitted, spool_folder
 from verglas.errors import FormatError, InputError
+from verglas.reconstruction.packed_sums import PackedSums
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate
 from verglas.refinement.settings import RefineSettings
 from verglas.run.cluster import ClusterUse, cluster_request
-from verglas.search.blocks import BlockSums, add_blocks, add_in_order, count_blocks, levels, sums_at_once
+from verglas.search.blocks import (
+    BlockSums,
+    add_blocks,
+    add_in_order,
+    count_blocks,
+    levels,
+    packed,
+    sums_at_once,
+)
 from verglas.search.grid_step import HalfSums, Totals
 from verglas.search.problem import survey
 from verglas.search.state import PoseTable
@@ -89,7 +98,7 @@ def same_bits(one, other) -> bool:
 
 def some_sums(rng: np.random.Generator) -> BlockSums:
     """Of one particle; numbers of all sizes, so that the order of adding shows."""
-    sums = ops.GridSums.zeros(ops.Grid(4))
+    sums = PackedSums.of(ops.GridSums.zeros(ops.Grid(4)))
     for array in (sums.values, sums.weights):
         array += rng.normal(size=array.shape) * 10.0 ** rng.integers(-8, 8, array.shape)
     totals = Totals(
@@ -97,14 +106,14 @@ def some_sums(rng: np.random.Generator) -> BlockSums:
     )
     poses = PoseTable.unknown(1)
     poses.norm[:] = totals.ratio
-    return BlockSums(poses, HalfSums([sums], totals))
+    return BlockSums(poses, HalfSums([sums.unpack()], totals))
 
 
 @settings(max_examples=30, deadline=None)
 @given(n=st.integers(1, 70), seed=st.integers(0, 9))
 def test_blocks_are_added_by_the_tree_in_whatever_memory(n, seed):
     streamed = add_in_order(some_sums(rng) for rng in np.random.default_rng(seed).spawn(n))
-    made = [some_sums(rng) for rng in np.random.default_rng(seed).spawn(n)]
+    made = [packed(some_sums(rng)) for rng in np.random.default_rng(seed).spawn(n)]
     for groups in levels(n):
         following = []
         for first, *others in groups:

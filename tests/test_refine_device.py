@@ -17,6 +17,7 @@ from verglas import _array_module, _devices, fourier, gridding, ops
 from verglas.errors import DeviceMemoryError
 from verglas.reconstruction import direct
 from verglas.reconstruction.known_poses import reconstruct_report
+from verglas.reconstruction.packed_sums import PackedSums
 from verglas.refinement import schedule, start
 from verglas.refinement.em import initial_state, iterate
 from verglas.refinement.settings import RefineSettings
@@ -174,7 +175,8 @@ def one_pass(problem, state, step, devices, batch=0, notes=None):
     where = replace(problem, devices=devices, batch=batch or problem.batch)
     task = HalfTask(where, state.halves[0], problem.sphere, step, 1, [] if notes is None else notes)
     found = task.run(poses, lambda n: None)
-    return poses, [_array_module.all_to_host(g) for g in found.grids], found.totals
+    grids = [g.unpack() if isinstance(g, PackedSums) else _array_module.all_to_host(g) for g in found.grids]
+    return poses, grids, found.totals
 
 
 @pytest.mark.parametrize("phase", ["grid", "global", "local"])

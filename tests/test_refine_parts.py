@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -15,13 +16,15 @@ from verglas import ops
 from verglas.assessment import ssnr_from_fsc
 from verglas.reconstruction import direct
 from verglas.reconstruction.accumulate import direct_grid
+from verglas.reconstruction.packed_sums import PackedSums
 from verglas.refinement import schedule, start
-from verglas.refinement.em import initial_state, iterate, reseed_empty_classes
+from verglas.refinement.em import initial_state, iterate, refine_state, reseed_empty_classes
 from verglas.refinement.settings import RefineSettings
 from verglas.refinement.update import MapUpdate, class_maps, half_fsc, join_halves, resolution_shell, solve
 from verglas.run.refine_memory import plan_memory
 from verglas.search.candidates import Candidates, angle_between_deg, posterior, select_distinct, select_within
 from verglas.search.grid_step import DirectionGrid, GridStep
+from verglas.search.half_pass import HalfTask
 from verglas.search.problem import survey
 
 BOX, PIXEL_A, DIAMETER_A = 32, 4.0, 90.0
@@ -287,6 +290,36 @@ def test_likelihood_never_falls_at_fixed_resolution_and_noise(small):
         poses.origin_px[:] = 0  # the grid stays where it is
     assert np.all(np.diff(found) > -1e-3 * abs(found[-1]))
     assert found[-1] > found[0]
+
+
+def test_maps_of_an_iteration_are_gone_while_the_next_makes_its_sums(small):
+    problem, power, truth = small
+    problem = replace(problem, settings=replace(problem.settings, iterations=2))
+    state, _ = initial_state(problem, power, [truth])
+    made, held = [], []
+
+    def after(state, iteration, following):
+        made.append(weakref.ref(iteration.maps[0].raw))
+
+    def progress(phase, done, total):
+        held.extend(raw() is not None for raw in made)
+
+    refine_state(problem, state, schedule.first_step(problem), progress=progress, after=after)
+    assert len(made) >= 2
+    assert held
+    assert not any(held)
+
+
+def test_sums_of_a_half_set_are_packed_and_those_of_its_whole_grid(small):
+    problem, power, truth = small
+    state, _ = initial_state(problem, power, [truth])
+    step = schedule.first_step(problem)
+    whole = GridStep(problem, state.halves[0], problem.sphere, step).run(1, state.poses.copy(), lambda n: None).grids
+    task = HalfTask(problem, state.halves[0], problem.sphere, step, 1)
+    (sums,) = task.run(state.poses.copy(), lambda n: None).grids
+    assert isinstance(sums, PackedSums)
+    assert np.array_equal(sums.unpack().values, whole[0].values)
+    assert np.array_equal(sums.unpack().weights, whole[0].weights)
 
 
 @pytest.mark.parametrize("phase", ["grid", "global", "local"])

@@ -121,11 +121,14 @@ def _take_half(half: npt.NDArray, k: npt.NDArray[np.int64], padded: int) -> npt.
     return columns
 
 
+Block = Callable[[slice, slice], npt.NDArray]
+
+
 def from_grid(
-    values: npt.NDArray,
+    values: npt.NDArray | Block,
     grid: Grid,
     *,
-    factor: npt.NDArray | Callable[[slice, slice], npt.NDArray] | None = None,
+    factor: npt.NDArray | Block | None = None,
     box: int | None = None,
     threads: int | None = None,
 ) -> npt.NDArray[np.float32]:
@@ -136,12 +139,12 @@ def from_grid(
 
     Parameters
     ----------
-    values : grid.shape complex
-        Sums after ``ops.fold``.
+    values : grid.shape complex, or callable
+        Sums after ``ops.fold``. A function is asked for those of some rows y and columns x of all planes, on the host.
     grid : Grid
         Where they lie.
     factor : grid.shape float, or callable, optional
-        f, multiplied with the values; 1 without. A function is asked for f of some rows y and columns x of all planes.
+        f, multiplied with the values; 1 without. A function as for the values.
     box : int, optional
         Side of the result; the grid's by default, at most its padded side.
     threads : int, optional
@@ -166,12 +169,12 @@ def from_grid(
     >>> bool(m[4, 4, 4] == m.min())
     True
     """
-    shape_of_factor = getattr(factor, "shape", grid.shape)
-    if values.shape != grid.shape or shape_of_factor != grid.shape:
-        got = values.shape if factor is None else f"{values.shape} and a factor of shape {shape_of_factor}"
+    shapes = [getattr(array, "shape", grid.shape) for array in (values, factor)]
+    if shapes != [grid.shape] * 2:
+        got = shapes[0] if factor is None else f"{shapes[0]} and a factor of shape {shapes[1]}"
         raise InputError(f"from_grid: expected values of shape {grid.shape}, got {got}")
-    xp = array_module(values)
-    fft, more = fourier.transforms(values, threads)
+    xp = np if callable(values) else array_module(values)
+    fft, more = fourier.transforms(np.empty(0) if callable(values) else values, threads)
     extent, padded = grid.extent, grid.padded
     box = grid.box if box is None else box
     if not 0 < box <= padded:
@@ -188,7 +191,7 @@ def from_grid(
     # norm="forward" leaves out the 1 / P of an inverse: this is the adjoint of to_grid, a plain sum.
     def transform_z(rows: slice) -> None:
         here = np.s_[:, rows, columns]
-        block = values[here]
+        block = values(rows, columns) if callable(values) else values[here]
         if factor is not None:
             block = block * (factor(rows, columns) if callable(factor) else factor[here])
         block = block.astype(np.complex64) * phase[:, None, None]

@@ -25,7 +25,7 @@ from verglas._version import __version__
 from verglas.errors import InputError
 from verglas.image.particles import in_memory
 from verglas.io import write_bytes
-from verglas.search.blocks import BlockSums, run_block
+from verglas.search.blocks import BlockSums, packed, run_block
 from verglas.search.grid_step import GridStep, ignore_count
 from verglas.search.half_pass import HalfTask
 from verglas.search.pose_step import PoseStep
@@ -180,7 +180,7 @@ def alone_in(folder: str) -> Iterator[None]:
 
 
 def do_block(order: BlockOrder, poses: PoseTable) -> BlockSums:
-    """Expectation and sums of a block."""
+    """Expectation and sums of a block, packed: they are kept and sent on."""
     if identity() != order.identity:
         raise InputError(
             f"a worker has {identity()}, this program {order.identity}: their sums differ in the last bits; install "
@@ -188,4 +188,4 @@ def do_block(order: BlockOrder, poses: PoseTable) -> BlockSums:
         )
     with alone_in(order.folder):
         part = _KEPT.part(order)
-        return run_block(_KEPT.work(order, part), part, poses, ignore_count)
+        return packed(run_block(_KEPT.work(order, part), part, poses, ignore_count))

@@ -21,6 +21,7 @@ from verglas.image import find_unusable_images
 from verglas.reconstruction import direct, least_squares
 from verglas.reconstruction.ewald import SideBands, Sign
 from verglas.reconstruction.iterated import ITERATED, iterate_map
+from verglas.reconstruction.packed_sums import PackedSums
 from verglas.reconstruction.sums import Batch, Symmetry, add_batch, finish
 from verglas.types.settings import check_settings, setting
 
@@ -127,6 +128,8 @@ class Accumulator:
         self, box: int, max_radius: int, settings: ReconstructSettings, device: str, threads: int | None
     ) -> None:
         exact = settings.exact
+        self.values: Any  # GridSums, or PackedSums after pack
+        self.weights: Any
         grid = ops.Grid(box, max_radius=max_radius) if exact else direct_grid(box, max_radius)
         self.settings, self.device, self.threads = settings, device, threads
         if exact:
@@ -142,10 +145,18 @@ class Accumulator:
         if self.weights is not self.values:
             add_batch(self.weights, batch, symmetry, threads=self.threads, device=self.device)
 
+    def pack(self) -> None:
+        """Without the corners of the grid from now on: sums that others are added to, for a direct map on the host."""
+        if self.settings.method == "direct" and isinstance(self.values, ops.GridSums) and self.device == "cpu":
+            self.values = self.weights = PackedSums.of(self.values)
+
     def take(self, other: Accumulator) -> None:
         """Add the sums of another set, as of another device; :meth:`finish` is for both of them or for neither yet."""
         shared = self.weights is self.values
         for mine, theirs in ((self.values, other.values), (self.weights, other.weights))[: 1 if shared else 2]:
+            if isinstance(mine, PackedSums):
+                mine += theirs
+                continue
             for total, part in ((mine.values, theirs.values), (mine.weights, theirs.weights)):
                 if total is not None:
                     # Through the host: the two devices need not be able to reach each other's memory.
@@ -224,6 +235,8 @@ class Insertion:
         Particles that cannot be used, as far as is known: :func:`verglas.image.outliers.inspect_images`.
     threads, device
         As in :func:`verglas.reconstruct`; several devices share the particles in contiguous blocks.
+    batch_pixels : int
+        Of the images worked on at a time; results do not depend on it.
     """
 
     particles: Particles
@@ -236,6 +249,7 @@ class Insertion:
     known: Mapping[int, str] = field(default_factory=dict)
     threads: int | None = None
     device: str = "cpu"
+    batch_pixels: int = _BATCH_PIXELS
 
     def run(self) -> tuple[list[Accumulator], dict[int, str]]:
         """Finished sums of each set, on the first device; and the particles set aside, with the reason of each.
@@ -292,7 +306,7 @@ class _Share:
 
     def sums(self, tick: Tick) -> tuple[list[Accumulator], dict[int, str]]:
         """Sums of each set, not finished; a GPU that runs out of memory starts once more with half the batch."""
-        batch = images_of_a_batch(self.all.particles.box)
+        batch = max(1, self.all.batch_pixels // self.all.particles.box**2)
         progress = [0]
 
         def count_done(last: int, count: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ import scipy.ndimage
 from verglas import gridding, ops
 from verglas._array_module import array_module, to_host
 from verglas.errors import InputError
+from verglas.reconstruction.packed_sums import AnySums, PackedSums, whole_weights
 from verglas.types.arrays import Array, FloatArray
 
 # Planes of the grid worked on at once on the host: what is made of them stays in cache, and no second grid is held.
@@ -240,7 +242,11 @@ def invert(sums: ops.GridSums, weights: DensityWeights, *, threads: int | None =
 
 
 def solve(
-    sums: ops.GridSums, *, ssnr: FloatArray | None = None, means: FloatArray | None = None, threads: int | None = None
+    sums: AnySums,
+    *,
+    ssnr: FloatArray | None = None,
+    means: FloatArray | None = None,
+    threads: int | None = None,
 ) -> npt.NDArray[np.float32]:
     """Map from folded sums: :func:`density_weights` and :func:`invert` in one, the same to the last bit.
 
@@ -248,7 +254,7 @@ def solve(
 
     Parameters
     ----------
-    sums : GridSums
+    sums : GridSums or PackedSums
         Values and weights, folded and symmetrised.
     ssnr : (max_radius + 1,) float64, optional
         As in :func:`density_weights`.
@@ -278,20 +284,23 @@ def solve(
     True
     """
     weights, grid = sums.weights, sums.grid
-    if weights is None or array_module(weights) is not np or sums.values is None:
-        assert weights is not None
+    assert weights is not None
+    if not isinstance(sums, PackedSums) and (array_module(weights) is not np or sums.values is None):
         return invert(sums, density_weights(weights, grid, ssnr=ssnr), threads=threads)
-    means = shell_means(weights, grid) if means is None else means
+    if means is None:
+        means = shell_means(whole_weights(sums), grid)
     if not means.any():
         raise InputError("reconstruct: no image carries any weight; check the CTF and the selection of particles")
     ratio = _ratio(ssnr, grid.max_radius + 1)
     table = np.append(means / ratio, np.inf)[np.minimum(_shell_of_square(grid), len(ratio))]
 
     def omega(rows: slice, columns: slice) -> Array:
-        total = weights[:, rows, columns] + table[_squares(grid, slice(None), rows, columns)]
+        held = sums.weights_of(rows, columns) if isinstance(sums, PackedSums) else weights[:, rows, columns]
+        total = held + table[_squares(grid, slice(None), rows, columns)]
         return _reciprocal(total, total > 0)
 
-    return gridding.from_grid(sums.values, grid, factor=omega, threads=threads) * _scale(grid)
+    values: Any = sums.values_of if isinstance(sums, PackedSums) else sums.values
+    return gridding.from_grid(values, grid, factor=omega, threads=threads) * _scale(grid)
 
 
 def _scale(grid: ops.Grid) -> np.float32:

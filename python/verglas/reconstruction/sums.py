@@ -14,6 +14,7 @@ from verglas.errors import InputError
 from verglas.masks import soft_sphere
 from verglas.reconstruction import direct
 from verglas.reconstruction.ewald import SideBands, insert_bands
+from verglas.reconstruction.packed_sums import AnySums
 from verglas.types.arrays import Array, Float32Array, FloatArray
 
 
@@ -201,7 +202,7 @@ def finish(sums: ops.GridSums, symmetry: Symmetry, *, threads: int | None = None
 
 
 def solve(
-    sums: ops.GridSums,
+    sums: AnySums,
     symmetry: Symmetry,
     *,
     ssnr: FloatArray | None = None,
@@ -214,7 +215,7 @@ def solve(
 
     Parameters
     ----------
-    sums : GridSums
+    sums : GridSums or PackedSums
         From :func:`finish`.
     symmetry : Symmetry
         The group that they were inserted under.

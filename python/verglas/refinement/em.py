@@ -194,7 +194,8 @@ def iterate(
     begun = time.perf_counter()
     settings = problem.settings
     before = state.poses
-    halves = [HalfModel(**{k: v.copy() for k, v in vars(h).items()}) for h in state.halves]
+    # Volumes are replaced, all else is learned in place.
+    halves = [HalfModel(h.volumes, h.sigma2.copy(), h.scale.copy(), h.class_weight.copy()) for h in state.halves]
     new = State(
         state.iteration + 1,
         before.copy(),
@@ -422,10 +423,9 @@ def refine_state(
     State, Iteration
         Of the final pass.
     """
-    following: Step | None = step
-    while following is not None:
-        step = following
+    while True:
         state, made = iterate(problem, state, step, progress, runner)
+        following: Step | None
         if step.final:
             following = None
         elif state.finished or state.iteration >= problem.settings.iterations:
@@ -434,4 +434,7 @@ def refine_state(
             following = schedule.next_step(problem, state, step)
         if after is not None:
             after(state, made, following)
-    return state, made
+        if following is None:
+            return state, made
+        step = following
+        del made  # maps that would be held beside the sums of the next iteration

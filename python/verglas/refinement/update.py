@@ -24,6 +24,7 @@ from verglas.assessment.phase_randomisation import correct_for_mask, vouches_for
 from verglas.assessment.postprocess import PostprocessSettings
 from verglas.assessment.solvent import find_solvent_mask
 from verglas.reconstruction.direct import fft_weights, shell_means
+from verglas.reconstruction.packed_sums import AnySums, PackedSums, whole_weights
 from verglas.reconstruction.sums import finish
 from verglas.reconstruction.sums import solve as sums_to_map
 from verglas.refinement.prior_choice import PLAIN, Choice
@@ -75,7 +76,7 @@ class ClassMaps:
 
 def solve(
     problem: RefineProblem,
-    sums: ops.GridSums,
+    sums: AnySums,
     ssnr: FloatArray | None,
     radius: int,
     means: FloatArray | None = None,
@@ -84,7 +85,7 @@ def solve(
 
     A class may have lost all its particles of a half set: its map is zero, and the iteration goes on without it.
     """
-    means = _shell_means(sums) if means is None else means
+    means = shell_means(whole_weights(sums), sums.grid) if means is None else means
     if not means.any():
         return np.zeros((problem.box,) * 3, np.float32)
     if problem.correlation and ssnr is not None:
@@ -125,11 +126,10 @@ class MapUpdate:
     class_number: int = 0
 
 
-def class_maps(problem: RefineProblem, sums: list[ops.GridSums], how: MapUpdate) -> ClassMaps:
+def class_maps(problem: RefineProblem, sums: list[AnySums], how: MapUpdate) -> ClassMaps:
     """Half maps of one class from the sums of both halves, which are used up."""
     radius, mask = how.radius, how.mask
-    done = [finish(sums.pop(0), problem.operators, threads=problem.threads) for _ in range(2)]
-    means = [_shell_means(s) for s in done]
+    done, means = map(list, zip(*[_finish(problem, sums) for _ in range(2)], strict=True))
     raw = np.stack([solve(problem, s, None, radius, m) for s, m in zip(done, means, strict=True)])
     unmasked, masked = (np.nan_to_num(curve) for curve in half_fsc(problem, raw, mask))  # NaN: one of them is empty
     unmasked[radius + 1 :] = masked[radius + 1 :] = 0  # nothing was inserted there
@@ -147,8 +147,7 @@ def class_maps(problem: RefineProblem, sums: list[ops.GridSums], how: MapUpdate)
         of_these = done[number]
 
         def weights() -> FloatArray:
-            assert of_these.weights is not None
-            return fft_weights(of_these.weights, of_these.grid)
+            return fft_weights(whole_weights(of_these), of_these.grid)
 
         return MapSource(
             name, half_sets, plain, partial(solve, problem, of_these, radius=radius, means=means[number]), weights
@@ -162,16 +161,22 @@ def class_maps(problem: RefineProblem, sums: list[ops.GridSums], how: MapUpdate)
     halves, both = made[choice.name], None
     if how.joint:
         done[0] += done.pop()  # in place: the sums of both would be a third grid
-        means[0] = _shell_means(done[0])
+        means[0] = shell_means(whole_weights(done[0]), done[0].grid)
         both = _limit_band(problem, fitted[choice.name](source(0, "both", 2)), radius)
         raw = np.stack([_limit_band(problem, v, radius) for v in raw])
     return ClassMaps(join_halves(problem, halves), raw, both, unmasked, masked, choice, weight)
 
 
-def _shell_means(sums: ops.GridSums) -> FloatArray:
-    """Of the weights; looked at by every map that is made of the sums."""
-    assert sums.weights is not None
-    return shell_means(sums.weights, sums.grid)
+def _finish(problem: RefineProblem, sums: list[AnySums]) -> tuple[AnySums, FloatArray]:
+    """The first of some sums finished, in their memory; and the mean weight of every shell."""
+    held = sums.pop(0)
+    whole = held.unpack() if isinstance(held, PackedSums) else held
+    whole = finish(whole, problem.operators, threads=problem.threads)
+    means = shell_means(whole_weights(whole), whole.grid)
+    if not isinstance(held, PackedSums):
+        return whole, means
+    held.fill(whole)
+    return held, means
 
 
 def _limit_band(problem: RefineProblem, volume: Float32Array, radius: int) -> Float32Array:

@@ -16,6 +16,7 @@ from verglas.optics import for_job
 from verglas.reconstruction.accumulate import Accumulator, Insertion, ReconstructSettings
 from verglas.reconstruction.known_poses import max_radius_for
 from verglas.reconstruction.sums import Symmetry
+from verglas.search.pose_step import CLIMBING_PIXELS
 from verglas.types import Map, Particles
 from verglas.types.arrays import IntArray
 
@@ -164,20 +165,23 @@ def maps_of_parts(
     threads: int | None = None,
     device: str = "cpu",
 ) -> Iterator[Map]:
-    """Maps of the first piece, of the first two, and so on; two sums at a time, as refinement itself holds."""
+    """Maps of the first piece, of the first two, and so on; two sums at a time, one of them packed."""
     particles = for_job(particles, "refine", ctf=settings.ctf, posed=True)
     group = Symmetry.of(symmetry_matrices(settings.symmetry))
     radius = max_radius_for(particles.box, particles.pixel_size_A, settings.max_resolution_A)
     total: Accumulator | None = None
     for piece in pieces:
         rows = np.sort(piece)
-        insertion = Insertion(
-            particles[rows], np.ones(len(rows), np.int64), 1, group, radius, settings, threads=threads, device=device
-        )
+        one = np.ones(len(rows), np.int64)
+        where: dict[str, Any] = {"threads": threads, "device": device, "batch_pixels": CLIMBING_PIXELS}
+        insertion = Insertion(particles[rows], one, 1, group, radius, settings, **where)
         (sums,), _ = insertion.run()
         with work_on(sums.device):
-            if total is not None:
-                sums.take(total)
-            total = sums
+            if total is None:
+                total = sums
+                total.pack()
+            else:
+                total.take(sums)
+            del sums  # or they would be held while the next are made
             volume, _ = total.solve(None)
         yield Map(group.apply(volume, radius, threads=threads), particles.pixel_size_A)

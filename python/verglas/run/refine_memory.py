@@ -12,11 +12,12 @@ from verglas._native import resolve_threads
 from verglas.errors import InputError
 from verglas.geometry import healpix_spacing_deg, unit_pixels
 from verglas.reconstruction.accumulate import direct_grid
+from verglas.reconstruction.packed_sums import count_points
 from verglas.refinement import schedule
 from verglas.refinement.problem import RefineProblem
 from verglas.search import blocks
 from verglas.search.grid_step import MOST_CANDIDATES, GridLimits, images_at_a_time, wide_diameter_px
-from verglas.search.pose_step import coarse_radius
+from verglas.search.pose_step import coarse_radius, poses_at_a_time
 from verglas.search.problem import Problem
 from verglas.search.step import Step
 
@@ -125,16 +126,21 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
     images = 4.0 * len(problem) * box**2 if cached else 0.0
     batch = min(batch, max(1, len(problem) // 2))
     models = _model_bytes(problem)
-    per_batch = float(PIXEL_BYTES * batch * box**2)
+    climbing = min(batch, poses_at_a_time(problem))
+    per_batch = float(PIXEL_BYTES * climbing * box**2)
     pixels = len(unit_pixels(first.order, problem.symmetry))
     wide = ops.PolarGrid(box, first.insert_radius, diameter_px=wide_diameter_px(problem, first))
     slices = classes * pixels * (4.0 * wide.n_rings * wide.n_theta + ops.MaximisePlan(wide, 1).slice_bytes)
-    points = float(np.prod(direct_grid(box, problem.last_radius).shape))
-    early = float(np.prod(direct_grid(box, first.insert_radius).shape))
+    last, early = direct_grid(box, problem.last_radius), direct_grid(box, first.insert_radius)
+    points, group = float(np.prod(last.shape)), problem.symmetry != "C1"
     spectrum = 8 * float(np.prod(ops.Grid(box, max_radius=problem.last_radius).shape))
-    sorting = float(direct_grid(box, problem.last_radius).insertion_bytes(batch))
-    # Of both half sets; while the second is summed, its blocks have sums of their own (verglas.search.blocks).
-    sums = 24 * classes * (2 + blocks.sums_at_once(len(problem) // 2, problem.block_particles) - 1)
+    sorting = float(last.insertion_bytes(climbing))
+    # While the second half set is summed: the first and finished blocks are packed, one is whole.
+    waiting = max(2, blocks.sums_at_once(len(problem) // 2, problem.block_particles))
+
+    def sums(grid: ops.Grid) -> float:
+        return 24.0 * classes * (float(np.prod(grid.shape)) + waiting * count_points(grid))
+
     always = _BASE_BYTES + images + models
     searched = replace(problem, batch=batch)
     listed = images_at_a_time(searched, first, GridLimits(), 1 if first.split else classes)
@@ -143,14 +149,16 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
         "grid": always
         + PIXEL_BYTES * listed * box**2
         + slices
-        + sums * early
+        + sums(early)
         + classes * 8 * float(np.prod(ops.Grid(box, max_radius=first.insert_radius).shape))
         + lists
         + resolve_threads(problem.threads) * thread_bytes(problem, first),
-        "poses": always + per_batch + sums * points + _SPECTRA * spectrum * classes + sorting,
+        "poses": always + per_batch + sums(last) + _SPECTRA * spectrum * classes + sorting,
         "reconstruction": always
         + _ITERATION_MAPS * classes * 4 * voxels
-        + (24 * 2 * classes + _solve_bytes(problem)) * points,
+        + 24 * 2 * classes * count_points(last)
+        # Sums are whole while they are finished, and twice where they are symmetrised; maps are made of packed ones.
+        + max(48 if group else 24, _solve_bytes(problem)) * points,
         "credible radii": always + _radii_bytes(problem, batch) + _SPECTRA * spectrum * classes,
         "page": always + _PAGE_BYTES + _PAGE_MAPS * 4 * voxels,
     }
@@ -182,15 +190,12 @@ def thread_bytes(problem: Problem, step: Step) -> float:
 
 
 # Of one grid point while a map is solved, besides the maps: the transform along z, and blocks of a thread (16 threads
-# took 18 bytes, one 10: bench/bench_map_making.py); of a group, the symmetrised sums.
+# took 18 bytes, one 10: bench/bench_map_making.py).
 _SOLVE_BYTES = 10
 _SOLVE_BYTES_OF_A_THREAD = 0.5
-_SOLVE_BYTES_OF_A_GROUP = 28
 
 
 def _solve_bytes(problem: RefineProblem) -> float:
-    if problem.symmetry != "C1":
-        return _SOLVE_BYTES_OF_A_GROUP
     return _SOLVE_BYTES + _SOLVE_BYTES_OF_A_THREAD * resolve_threads(problem.threads)
 
 
@@ -257,7 +262,7 @@ def _device_phases(problem: RefineProblem, batch: int) -> dict[str, float]:
     }
 
 
-# As _SOLVE_BYTES_OF_A_GROUP; CuPy's whole-array expressions have temporaries.
+# Of symmetrised sums and what is made of them; CuPy's whole-array expressions have temporaries.
 _DEVICE_SOLVE_BYTES = 80
 
 

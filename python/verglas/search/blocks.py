@@ -8,9 +8,11 @@ one process, a thousand workers, or a worker that takes over what another lost.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from verglas import ops
+from verglas.reconstruction.packed_sums import PackedSums
 from verglas.search.grid_step import GridStep, HalfSums, Tick
 from verglas.search.pose_step import PoseStep
 from verglas.search.problem import Problem
@@ -29,10 +31,11 @@ class BlockSums:
     poses : PoseTable
         Of these particles alone, after the pass.
     sums : HalfSums
+        Whole as they are made, packed where they wait.
     """
 
     poses: PoseTable
-    sums: HalfSums
+    sums: HalfSums[Any]
 
 
 def count_blocks(n_particles: int, block_particles: int) -> int:
@@ -66,7 +69,9 @@ def levels(n_blocks: int) -> list[list[tuple[int, ...]]]:
 
 
 def sums_at_once(n_particles: int, block_particles: int) -> int:
-    """Sums of a map that one process holds at most while it works through the blocks of a half set."""
+    """Sums of a map that one process holds at most while it works through the blocks of a half set: one whole, others
+    packed.
+    """
     n_blocks = count_blocks(n_particles, block_particles)
     return 1 + len(levels(n_blocks))
 
@@ -89,26 +94,35 @@ def run_block(work: GridStep | PoseStep, part: Problem, poses: PoseTable, tick: 
     return BlockSums(table, work.on(part).run(int(part.half[0]), table, tick))
 
 
+def packed(block: BlockSums) -> BlockSums:
+    """A block whose sums wait for others (:mod:`verglas.reconstruction.packed_sums`); uses the whole ones up."""
+    whole, small = block.sums.grids, []
+    while whole:
+        sums = whole.pop(0)  # one at a time: both kinds of all classes may not fit
+        small.append(PackedSums.of(sums) if isinstance(sums, ops.GridSums) else sums)
+    return replace(block, sums=replace(block.sums, grids=small))
+
+
 def add_blocks(first: BlockSums, second: BlockSums) -> BlockSums:
-    """Sums of both, ``second`` following ``first``; neither is changed."""
+    """Sums of both, packed, ``second`` following ``first``; neither is changed."""
     pairs = zip(first.sums.grids, second.sums.grids, strict=True)
     return _join([a + b for a, b in pairs], first, second)
 
 
 def _take_in(total: BlockSums, more: BlockSums) -> BlockSums:
-    """As :func:`add_blocks`, bit by bit, in the memory of ``total``."""
+    """As :func:`add_blocks`, bit by bit, in the memory of ``total``; ``more`` may be whole."""
     for mine, theirs in zip(total.sums.grids, more.sums.grids, strict=True):
         mine += theirs
     return _join(total.sums.grids, total, more)
 
 
-def _join(grids: list[ops.GridSums], first: BlockSums, second: BlockSums) -> BlockSums:
+def _join(grids: list[PackedSums], first: BlockSums, second: BlockSums) -> BlockSums:
     totals = first.sums.totals.concatenate(second.sums.totals)
     return BlockSums(first.poses.concatenate(second.poses), HalfSums(grids, totals))
 
 
 def add_in_order(made: Iterable[BlockSums]) -> BlockSums:
-    """All blocks of a half set added by the tree as they are made, with one sum per level in memory; uses them up."""
+    """All blocks of a half set added by the tree as they are made, with one packed sum per level; uses them up."""
     # (sum, how many it holds) of each level from the blocks up.
     waiting: list[tuple[BlockSums | None, int]] = []
 
@@ -116,7 +130,7 @@ def add_in_order(made: Iterable[BlockSums]) -> BlockSums:
         if level == len(waiting):
             waiting.append((None, 0))
         total, count = waiting[level]
-        total = block if total is None else _take_in(total, block)
+        total = packed(block) if total is None else _take_in(total, block)
         if count + 1 < FAN_IN:
             waiting[level] = total, count + 1
         else:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from verglas._devices import to_device
 from verglas._native import resolve_threads
 from verglas.geometry import euler_to_matrix, healpix_directions, unit_pixels
 from verglas.reconstruction.accumulate import direct_grid
+from verglas.reconstruction.packed_sums import PackedSums
 from verglas.search.cells import slices_of_pixels
 from verglas.search.grid_search import GridSearch, SliceSums
 from verglas.search.image_batch import ImageBatch
@@ -167,21 +169,24 @@ class Totals:
         self.ratio[batch.rows] = (squared * inv).sum(axis=1) / np.broadcast_to(coefficients, squared.shape).sum(axis=1)
 
 
+Sums = TypeVar("Sums", ops.GridSums, PackedSums)
+
+
 @dataclass
-class HalfSums:
+class HalfSums(Generic[Sums]):
     """What one pass over a half set gives.
 
     Attributes
     ----------
-    grids : list of GridSums
-        One per class, not folded.
+    grids : list of GridSums or PackedSums
+        One per class, not folded; packed where they wait for others.
     totals : Totals
     """
 
-    grids: list[ops.GridSums]
+    grids: list[Sums]
     totals: Totals
 
-    def add(self, other: HalfSums, rows: IntArray) -> None:
+    def add(self, other: HalfSums[ops.GridSums], rows: IntArray) -> None:
         """Add what another device made of these rows of the half set; its sums are brought over, one at a time."""
         for mine in self.grids:
             theirs = other.grids.pop(0)
@@ -334,7 +339,7 @@ class GridStep:
         poses.log_evidence[rows] = scores.log_evidence
         poses.max_probability[rows] = np.exp(scores.best_score - scores.log_evidence)
 
-    def run(self, half: int, poses: PoseTable, tick: Tick, rows: IntArray | None = None) -> HalfSums:
+    def run(self, half: int, poses: PoseTable, tick: Tick, rows: IntArray | None = None) -> HalfSums[ops.GridSums]:
         """E-step and sums of a half set; ``poses`` of it, or of these rows of it, are replaced."""
         problem, classes = self.problem, len(self.model.volumes)
         totals = Totals.zeros(problem, classes)

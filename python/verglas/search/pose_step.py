@@ -16,6 +16,7 @@ import numpy.typing as npt
 from verglas import fourier, ops
 from verglas._array_module import all_to_host, array_module, to_host
 from verglas._devices import to_device
+from verglas._native import resolve_threads
 from verglas.geometry import euler_to_matrix, matrix_to_euler, symmetry_matrices
 from verglas.reconstruction.ewald import SideBands, project_bands
 from verglas.reconstruction.sums import Batch, add_batch
@@ -44,6 +45,8 @@ _NATS = 30.0
 _FINAL_NATS = 9.2  # a posterior of 1e-4
 _LEAST_WEIGHT = 1e-3
 _LEAST_SHIFT_PX = 2.0
+CLIMBING_PIXELS = 1 << 20  # images whose poses climb together, 64 of 128 pixels
+_LEAST_PER_THREAD = 8
 _SINGULAR = 1e-9  # of a Fisher matrix: nothing is known of some direction
 # A pose has converged when its steps turn no phase at the particle's edge by more than this, in radians.
 _COARSE_PHASE, _FINAL_PHASE = 0.25, 0.05
@@ -94,6 +97,7 @@ class PoseStep:
         step: Step,
         shift_sigma_px: float | None = None,
     ) -> None:
+        problem = replace(problem, batch=poses_at_a_time(problem))
         self.problem, self.model, self.step, self.threads = problem, model, step, problem.threads
         self.where = problem.where
         self.spectra, self.grid = spectra_of(problem, model, mask, max(step.radius, step.insert_radius))
@@ -292,7 +296,7 @@ class PoseStep:
 
     # -- the pass over a half set --------------------------------------------------------------------------------
 
-    def run(self, half: int, poses: PoseTable, tick: Tick, rows: IntArray | None = None) -> HalfSums:
+    def run(self, half: int, poses: PoseTable, tick: Tick, rows: IntArray | None = None) -> HalfSums[ops.GridSums]:
         """Refine the poses of a half set, or of these rows of it (replaced in ``poses``), and make its sums."""
         problem = self.problem
         rows = problem.rows_of_half(half) if rows is None else rows
@@ -407,6 +411,18 @@ class PoseStep:
         squared[:, 0] = coefficients[0] = 0
         totals.add(self.problem, batch, squared, coefficients, cross, power)
         totals.mass += np.bincount(final.class_number, weight, minlength=len(totals.mass))
+
+
+def poses_at_a_time(problem: Problem) -> int:
+    """Images of a batch while poses climb: on the host fewer than elsewhere, as soon as every thread has its own.
+
+    Each has transforms, CTFs and slices of its own, and no tables that more images would share. Results do not depend
+    on it.
+    """
+    if problem.device != "cpu":
+        return problem.batch
+    most = max(CLIMBING_PIXELS // problem.box**2, _LEAST_PER_THREAD * resolve_threads(problem.threads))
+    return min(problem.batch, most)
 
 
 def shift_spread_px(step: Step, poses: PoseTable, rows: IntArray) -> float:
