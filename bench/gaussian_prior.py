@@ -8,8 +8,10 @@ of one box each coefficient (real and imaginary parts, shells 1 to half of Nyqui
 
     python bench/gaussian_prior.py [maps.mrc ...] [--figure gaussian_prior.png]
 
-Without maps: ``--count`` phantoms of three shapes in one box, as they are built and turned at random, and noise
-beside them. Writes bench/results/gaussian_prior.json and the figure.
+Without maps: ``--count`` phantoms of three shapes in one box, as they are built and turned at random; conformations of
+one of them, a half turned by 0 to 50 degrees about either of two axes, as maps of one specimen are; and noise beside
+them. How many coefficients are told from the prior grows with the number of maps. Writes
+bench/results/gaussian_prior.json and the figure.
 """
 
 from __future__ import annotations
@@ -39,6 +41,16 @@ def phantoms(count: int, *, turned: bool) -> list[np.ndarray]:
         data = vg.simulate.density(model, BOX, PIXEL_A, b_factor_A2=300.0, threads=1).data
         maps.append(turned_map(data, matrices[seed], threads=1) if turned else data)
     return maps
+
+
+def conformations(count: int) -> list[np.ndarray]:
+    """Of one particle: two motions, independent of each other."""
+    rng, made = np.random.default_rng(3), []
+    model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, seed=0)
+    for first, second in rng.uniform(0, 50, (count, 2)):
+        moved = vg.simulate.hinge(vg.simulate.hinge(model, first), second, axis=(0, 1, 0), side=(0, 0, 1))
+        made.append(vg.simulate.density(moved, BOX, PIXEL_A, b_factor_A2=300.0, threads=1).data)
+    return made
 
 
 def coefficients(maps: list[np.ndarray]) -> np.ndarray:
@@ -98,6 +110,7 @@ def main() -> None:
             parser.error("expected 20 maps or more of one box")
     else:
         sets = {"as built": phantoms(given.count, turned=False), "turned": phantoms(given.count, turned=True)}
+        sets["conformations of one"] = conformations(given.count)
         noise = np.random.default_rng(2).standard_normal((given.count, BOX, BOX, BOX)).astype(np.float32)
         sets["noise"] = list(noise)
     rows, found = [], {}

@@ -307,6 +307,20 @@ def test_max_cc_mode(data):
     assert agreement(found, truth) < 14
 
 
+@pytest.mark.slow
+def test_max_cc_from_20_A_reaches_the_limit_of_the_pixels():
+    """Best correlations, then the Wiener sum: all shells below that of two pixels, from a start at 20 A."""
+    model = vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A)
+    particles = vg.simulate.particles(model, 300, BOX, PIXEL_A, snr=3.0, seed=12, listener=None)
+    truth = vg.simulate.density(model, BOX, PIXEL_A)
+    how = {"mode": "max-cc", "diameter_A": DIAMETER_A, "initial_resolution_A": 20.0, "listener": None}
+    found = vg.refine(particles, truth, **how)
+    assert found.resolution_A <= 2 * PIXEL_A
+    assert vg.fsc(found.map, truth).curve[1 : BOX // 2].min() > 0.7
+    error = angular_distance(found.particles.poses.angles_deg, particles.poses.angles_deg)
+    assert np.median(error) < 1.0
+
+
 @pytest.mark.parametrize("iterations", [3, pytest.param(None, marks=pytest.mark.slow)])  # None: to convergence
 def test_symmetric_map_is_invariant(iterations):
     """The refined map does not change under the operations of its group."""
