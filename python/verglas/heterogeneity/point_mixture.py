@@ -17,8 +17,10 @@ from scipy.special import logsumexp
 
 from verglas.types.arrays import FloatArray, IntArray, any_arrays
 
-_STARTS = 20
+_STARTS = 5
 _FIRST_PASSES = 15  # of every start; the best goes on
+_SWAPS = 60
+_SWAP_PASSES = 10
 _PASSES = 200
 _STILL = 1e-6  # nats per particle that a pass must gain
 _RIDGE = 1e-3  # of the normal prior, for a class whose images know nothing of a coordinate
@@ -57,7 +59,11 @@ class PointMixture:
 def fit_points(
     h: FloatArray, information: FloatArray, count: int, half: IntArray, *, seed: int = 0
 ) -> PointMixture | None:
-    """The most likely mixture of points, the best of many starts, the largest share first.
+    """The most likely mixture of points that is found, the largest share first.
+
+    The best of some starts, and then random swaps (Franti and Kivijarvi 2000): a point is put where any one particle
+    lies, and stays if the mixture explains the particles better after some iterations. Small classes beside large ones
+    are found by this where starts alone end in local maxima.
 
     Parameters
     ----------
@@ -90,19 +96,29 @@ def fit_points(
     some, known = h[used], information[used]
     shrunk = np.linalg.solve(known + np.eye(q), some[:, :, None])[:, :, 0]
     best: PointMixture | None = None
+
+    def better(made: PointMixture) -> bool:
+        if best is not None and made.log_likelihood <= best.log_likelihood + _STILL:
+            return False
+        return _in_both(made.log_evidence(some, known).argmax(axis=1), half[used], count)
+
     for number in range(_STARTS):
         rng = np.random.default_rng([seed, count, number])
         centres, label = kmeans2(shrunk, count, minit="++", seed=rng, missing="warn")
         shares = np.maximum(np.bincount(label, minlength=count), 1) / len(used)
         made = _climb(some, known, PointMixture(shares / shares.sum(), centres, -np.inf), _FIRST_PASSES)
-        better = best is None or made.log_likelihood > best.log_likelihood
-        if better and _in_both(made.log_evidence(some, known).argmax(axis=1), half[used], count):
-            best = made
+        best = made if better(made) else best
     if best is None:
         return None
-    gone_on = _climb(some, known, best, _PASSES)
-    if _in_both(gone_on.log_evidence(some, known).argmax(axis=1), half[used], count):
-        best = gone_on
+    rng = np.random.default_rng([seed, count, _STARTS])
+    for _ in range(_SWAPS if count > 1 else 0):
+        points, shares = best.points.copy(), best.shares.copy()
+        moved = rng.integers(count)
+        points[moved], shares[moved] = shrunk[rng.integers(len(used))], 1 / count
+        made = _climb(some, known, PointMixture(shares / shares.sum(), points, -np.inf), _SWAP_PASSES)
+        best = made if better(made) else best
+    made = _climb(some, known, best, _PASSES)
+    best = made if better(made) else best
     order = np.argsort(-best.shares, kind="stable")
     return PointMixture(best.shares[order], best.points[order], best.log_likelihood)
 
