@@ -145,7 +145,7 @@ def _rings_of_set(qualities: Sequence[MicrographQuality], limit: QualityLimits) 
 
 @any_arrays
 def judge_extraction(
-    particles: int, picks: int, commonest: str, contrast: npt.NDArray[np.float64] | None = None
+    particles: int, picks: int, commonest: str, contrast: npt.NDArray[np.float64] | None = None, *, elsewhere: int = 0
 ) -> Verdict:
     """Verdict on particles that were cut out: enough of them for a map, few picks lost, something white in the middle.
 
@@ -157,6 +157,8 @@ def judge_extraction(
         Why most of the others were set aside.
     contrast : (particles,) float64, optional
         Of the middle of each image against its background (:func:`verglas.extraction.centre_contrast`).
+    elsewhere : int
+        Picks in micrographs that were left out of the list: no reason to stop, however many.
 
     Examples
     --------
@@ -176,7 +178,7 @@ def judge_extraction(
     if picks and (picks - particles) / picks > _LOST:
         sentence = f"{picks - particles} of {picks} picks were set aside, most: {commonest}"
         # More than half, as of movies and micrographs: these are not the coordinates, or not the box, that were meant.
-        state = "stop" if 2 * particles < picks else "warn"
+        state = "stop" if 2 * particles < picks - elsewhere else "warn"
         notes.append(Finding("picks_set_aside", state, sentence, {**numbers, "most": commonest}))
     if contrast is not None:
         notes += _judge_contrast(contrast)

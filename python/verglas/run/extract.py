@@ -309,7 +309,8 @@ def _cut_all(asked: _Asked, heard: Listener, start_time: float) -> ExtractSummar
         for _ in range(len(by_name[one.micrograph]) if one.pick < 0 else 1)
     ]
     contrast = np.concatenate([piece.contrast for piece in pieces])
-    verdict = judge_extraction(len(particles), n_picks, commonest_kind(losses), contrast)
+    elsewhere = sum(len(by_name[name]) for name in unknown)
+    verdict = judge_extraction(len(particles), n_picks, commonest_kind(losses), contrast, elsewhere=elsewhere)
     if "rlnDefocusU" not in particles.table:
         notes = [*verdict.findings, _without_ctfs()]
         verdict = Verdict.of_notes(notes, {})

@@ -20,7 +20,7 @@ from verglas.types import Particles
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_RECORD = "run.json"
+_RECORD, _COMMON_LINES = "run.json", "common_lines.json"
 _OF_CLASSES = tuple(
     f"{name}{end}"
     for name in ("map", "map_sharpened", "half1", "half2", "mask")
@@ -222,7 +222,8 @@ def _targets_in(command: str, folder: Path) -> dict[Path, str]:
 def _refuse_foreign(command: str, folder: Path, targets: Iterable[Path]) -> None:
     """Files under names of results that no earlier run can have made are somebody's, though the job reads none."""
     record = _RECORDS.get(command, _RECORD)
-    if record is None or (folder / record).is_file():
+    others = (_COMMON_LINES,) if command == "abinitio" else ()
+    if record is None or any((folder / one).is_file() for one in (record, *others)):
         return
     foreign = next(iter(targets), None)
     if foreign is not None:
