@@ -192,6 +192,9 @@ def test_results_of_nobody_knows_what_are_not_written_over(folder, monkeypatch, 
         assert status == 1
         assert "new/map.mrc is there, and no earlier run" in error
     assert (folder / "new/map.mrc").read_bytes() == b"somebody's"
+    (folder / "new/stage.json").write_text("{}")  # of a project, which may have taken the record of a killed run away
+    with kept_inputs.keep_inputs("refine", {"out": folder / "new"}):
+        pass
 
 
 def test_what_a_job_wrote_or_an_earlier_run_left_is_its_own(folder):

@@ -20,7 +20,7 @@ from verglas.types import Particles
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_RECORD, _COMMON_LINES = "run.json", "common_lines.json"
+_RECORD, _COMMON_LINES, _STAGE = "run.json", "common_lines.json", "stage.json"
 _OF_CLASSES = tuple(
     f"{name}{end}"
     for name in ("map", "map_sharpened", "half1", "half2", "mask")
@@ -222,7 +222,8 @@ def _targets_in(command: str, folder: Path) -> dict[Path, str]:
 def _refuse_foreign(command: str, folder: Path, targets: Iterable[Path]) -> None:
     """Files under names of results that no earlier run can have made are somebody's, though the job reads none."""
     record = _RECORDS.get(command, _RECORD)
-    others = (_COMMON_LINES,) if command == "abinitio" else ()
+    # A stage of a project may take the record of a run that was killed away, and begin anew where it was.
+    others = (_STAGE, _COMMON_LINES) if command == "abinitio" else (_STAGE,)
     if record is None or any((folder / one).is_file() for one in (record, *others)):
         return
     foreign = next(iter(targets), None)
