@@ -76,3 +76,19 @@ def test_phase_shifts_in_radians_are_warned_of(made):
             any("rlnPhaseShift: the median is 1.5708 degrees; if it is in radians" in str(w.message) for w in caught)
             == told
         )
+
+
+@pytest.mark.parametrize("job", ["refine", "abinitio", "align", "classify2d", "class3d"])
+def test_a_diameter_in_nanometres_is_not_called_noise(made, job):
+    start = vg.Map(np.ones((16, 16, 16)), 10.0)
+    run = {
+        "refine": lambda **how: vg.refine(made, start, **how),
+        "abinitio": lambda **how: vg.abinitio(made, **how),
+        "align": lambda **how: vg.align(made, start, **how),
+        "classify2d": lambda **how: vg.classify2d(made, classes=2, **how),
+        "class3d": lambda **how: vg.classify3d(made, start, resolution_A=40.0, **how),
+    }[job]
+    with pytest.raises(
+        vg.InputError, match=rf"{job}: a particle of 10 A has .* pixels .* is its diameter in nanometres"
+    ):
+        run(diameter_A=10.0, listener=None)

@@ -20,6 +20,7 @@ from verglas.optics import for_job
 from verglas.search.grid_search import Where
 from verglas.types import Particles
 from verglas.types.arrays import Float32Array, IntArray
+from verglas.types.particle_size import refuse_tiny_particle
 
 # Images are always read and prepared in these blocks of the whole set, so no result depends on what is asked for.
 BLOCK = 128
@@ -79,6 +80,7 @@ def plan_geometry(box: int, pixel_size_A: float, settings: Class2DSettings | Bia
     diameter = 0.8 * field if settings.diameter_A is None else settings.diameter_A
     if not 0 < diameter <= field:
         raise InputError(f"classify2d: expected a diameter of at most the box, {field:g} A, got {diameter:g} A")
+    refuse_tiny_particle("classify2d", diameter, pixel_size_A)
     largest = (box - 1) // 2
     limit = min(largest, max(4, round(field / settings.max_resolution_A)))
     last = min(largest, int(np.ceil(_BEYOND * limit)) + 2)

@@ -19,6 +19,7 @@ from verglas.search.grid_search import Where
 from verglas.search.planner import search_cost
 from verglas.search.step import step_radius
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
+from verglas.types.particle_size import refuse_tiny_particle
 from verglas.types.settings import JobSettings, setting, settings_from
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def _geometry(particles: Particles, settings: AlignSettings) -> Geometry:
     diameter = 0.8 * box if settings.diameter_A is None else settings.diameter_A / pixel_size_A
     if not 0 < diameter <= box:
         raise InputError(f"align: expected a diameter of 0 to {box * pixel_size_A:g} A, got {settings.diameter_A}")
+    refuse_tiny_particle("align", diameter * pixel_size_A, pixel_size_A)
     resolution_A = None
     if settings.search_resolution_A is not None:
         resolution_A = max(1, round(box * pixel_size_A / settings.search_resolution_A))

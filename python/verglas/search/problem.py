@@ -28,6 +28,7 @@ from verglas.search.image_batch import ImageBatch
 from verglas.search.state import HalfModel, PoseTable
 from verglas.types import Particles
 from verglas.types.arrays import FloatArray, IntArray
+from verglas.types.particle_size import refuse_tiny_particle
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -181,6 +182,7 @@ class Problem:
         """Diameter of the particle."""
         if self.diameter_A is None:
             return 0.8 * self.box
+        refuse_tiny_particle(self.job, self.diameter_A, self.pixel_size_A)
         diameter = self.diameter_A / self.pixel_size_A
         if diameter > self.box:
             raise InputError(
