@@ -80,13 +80,13 @@ def test_phase_shifts_in_radians_are_warned_of(made):
 
 @pytest.mark.parametrize("job", ["refine", "abinitio", "align", "classify2d", "class3d"])
 def test_a_diameter_in_nanometres_is_not_called_noise(made, job):
-    start = vg.Map(np.ones((16, 16, 16)), 10.0)
+    start = vg.simulate.density(vg.simulate.phantom(16, 10.0, 100.0), 16, 10.0)
     run = {
         "refine": lambda **how: vg.refine(made, start, **how),
         "abinitio": lambda **how: vg.abinitio(made, **how),
         "align": lambda **how: vg.align(made, start, **how),
         "classify2d": lambda **how: vg.classify2d(made, classes=2, **how),
-        "class3d": lambda **how: vg.classify3d(made, start, resolution_A=40.0, **how),
+        "class3d": lambda **how: vg.classify3d(made, start, classes=1, resolution_A=40.0, **how),
     }[job]
     with pytest.raises(
         vg.InputError, match=rf"{job}: a particle of 10 A has .* pixels .* is its diameter in nanometres"
