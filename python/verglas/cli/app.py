@@ -21,6 +21,7 @@ import typer
 from verglas._version import __version__
 from verglas.cli.files import taken_file_rules
 from verglas.cli.inputs import with_inputs_kept
+from verglas.cli.machine_limits import MachineLimits, taken_limits
 from verglas.cli.options import option_name
 from verglas.cli.renamed import with_present_names
 from verglas.cli.sampling import sample_stacks, taken_profile
@@ -124,6 +125,13 @@ def _options(
         "--any-pixel-size",
         help="Read stacks whose header gives a pixel size over 1 % off the metadata's.",
     ),
+    threads: int = typer.Option(None, "--threads", help="Of every command that computes: threads [all]."),
+    memory: float = typer.Option(
+        None,
+        "--memory",
+        help="Of every command: memory in GB that is not passed. Some plan with it; the others stop with a sentence.",
+    ),
+    device: str = typer.Option(None, "--device", help="Of every command that computes: cpu, or what it says itself."),
     profile: str = typer.Option(
         None, "--profile", help="Draw where the time goes: flame chart (.svg), speedscope (.json), text; needs py-spy."
     ),
@@ -168,6 +176,14 @@ def _program(arguments: Sequence[str]) -> Any:
     order = {command: i for i, command in enumerate(_COMMANDS)}
     app.registered_commands.sort(key=lambda command: order.get(_module_of(command), len(order)))
     return typer.main.get_command(app)
+
+
+def _own_options(program: Any, arguments: Sequence[str]) -> tuple[str, set[str]]:
+    """The command that is called, and its options."""
+    called = next((a for a in arguments if not a.startswith("-")), "")
+    command = getattr(program, "commands", {}).get(called)
+    parameters = [] if command is None else command.params
+    return called or "verglas", {option for parameter in parameters for option in getattr(parameter, "opts", ())}
 
 
 def _module_of(command: Any) -> str:
@@ -217,18 +233,25 @@ def main(argv: list[str] | None = None) -> None:
     arguments = [a for a in arguments if a != "--debug"]
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     _write_any_text()
+    limits = MachineLimits()
     try:
         _refuse_empty(arguments)
         arguments, rules = taken_file_rules(arguments)
         arguments, profile = taken_profile(with_present_names(arguments))
         with rules, sample_stacks(profile):
-            status = _program(arguments).main(args=arguments, prog_name="verglas", standalone_mode=False)
+            program = _program(arguments)
+            called, own = _own_options(program, arguments)
+            arguments, limits = taken_limits(arguments, own, called)
+            with limits.in_force():
+                status = program.main(args=arguments, prog_name="verglas", standalone_mode=False)
     except Exception as error:
+        if limits.sentence:
+            _fail(limits.sentence, 1)
         if debug and not isinstance(error, (typer.Abort, _ClickException)):
             raise
         _stop(error)
     except KeyboardInterrupt:
-        _fail("interrupted", 1)
+        _fail(limits.sentence or "interrupted", 1)
     if status == _TYPER_INTERRUPTED:
-        _fail("interrupted", 1)
+        _fail(limits.sentence or "interrupted", 1)
     sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,162 @@
+"""``--threads``, ``--memory``, ``--device`` and ``--cluster`` of commands that have no such option of their own.
+
+Scripts pass these to whatever they call. Threads are limited, memory is watched, and what a command cannot do is said
+in a sentence instead of "no such option". Commands that plan their memory or run on a GPU take their own options.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+_OPTIONS = ("--threads", "--memory", "--device", "--cluster")
+_MOST_THREADS = 4096
+_POLL_S = 0.2
+
+
+@dataclass
+class MachineLimits:
+    """What a command may take.
+
+    Attributes
+    ----------
+    threads : int, optional
+    memory_GB : float, optional
+    taken_GB : float
+        What it took when it passed the limit; 0 if it did not.
+    """
+
+    threads: int | None = None
+    memory_GB: float | None = None
+    taken_GB: float = 0.0
+
+    @property
+    def sentence(self) -> str:
+        """Why the command ended; empty if it kept its memory."""
+        if not self.taken_GB:
+            return ""
+        return (
+            f"stopped: it took {self.taken_GB:.2f} GB, more than --memory {self.memory_GB:g}; this command does not "
+            "plan its memory: give more, or fewer or smaller data"
+        )
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Threads limited and memory watched while a command runs."""
+        ended = threading.Event()
+        watch = None if self.memory_GB is None else threading.Thread(target=self._watch, args=(ended,), daemon=True)
+        if watch is not None:
+            watch.start()
+        try:
+            if self.threads is None:
+                yield
+            else:
+                with _limited_threads(self.threads):
+                    yield
+        finally:
+            ended.set()
+            if watch is not None:
+                watch.join()  # an interruption arrives here at the latest, not in what follows
+
+    def _watch(self, ended: threading.Event) -> None:
+        assert self.memory_GB is not None
+        taken_GB = 0.0
+        while not ended.wait(_POLL_S if taken_GB else 0.0):
+            taken_GB = resident_GB()
+            if taken_GB > self.memory_GB:
+                self.taken_GB = taken_GB
+                _thread.interrupt_main()  # as Ctrl-C, at which jobs leave a checkpoint
+                return
+
+
+def taken_limits(
+    arguments: Sequence[str], own: Collection[str], command: str = "this command"
+) -> tuple[list[str], MachineLimits]:
+    """The arguments without these options, and the limits; options that the command has itself stay.
+
+    Raises
+    ------
+    typer.BadParameter
+        A value that is none, a device or workers that the command cannot use.
+
+    Examples
+    --------
+    >>> from verglas.cli.machine_limits import taken_limits
+    >>> taken_limits(["mask", "map.mrc", "--threads", "2", "--device", "cpu"], {"--out"})
+    (['mask', 'map.mrc'], MachineLimits(threads=2, memory_GB=None, taken_GB=0.0))
+    """
+    rest: list[str] = []
+    limits = MachineLimits()
+    left = iter(arguments)
+    for argument in left:
+        name, equals, value = argument.partition("=")
+        if argument == "--":
+            rest += [argument, *left]
+        elif name in _OPTIONS and name not in own:
+            _take(limits, name, value if equals else next(left, ""), command)
+        else:
+            rest.append(argument)
+    return rest, limits
+
+
+def _take(limits: MachineLimits, name: str, value: str, command: str) -> None:
+    if name == "--threads":
+        if not (value.isdigit() and 1 <= int(value) <= _MOST_THREADS):
+            raise typer.BadParameter(f"expected 1 to {_MOST_THREADS}, got {value!r}", param_hint=name)
+        limits.threads = int(value)
+    elif name == "--memory":
+        try:
+            limits.memory_GB = float(value)
+        except ValueError:
+            limits.memory_GB = 0.0
+        if not 0 < limits.memory_GB < float("inf"):
+            raise typer.BadParameter(f"expected gigabytes, got {value!r}", param_hint=name)
+    elif name == "--device":
+        if value not in ("cpu", "auto"):
+            raise typer.BadParameter(f"{command} runs on the processor only (cpu), got {value!r}", param_hint=name)
+    else:
+        raise typer.BadParameter(
+            f"{command} does not share its work among workers; refine, class3d and process do", param_hint=name
+        )
+
+
+@contextmanager
+def _limited_threads(threads: int) -> Iterator[None]:
+    """Of libraries that are loaded, and of those that will be."""
+    from threadpoolctl import threadpool_limits
+
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def resident_GB() -> float:
+    """Memory that this process holds now; 0 where the system does not say.
+
+    Examples
+    --------
+    >>> from verglas.cli.machine_limits import resident_GB
+    >>> resident_GB() >= 0
+    True
+    """
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
