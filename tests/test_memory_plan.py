@@ -12,8 +12,12 @@ import pytest
 import verglas as vg
 from verglas import ops
 from verglas.io import read_json
+from verglas.refinement.settings import RefineSettings
+from verglas.run import refine_setup
 from verglas.run.class2d import MEMORY_GB, Class2DJob, Class2DSettings, class2d_files
 from verglas.run.class2d_memory import plan_memory
+from verglas.types.images import ArraySource
+from verglas.types.listener import Silence
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is that of the parent too")
 
@@ -174,3 +178,32 @@ def test_the_room_of_insertion_is_bounded():
     assert 90e6 < small.insertion_bytes(10**6) <= 96 << 20
     share = 24 * float(np.prod(large.shape)) / 8
     assert 0.99 * share < large.insertion_bytes(10**6) <= share
+
+
+def test_images_without_room_beside_the_sums_are_read_again(tmp_path, monkeypatch):
+    model = vg.simulate.phantom(24, 5.0, 90.0)
+    vg.simulate.particles(model, 40, 24, 5.0, snr=1.0, out=tmp_path, seed=1)
+    plan, settings = refine_setup.plan_memory, RefineSettings(diameter_A=100.0)
+    around = refine_setup.Around(None, 4.0, Silence(), ("cpu",), 1)
+
+    def begin(particles):
+        return refine_setup.start_run(particles, [tmp_path / "truth.mrc"], None, settings, around)
+
+    def without_room_for_images(problem, limit_GB, *, cached):
+        if cached:
+            raise vg.InputError("no room")
+        return plan(problem, limit_GB, cached=cached)
+
+    particles = vg.read_particles(tmp_path / "particles.star")
+    kept = begin(particles)
+    monkeypatch.setattr(refine_setup, "plan_memory", without_room_for_images)
+    read = begin(particles)
+    assert kept.plan.cached
+    assert isinstance(kept.problem.particles.source, ArraySource)
+    assert not read.plan.cached
+    assert not isinstance(read.problem.particles.source, ArraySource)
+    assert np.array_equal(read.problem.particles.half_sets, kept.problem.half)
+    assert np.array_equal(read.problem.particles.images(), kept.problem.particles.images())
+    # Images that a caller holds are in memory whatever a plan says.
+    with pytest.raises(vg.InputError, match="no room"):
+        begin(particles.with_source(ArraySource(particles.images(), particles.pixel_size_A)))

@@ -31,8 +31,8 @@ PAGE_PROCESS_GB = 0.365
 _ITERATION_MAPS = 7  # of a class: what the iteration before made, and what is being filtered
 # Bytes per image of a batch and pixel: raw, centred and transformed images, CTFs, slices and their copies.
 PIXEL_BYTES = 60
-# Of both half maps; while the second is made there is its transform along two axes, half as large.
-_SPECTRA = 2.5
+# Of a half map, whose transform along two axes, half as large, is there while it is made; of both for credible radii.
+_SPECTRUM, _SPECTRA = 1.5, 2.5
 _LEAST_BATCH = 8
 # The search over all orientations for credible radii, after the last iteration.
 RADII_ORDER = 3  # 7.3 degrees
@@ -153,7 +153,7 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
         + classes * 8 * float(np.prod(ops.Grid(box, max_radius=first.insert_radius).shape))
         + lists
         + resolve_threads(problem.threads) * thread_bytes(problem, first),
-        "poses": always + per_batch + sums(last) + _SPECTRA * spectrum * classes + sorting,
+        "poses": always + per_batch + sums(last) + _SPECTRUM * spectrum * classes + sorting,
         "reconstruction": always
         + _ITERATION_MAPS * classes * 4 * voxels
         + 24 * 2 * classes * count_points(last)

@@ -32,6 +32,7 @@ from verglas.search.problem import survey
 from verglas.search.step import Step
 from verglas.types import Map, Particles
 from verglas.types.arrays import IntArray
+from verglas.types.images import ArraySource
 from verglas.types.listener import Listener, phase_progress
 from verglas.types.verdict import Finding
 
@@ -77,6 +78,21 @@ def _open(particles: Particles, around: Around) -> tuple[Particles, Particles, b
     return stored, work, keep
 
 
+def _planned(
+    problem: RefineProblem, around: Around, stored: Particles, *, keep: bool
+) -> tuple[RefineProblem, MemoryPlan]:
+    """The problem with a plan of its memory: images that have no room beside the sums are read anew in every pass."""
+    try:
+        plan = plan_memory(problem, around.limit_GB, cached=keep)
+    except InputError:
+        if not keep or isinstance(stored.source, ArraySource):
+            raise
+        plan = plan_memory(problem, around.limit_GB, cached=False)
+        # The table, too: the sign of cryoSPARC's images is applied when they are read.
+        problem = replace(problem, particles=stored.with_columns(rlnRandomSubset=problem.half))
+    return with_plan(problem, plan), plan
+
+
 def start_run(
     particles: Particles,
     references: list[Reference],
@@ -111,8 +127,8 @@ def start_run(
         threads=around.threads,
     )
     problem = replace(problem, devices=around.devices, map_prior=around.prior)
-    plan = plan_memory(problem, around.limit_GB, cached=keep)
-    problem = with_plan(problem, plan)
+    problem, plan = _planned(problem, around, stored[usable], keep=keep)
+    del work  # or its images would stay where the plan has no room for them
     if not maps:
         maps, more = _from_poses(problem)
         notes += more
@@ -233,11 +249,11 @@ def resume_run(particles: Particles, settings: RefineSettings, around: Around, *
         threads=around.threads,
     )
     problem = replace(problem, half=checkpoint.half, devices=around.devices, map_prior=around.prior)
-    plan = plan_memory(problem, around.limit_GB, cached=keep)
+    problem, plan = _planned(problem, around, stored[usable], keep=keep)
     folder.plan(plan, around.devices)
     folder.mark_running()
     return Setup(
-        with_plan(problem, plan),
+        problem,
         plan,
         checkpoint.state,
         checkpoint.step,
