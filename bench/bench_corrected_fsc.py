@@ -6,26 +6,28 @@ Five phantoms (C1, D2, C4, C1, C2; B of 80 to 250 A^2) in boxes of 64 voxels of 
 rises with frequency, of 1, 4 and 16 standard deviations of the signal over the box, and five masks: made by
 ``vg.postprocess``, loose, snug, and cut into the molecule with a soft and a hard edge. The truth is 0.5 of the FSC of
 the mean map with the phantom in the same mask. Ratios below 1 claim too much; ``claim`` is what is to be stated
-(``claimed_resolution_A``), ``ratio`` the crossing itself, ``coarse_end`` that of the interval. Seeds begin at 2600;
+(``claimed_resolution_A``), ``ratio`` the crossing itself, ``coarse_end`` that of the interval. Seeds begin at 2700;
 development used 0 to 14, in which the masks, the noises, the interval and the claim were chosen; 2100 to 2104 were seen
-before the interval was, 2560 to 2564 before the claim.
+before the interval was, 2560 to 2564 before the claim, 2600 to 2604 before its interval was widened from 95 to 99.8 %.
+Goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 
 import numpy as np
 
 import verglas as vg
 
-from common import write
+from common import RESULTS, write
 
 BOXES = {64: 2.0, 96: 1.5}
 NOISES = (1.0, 4.0, 16.0)
 SYMMETRIES = ("C1", "D2", "C4", "C1", "C2")
 MASKS = ("made", "loose", "snug", "cut, soft", "cut, hard")
-FIRST_SEED = 2600
+FIRST_SEED = 2700
 
 
 def masks(truth: vg.Map) -> dict[str, np.ndarray | None]:
@@ -93,8 +95,12 @@ def summary(rows: list[dict]) -> list[dict]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
-    made: list[dict] = []
+    out = RESULTS / "corrected_fsc.json"
+    made: list[dict] = json.loads(out.read_text())["maps"] if out.exists() else []
+    made = [row for row in made if row["seed"] >= FIRST_SEED]
     for one_box in BOXES:
         for one in range(len(SYMMETRIES)):
+            if any((row["box"], row["seed"]) == (one_box, FIRST_SEED + one) for row in made):
+                continue
             made += trials(one_box, one)
             write("corrected_fsc", summary(made), quiet=True, maps=made)

@@ -73,9 +73,13 @@ def test_noise_has_no_resolution_under_any_mask():
 
 
 def test_what_is_claimed_where_chance_leaves_much_open(truth, done):
-    assert done.claimed_resolution_A == done.resolution_A > done.resolution_interval_A[1] / 1.05
+    def coarse_A(made):
+        """Coarse end of the interval that misses the truth once in a thousand on that side."""
+        return made.trusted.resolution_interval_A(0.143, 0.998)[1]
+
+    assert done.claimed_resolution_A == max(done.resolution_A, coarse_A(done) / 1.05) < 1.02 * done.resolution_A
     open_ = vg.postprocess(*halves(truth, 16.0))
-    assert open_.claimed_resolution_A == open_.resolution_interval_A[1] / 1.05 > open_.resolution_A
+    assert open_.claimed_resolution_A == coarse_A(open_) / 1.05 > open_.resolution_interval_A[1] / 1.05
     assert open_.as_dict()["claimed_resolution_A"] == open_.claimed_resolution_A
     nothing = vg.postprocess(*(truth.with_data(h.data - truth.data) for h in halves(truth, 2.0)))
     assert nothing.claimed_resolution_A == np.inf

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from command_line import main
 from heard import Heard
@@ -24,6 +25,7 @@ from verglas.assessment import (
 from verglas.assessment.particle_scores import ShellSums, shell_sums
 from verglas.optics.refine import Calibration, Pixels, Setting, calibrate
 from verglas.optics.refine.pixels import gather, image_spectra, transfer
+from verglas.report.sieve import _against_defocus, _extremes
 from verglas.run.ctf_refine_inputs import prepare
 from verglas.run.sieve_rounds import LEAST_SHELLS, Halves, Limits, Rounds, without_copies
 from verglas.types.listener import Silence
@@ -349,6 +351,9 @@ def test_the_command_takes_a_folder_and_writes_all(tmp_path, capsys):
     assert poses["particles"] == 30
     assert poses["imprecise"] > 0.3
     page = (out / "report.html").read_text()
+    assert "Best particles" in page
+    best = kept.table.assign(q=kept.table["verglasQuality"].astype(float)).sort_values("q")["rlnImageName"].iloc[-1]
+    assert f">{best.partition('@')[0]}@" in page  # the best of all was kept, and is named
     for words in ("Against the share kept", "What held-out particles gain", "as many at random", "Removed"):
         assert words in page
     rounds = (out / "rounds.csv").read_text().splitlines()
@@ -390,6 +395,23 @@ def test_too_few_to_decide_are_refused(setting):
         vg.InputError, match="half set 1 has 30 particles, of which 0 would be held out and decide; 5 must"
     ):
         vg.sieve(setting.particles, held_out=0.015, listener=None)
+
+
+def test_the_page_names_the_extremes_and_shows_correlation_against_defocus():
+    rng = np.random.default_rng(0)
+    columns = {"verglasQuality": rng.permutation(60.0 * np.arange(60)), "verglasCorrelation": rng.random(60)}
+    scores = pd.DataFrame({**columns, "verglasResidualZ": rng.normal(size=60)})
+    scores["image"], scores["defocus_A"] = [f"{i + 1:06d}@s.mrcs" for i in range(60)], rng.uniform(8e3, 2e4, 60)
+    scores.loc[7, list(columns)] = np.nan  # a copy: not scored
+    sections = _extremes(scores)
+    assert [section.title for section in sections] == ["Best particles", "Worst particles"]
+    order = np.argsort(scores["verglasQuality"].to_numpy())  # NaN last
+    for section, rows in zip(sections, (order[-2:-12:-1], order[:10]), strict=True):
+        assert [row[0] for row in section.blocks[0].rows] == [str(i + 1) for i in rows]
+        assert section.blocks[0].rows[0][1] == f"{rows[0] + 1:06d}@s.mrcs"
+    points, median = _against_defocus(scores).series
+    assert (len(points.x), len(median.x)) == (59, 10)
+    assert _extremes(scores.iloc[:12]) == []
 
 
 def test_wrong_calls_are_refused_by_name(tmp_path, capsys):

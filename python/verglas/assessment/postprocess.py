@@ -31,7 +31,9 @@ Mtf = filters.Gain | npt.ArrayLike
 _EMPTY = 1e-11
 _MTF_BEGINS, _MTF_FIRST = 0.05, 0.2  # first frequency of a table at most, and how far its value is from 1
 _MTF_ENDS = (0.4, 1.0)  # last frequency, 1/pixel: Nyquist of the detector's pixels, or of half pixels
-_CLAIM_BEYOND = 1.05  # by which a claim may be finer than the coarse end of the interval
+# A claim may be finer by this than the coarse end of the interval outside of which the resolution with the truth lies
+# once in a thousand, on that side: more than 5 % too fine it is then as seldom.
+_CLAIM_BEYOND, _CLAIM_COVERAGE = 1.05, 0.998
 _PHASE = "FSC, mask, random phases, sharpening"
 _CURVES = ("unmasked", "masked", "phase-randomised", "corrected")
 
@@ -155,11 +157,13 @@ class Postprocessed(Shown):
 
     @property
     def claimed_resolution_A(self) -> float:
-        """What to state: ``resolution_A``, or, where chance leaves much open, no finer than 5 % beyond the coarse end.
+        """What to state: ``resolution_A``, or, where chance leaves much open, what is hardly ever over 5 % too fine.
 
-        So a claim is more than 5 % finer than the resolution with the truth only where that lies outside the interval.
+        No finer than 5 % beyond the coarse end of an interval that holds 99.8 %: the resolution with the truth is
+        coarser than that end once in a thousand. :attr:`resolution_interval_A` is that of 95 %.
         """
-        return max(self.resolution_A, self.resolution_interval_A[1] / _CLAIM_BEYOND)
+        coarsest = self.trusted.resolution_interval_A(RESOLUTION_AT, _CLAIM_COVERAGE)[1]
+        return max(self.resolution_A, coarsest / _CLAIM_BEYOND)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from verglas.report.html import Page, Section, Table, render
 from verglas.types.arrays import FloatArray
 from verglas.types.verdict import Verdict
 
+_LISTED, _TENTHS = 10, 10
 _SHOWN = {
     "verglasQuality": "quality",
     "verglasGain": "gain, nats",
@@ -84,7 +85,8 @@ def sieve_page(
     Parameters
     ----------
     scores : DataFrame
-        A row for each particle of the input.
+        A row for each particle of the input; with columns ``image`` and ``defocus_A``, where they are known, the page
+        names the best and the worst, and shows the correlation against the defocus.
     gone : (n,) bool
         Those removed.
     rounds : DataFrame
@@ -110,15 +112,53 @@ def sieve_page(
         for name, label in _SHOWN.items()
         if name in scores and scores[name].notna().any()
     ]
+    if "defocus_A" in scores and scores["defocus_A"].nunique() > 1 and "verglasCorrelation" in scores:
+        pictures.append(chart_block(_against_defocus(scores)))
     if pictures:
         text = "Every particle against the map of the half set that it is not in."
         sections.append(Section("Scores of the particles", text, pictures))
+        sections += _extremes(scores)
     if told["reasons"]:
         rows = [(reason, str(count)) for reason, count in told["reasons"].items()]
         sections.append(Section("Removed", "", [Table(("why", "particles"), rows)]))
     figures = {name: str(told[name]) for name in ("particles", "kept", "removed")}
     others = [f"{finding.sentence[0].upper()}{finding.sentence[1:]}." for finding in verdict.findings]
     return render(Page("Particles sieved", " ".join(others), figures, sections, footer))
+
+
+def _against_defocus(scores: pd.DataFrame) -> Chart:
+    """Correlations at each defocus, and the medians of tenths of the particles."""
+    known = scores[["defocus_A", "verglasCorrelation"]].dropna()
+    micrometres, correlation = known["defocus_A"].to_numpy() / 1e4, known["verglasCorrelation"].to_numpy()
+    parts = [part for part in np.array_split(np.argsort(micrometres, kind="stable"), _TENTHS) if len(part)]
+    middle = [np.array([np.median(values[part]) for part in parts]) for values in (micrometres, correlation)]
+    series = [Series("particles", micrometres, correlation, "points"), Series("median", *middle)]
+    return Chart("Correlation with the map against the defocus", "defocus, µm", "correlation", series)
+
+
+def _extremes(scores: pd.DataFrame) -> list[Section]:
+    """The particles that fit the map best and worst, by quality."""
+    known = scores[scores["verglasQuality"].notna()].sort_values("verglasQuality", kind="stable")
+    if len(known) < 2 * _LISTED:
+        return []
+    head = ("particle", "image", "quality", "correlation", "residual, standard deviations")
+
+    def rows(of: pd.DataFrame) -> list[tuple[str, ...]]:
+        return [
+            (
+                str(int(number) + 1),
+                str(row["image"]) if "image" in of else "",
+                _number(row["verglasQuality"], 3),
+                _number(row["verglasCorrelation"], 3),
+                f"{row['verglasResidualZ']:+.1f}",
+            )
+            for number, row in zip(of.index, of.to_dict("records"), strict=True)
+        ]
+
+    text = "By quality; the residual is that of the image less the map's slice, 0 ± 1 where pose and noise are right."
+    best, worst = known.iloc[: -_LISTED - 1 : -1], known.iloc[:_LISTED]
+    tables = {"Best particles": best, "Worst particles": worst}
+    return [Section(name, text, [Table(head, rows(of))]) for name, of in tables.items()]
 
 
 def _table(rounds: pd.DataFrame, chosen: int) -> Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from verglas._screen import ListenerChoice, shown_to
 from verglas._version import __version__
@@ -160,5 +161,17 @@ def _write(folder: Path, sieved: Sieved, summary: dict[str, Any]) -> None:
         write_map(folder / name, volume)
     write_csv(folder / "rounds.csv", {str(name): sieved.rounds[name].to_numpy() for name in sieved.rounds})
     write_json(folder / "sieve.json", {"verglas": __version__, "command": "sieve", "finished": now_text(), **summary})
-    page = sieve_page(sieved.scores, sieved.is_removed, sieved.rounds, sieved.verdict, summary, footer_text())
+    page = sieve_page(_with_images(sieved), sieved.is_removed, sieved.rounds, sieved.verdict, summary, footer_text())
     write_text(folder / "report.html", page)
+
+
+def _with_images(sieved: Sieved) -> pd.DataFrame:
+    """Scores with the name of each image and its defocus, where those are known."""
+    scores, gone = sieved.scores.copy(), sieved.is_removed
+    for name, column in (("image", "rlnImageName"), ("defocus_A", "rlnDefocusU")):
+        parts = [of.table[column].to_numpy() for of in (sieved.kept, sieved.removed) if column in of.table]
+        if len(parts) == 2 and sum(map(len, parts)) == len(scores):
+            values = np.empty(len(scores), object)
+            values[~gone], values[gone] = parts
+            scores[name] = values if name == "image" else pd.to_numeric(pd.Series(values), errors="coerce").to_numpy()
+    return scores
