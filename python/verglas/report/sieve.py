@@ -131,8 +131,8 @@ def _against_defocus(scores: pd.DataFrame) -> Chart:
     known = scores[["defocus_A", "verglasCorrelation"]].dropna()
     micrometres, correlation = known["defocus_A"].to_numpy() / 1e4, known["verglasCorrelation"].to_numpy()
     parts = [part for part in np.array_split(np.argsort(micrometres, kind="stable"), _TENTHS) if len(part)]
-    middle = [np.array([np.median(values[part]) for part in parts]) for values in (micrometres, correlation)]
-    series = [Series("particles", micrometres, correlation, "points"), Series("median", *middle)]
+    middle_um, median = (np.array([np.median(values[part]) for part in parts]) for values in (micrometres, correlation))
+    series = [Series("particles", micrometres, correlation, "points"), Series("median", middle_um, median)]
     return Chart("Correlation with the map against the defocus", "defocus, µm", "correlation", series)
 
 
