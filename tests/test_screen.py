@@ -52,6 +52,17 @@ def test_water_is_seen_at_its_spacing_alone():
     assert descriptors(vg.Micrograph(noise.astype(np.float32), 2.1))["water's ring"] == 0.0
 
 
+def test_rings_of_far_too_much_and_of_hardly_any_defocus_are_told_from_those_of_particles():
+    def rings(defocus_A):
+        ice = simulate.micrograph(None, shape=(512, 512), pixel_size_A=1.4, defocus_u_A=defocus_A, ice=2.0, seed=3)[0]
+        found = descriptors(ice)
+        return found["rings of far defocus"], found["rings of no defocus"]
+
+    far, usual, none = rings(85000.0), rings(16000.0), rings(500.0)
+    assert far[0] > 0 > usual[0] + 1
+    assert none[1] > max(far[1], usual[1])
+
+
 def test_probabilities_are_those_of_the_weights():
     shipped = shipped_model()
     assert sorted(shipped.kinds) == sorted(KINDS)
@@ -110,7 +121,7 @@ def test_what_cannot_be_judged_is_refused_and_flagged_by_nobody():
 
 
 def test_a_reason_becomes_a_flag():
-    doubtful = Screening("drift", {"good": 0.3, "drift": 0.7})
+    doubtful = Screening("drift", {"good": 0.4, "drift": 0.6})
     sure = Screening("drift", {"good": 0.02, "drift": 0.98}, familiar=False)
     assert doubtful.reason == ""
     assert sure.reason == "looks like drift (98 %), but unlike any micrograph that screening was trained on"

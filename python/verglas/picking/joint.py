@@ -11,8 +11,8 @@ mixture has two parts:
 with the mixture's gain G in log likelihood and its share of particles pi, which both would count otherwise. t = w^2 u
 moves the network's odds towards those (u) that expect as many particles as the filter does: a micrograph unlike those
 of training makes the network say too much or too little of all places alike. Where the filter sees nothing, the network
-alone is asked; where it sees particles beyond doubt, both, and neither is believed beyond fixed odds. a and b were
-fitted on simulated micrographs (``tools/train_picker.py``).
+alone is asked; where it sees particles beyond doubt, both, and neither is believed beyond odds that are fixed for the
+filter and fall with w for the network. a and b were fitted on simulated micrographs (``tools/train_picker.py``).
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ from verglas.types.arrays import Float32Array, FloatArray
 if TYPE_CHECKING:
     from verglas.learned import Network, Weights
 
-# Largest logarithms of odds that network and filter may claim: the filter's were measured in the micrograph itself.
-# Gain at which the filter counts half; share of the diameter within which both mean the same place.
-_NETWORK_MOST, _FILTER_MOST, _HALF_GAIN, _SAME = 3.0, 5.0, 60.0, 0.2
+# Largest logarithms of odds that network and filter may claim, and how much less the network where the filter is sure,
+# whose odds were measured in the micrograph itself. Gain at which the filter counts half; share of the diameter within
+# which both mean the same place.
+_NETWORK_MOST, _LESS, _FILTER_MOST, _HALF_GAIN, _SAME = 3.0, 2.0, 5.0, 60.0, 0.2
 # Chance of what raises the limit of bad areas; limits of the share of particles.
 _CERTAIN, _SHARES = 0.9, (0.02, 0.98)
 
@@ -155,7 +156,8 @@ def joint_odds(calibration: Mapping[str, Any], evidence: Evidence) -> FloatArray
     share = float(np.clip(expit(evidence.by_filter).mean(), *_SHARES))
     reach = float(np.abs(network).max()) + 10
     shift = float(brentq(lambda by: expit(network + by).mean() - share, -reach, reach))
-    network = np.clip(network + weight**2 * shift, -_NETWORK_MOST, _NETWORK_MOST)
+    most = _NETWORK_MOST - _LESS * weight  # what looks like nothing known to the network may be a particle all the same
+    network = np.clip(network + weight**2 * shift, -most, most)
     return np.asarray(network + weight * (evidence.by_filter - logit(share)))
 
 

@@ -55,10 +55,13 @@ _TILES, _SAMPLED = 8, 250_000
 _BANDS_A = (150.0, 80.0, 45.0, 28.0, 18.0, 12.0, 8.0, 6.0, 4.5, 3.4)
 _ICE_A, _BESIDE_A = (3.55, 3.98), (3.2, 4.5)
 _SECTORS = 12
+# Where rings are looked for; ranges of wavelength times defocus: hardly any, as particles are recorded, too much.
+_RINGS_A, _PACES_A2 = (50.0, 7.0), (20.0, 100.0, 850.0, 2400.0)
 # Fewest pixels across and coarsest sampling that can be judged: less shows neither rings nor water.
 _LEAST, _COARSEST_A = 256, 2.2
-# Probability of being good above which nothing is said.
-_DOUBT = 0.1
+# Probability of being good above which nothing is said: seeds of training left out in turn had 2.6 % of the spoilt above
+# it, and none of the good below.
+_DOUBT = 0.3
 # Deviations of a descriptor that is unlike the training's, and share of such that makes a micrograph unfamiliar.
 _FAR, _UNFAMILIAR = 4.0, 0.1
 
@@ -207,7 +210,29 @@ def _spectrum(data: npt.NDArray[Any], pixel_size_A: float) -> dict[str, float]:
         numbers[f"direction at {fine_A:g} A"] = float(np.abs((of_sectors * turn).mean()))
     top = levels[-1]
     numbers |= {f"power at {fine:g} A": level - top for fine, level in zip(_BANDS_A[1:-1], levels[:-1], strict=True)}
-    return numbers | _water(power, k, nyquist)
+    return numbers | _water(power, k, nyquist) | _rings(power, k, nyquist)
+
+
+def _rings(power: FloatArray, k: FloatArray, nyquist: float) -> dict[str, float]:
+    """How strongly the power goes up and down with k^2 at the paces of far too much and of hardly any defocus.
+
+    Thon rings of underfocus dz are waves of pace lambda dz in k^2: the strongest of each range over the strongest of
+    the defoci at which particles are recorded.
+    """
+    side = power.shape[0]
+    ring = np.rint(k / nyquist * side / 2).astype(np.int64).ravel()
+    mean = np.bincount(ring, power.ravel()) / np.maximum(np.bincount(ring), 1)
+    at = np.arange(len(mean)) * nyquist / (side / 2)
+    inside = (at > 1 / _RINGS_A[0]) & (at < min(1 / _RINGS_A[1], 0.95 * nyquist))
+    squares, logs = at[inside] ** 2, np.log(np.maximum(mean[inside], 1e-30))
+    smooth = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, len(logs)), 4)
+    rest = (logs - smooth @ np.linalg.lstsq(smooth, logs, rcond=None)[0]) * at[inside]  # evenly in k^2
+    paces = np.arange(_PACES_A2[0], _PACES_A2[-1], 10.0)
+    strength = np.abs(np.exp(2j * np.pi * paces[:, None] * squares) @ rest)
+    near, usual, far = (
+        float(np.log(strength[(paces >= low) & (paces < high)].max() + 1e-9)) for low, high in pairwise(_PACES_A2)
+    )
+    return {"rings of far defocus": far - usual, "rings of no defocus": near - usual}
 
 
 def _water(power: FloatArray, k: FloatArray, nyquist: float) -> dict[str, float]:

@@ -15,6 +15,7 @@ from verglas.simulate.model import Model
 from verglas.types import Micrograph
 
 _SIGMA = 10.0
+_FEWEST = 3  # particles of a micrograph that has any
 
 
 def _good_scene(model: Model, rng: np.random.Generator, shape: tuple[int, int]) -> Scene:
@@ -36,7 +37,14 @@ def _good_scene(model: Model, rng: np.random.Generator, shape: tuple[int, int]) 
 
 
 def _plain(model: Model | None, scene: Scene, seed: int) -> Micrograph:
-    return micrograph(model, scene, seed=seed)[0]
+    """With a tenth less particles as often as they do not fit; down to three."""
+    while True:
+        try:
+            return micrograph(model, scene, seed=seed)[0]
+        except InputError:
+            if model is None or scene.n <= _FEWEST:
+                raise
+            scene = replace(scene, n=max(_FEWEST, int(0.9 * scene.n)))
 
 
 def _crystalline(model: Model, scene: Scene, rng: np.random.Generator, seed: int) -> Micrograph:
@@ -63,7 +71,7 @@ def _draw_contaminated(model: Model, scene: Scene, rng: np.random.Generator, see
     number = int(rng.uniform(0.35, 0.9) * area / (np.pi * radius**2))
     covered = replace(scene, contaminants=number, contaminant_radius_A=(0.7 * radius, 1.3 * radius))
     try:
-        return _plain(model, replace(covered, n=3), seed)
+        return _plain(model, replace(covered, n=_FEWEST), seed)
     except InputError:  # they leave no room even for three particles
         return _plain(None, covered, seed)
 
