@@ -59,8 +59,8 @@ _SECTORS = 12
 _RINGS_A, _PACES_A2 = (50.0, 7.0), (20.0, 100.0, 850.0, 2400.0)
 # Fewest pixels across and coarsest sampling that can be judged: less shows neither rings nor water.
 _LEAST, _COARSEST_A = 256, 2.2
-# Probability of being good above which nothing is said: seeds of training left out in turn had 2.6 % of the spoilt above
-# it, and none of the good below.
+# Probability of being good above which nothing is said: of seeds of training left out in turn 2.6 % of the spoilt lay
+# above it, and no good one below.
 _DOUBT = 0.3
 # Deviations of a descriptor that is unlike the training's, and share of such that makes a micrograph unfamiliar.
 _FAR, _UNFAMILIAR = 4.0, 0.1
