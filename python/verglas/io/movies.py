@@ -59,9 +59,10 @@ def find_movies(source: PathLike | Iterable[PathLike]) -> list[Path]:
     verglas.errors.InputError: nowhere/*.tif: no movies found; expected TIFF, MRC or EER files or a STAR file of them
     """
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
-    named = {Path(one): [Path(name) for name in _names(os.fspath(one))] for one in sources}
-    movies = [path for paths in named.values() for path in paths]
-    for one, paths in named.items():
+    # pairs and no mapping: a movie that is given twice must be seen twice
+    named = [(Path(one), [Path(name) for name in _names(os.fspath(one))]) for one in sources]
+    movies = [path for _, paths in named for path in paths]
+    for one, paths in named:
         note_named(one, paths.copy)
     if not movies:
         shown = ", ".join(os.fspath(s) for s in sources[:3]) or "an empty list"
