@@ -163,6 +163,22 @@ def polynomial_motion(shape: tuple[int, int], frames: int, seed: int, size_px: f
     return Motion(shape, settled[:, None] * DRIFT_PX, "polynomial", polynomial=terms.reshape(2, 18))
 
 
+def domed_motion(shape: tuple[int, int], frames: int, seed: int) -> Motion:
+    """Drift, dome and shear that settle, of each seed: the dome's place, size and sign, the shear's direction."""
+    rng = np.random.default_rng([seed, 2])
+    settled = 1 - np.exp(-np.arange(frames) / rng.uniform(4, 9))
+    y, x = np.mgrid[:9, :9] / 8.0
+    cy, cx = rng.uniform(0.25, 0.75, 2)
+    bump = np.stack([x - cx, y - cy], -1) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / rng.uniform(0.08, 0.2))[..., None]
+    bump *= rng.choice([-1, 1]) * rng.uniform(0.8, 1.6) / np.abs(bump).max()
+    turn, across, along = rng.uniform(0, 2 * np.pi, 3)
+    slide = np.tanh(((x - 0.5) * np.cos(across) + (y - 0.5) * np.sin(across)) / 0.15)
+    local = bump + rng.uniform(0.4, 0.8) * slide[..., None] * (np.cos(along), np.sin(along))
+    drift = rng.uniform(5, 10) * np.array([np.cos(turn), np.sin(turn)])
+    lattice = settled[:, None, None, None] * local
+    return Motion(shape, settled[:, None] * drift, "spline", lattice_px=lattice)
+
+
 def write_grain_movie(
     path: Path, shape: tuple[int, int], frames: int, seed: int, field: Motion | None = None
 ) -> Motion:

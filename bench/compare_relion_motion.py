@@ -10,10 +10,12 @@ interface (B-factor 150, patches as given). Errors are those of the motion that 
 movie; ``polynomial_all_px`` is that of the polynomial that verglas writes for other programs beside its lattice.
 Seconds are wall time, ``processor_s`` those of all threads. RELION counts the rows of TIFF files from the other edge.
 
-``--kind polynomial``: the grains move in a random field of 18 coefficients an axis; ``--kind particles``: movies of
-120 particles of 115 A in 300 A of ice (:func:`verglas.simulate.movie`) that drift, dome and shear, with radiation
-damage and ice whose molecules move (``still-ice``: do not), without faults of the detector; ``bench_motion_bound.py``
-says what can be reached there. Rows of the kind "100 particles" are of 100 particles of 130 A, a dome of 1.2 px.
+``--kind polynomial``: the grains move in a random field of 18 coefficients an axis, another one of each seed;
+``--kind domes``: drift, dome and shear whose size, sign, place and direction are of each seed; ``--kind particles``:
+movies of 120 particles of 115 A in 300 A of ice (:func:`verglas.simulate.movie`) that drift, dome and shear, with
+radiation damage and ice whose molecules move (``still-ice``: do not), without faults of the detector;
+``bench_motion_bound.py`` says what can be reached there. Rows of the kind "100 particles" are of 100 particles of
+130 A, a dome of 1.2 px.
 ``--particles`` asks for more or fewer of them ("350 particles" is the kind of their rows).
 
 ``--full``: one movie of 3710 x 3838 pixels, of 40 frames, into compare_relion_motion_full.json, or of ``--frames``,
@@ -39,7 +41,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from bench_motion import DRIFT_PX, FULL, errors, polynomial_motion, write_grain_movie
+from bench_motion import DRIFT_PX, FULL, domed_motion, errors, polynomial_motion, write_grain_movie
 from child import command, watch
 
 import verglas as vg
@@ -118,7 +120,8 @@ def movie_in(
         if kind in ("particles", "still-ice"):
             field = write_particle_movie(path, shape, frames, seed, particles, 0.5 if kind == "particles" else 0.0)
         else:
-            given = polynomial_motion(shape, frames, seed) if kind == "polynomial" else None
+            planted = {"polynomial": polynomial_motion, "domes": domed_motion}
+            given = planted[kind](shape, frames, seed) if kind in planted else None
             field = write_grain_movie(path, shape, frames, seed, given)
         truth.write_bytes(pickle.dumps(field))
     return path, pickle.loads(truth.read_bytes())
@@ -168,7 +171,7 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=8.0, help="RELION is stopped after so long")
-    parser.add_argument("--kind", choices=("grains", "polynomial", "particles", "still-ice"), default="grains")
+    parser.add_argument("--kind", choices=("grains", "polynomial", "domes", "particles", "still-ice"), default="grains")
     parser.add_argument("--particles", type=int, default=120, help="in a movie of particles")
     parser.add_argument("--full", action="store_true", help="one movie of 40 frames of 3710 x 3838 pixels")
     parser.add_argument("--folder", type=Path, help="where movies are kept; a temporary one by default")
