@@ -91,7 +91,7 @@ def summary(done: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         row |= {"before_over_without": before / without, "after_over_without": after / without}
         rows.append(row | {key: some[2][key] for key in ("tilt_error_mrad", "defocus_error_A", "rounds")})
-    return rows
+    return rows or [{"trials": len(done)}]
 
 
 def plot() -> Path:

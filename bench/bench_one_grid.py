@@ -126,7 +126,7 @@ def summary(done: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "angle_one_group_deg": one["median_angle_deg"],
             }
         )
-    return rows
+    return rows or [{"trials": len(done)}]
 
 
 def trials(first: int, seeds: int) -> dict[str, Callable[[], Any]]:
