@@ -280,6 +280,24 @@ def test_a_map_that_comes_late_does_not_take_the_place_of_the_one_chosen_since(p
     until(page, "document.querySelector('.volume').viewer.shown.name === 'half1'")
 
 
+def test_the_page_is_painted_before_its_map_is_begun(browser, served):
+    """WebGL takes half a second or more to begin in software: by then there is something to read."""
+    context = browser.new_context(viewport={"width": 1000, "height": 900})
+    context.add_init_script("""const made = HTMLCanvasElement.prototype.getContext;
+      HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
+        if (kind === 'webgl2' && !window.begun) { window.begun = performance.now(); }
+        return made.call(this, kind, ...more);
+      };""")
+    page = context.new_page()
+    address = served[0].address
+    page.goto(address)
+    page.goto(address.partition("/?")[0] + page.locator("#jobs a").first.get_attribute("href"))
+    page.wait_for_selector(".volume[data-drawn]", timeout=60_000)
+    times = page.evaluate("[window.begun, performance.getEntriesByName('first-contentful-paint')[0].startTime]")
+    context.close()
+    assert times[0] >= min(times[1], 2900.0)  # a page that is not painted for three seconds begins all the same
+
+
 def test_a_static_page_and_a_notebook_hold_the_same_viewer(browser, tmp_path):
     shown = vg.show(ball(), mask=ball(radius=12.0))
     (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8>{shown._repr_html_()}", encoding="utf-8")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from verglas.window.job import Job
 
-WIDTH, HEIGHT, GAP_X, GAP_Y = 196, 50, 26, 14
+WIDTH, WIDEST, HEIGHT, GAP_X, GAP_Y = 150, 196, 50, 26, 14
+LETTER = 6.8  # pixels of a letter of a name, in the mean
 _ACROSS = 5  # columns beside each other: those of a long chain go on below, as words do
 
 
@@ -22,12 +23,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Boxes, the paths of the lines between them, and the size of the whole."""
+    """Boxes, the paths of the lines between them, the size of the whole, the width of a box and its letters."""
 
     nodes: Sequence[Node]
     paths: Sequence[str]
     width: float
     height: float
+    box: int
+    letters: int
 
 
 def columns_of(parents: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -65,6 +68,10 @@ def draw(jobs: Sequence[Job]) -> Drawing:
     jobs : sequence of Job
         Of one project.
     """
+    longest = max((len(job.name) for job in jobs), default=0)
+    box = min(
+        max(WIDTH, int(20 + LETTER * longest)), WIDEST
+    )  # five of the narrow ones stand beside each other on 1000 px
     columns = columns_of({job.key: job.parents for job in jobs})
     rows: dict[str, float] = {}
     for column in range(max(columns.values(), default=-1) + 1):
@@ -79,7 +86,7 @@ def draw(jobs: Sequence[Job]) -> Drawing:
     tops = _tops(columns, rows)
     place = {
         key: (
-            8 + columns[key] % _ACROSS * (WIDTH + GAP_X),
+            8 + columns[key] % _ACROSS * (box + GAP_X),
             8 + (tops[columns[key] // _ACROSS] + row) * (HEIGHT + GAP_Y),
         )
         for key, row in rows.items()
@@ -91,11 +98,11 @@ def draw(jobs: Sequence[Job]) -> Drawing:
         for parent in job.parents:
             if parent in place and columns[parent] < columns[job.key]:
                 px, py = place[parent]
-                px, py, to = px + WIDTH, py + HEIGHT / 2, y + HEIGHT / 2
+                px, py, to = px + box, py + HEIGHT / 2, y + HEIGHT / 2
                 paths.append(_line(px, py, x, to))
-    width = max((x for x, _ in place.values()), default=0) + WIDTH + 12
+    width = max((x for x, _ in place.values()), default=0) + box + 12
     height = max((y for _, y in place.values()), default=0) + HEIGHT + 8
-    return Drawing(nodes, paths, width, height)
+    return Drawing(nodes, paths, width, height, box, int((box - 20) / LETTER) + 1)
 
 
 def _line(px: float, py: float, x: float, y: float) -> str:
