@@ -174,11 +174,15 @@ def bench_images(folder: Path, box: int, n: int) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the STAR file")
+    parser.add_argument("--star-only", action="store_true", help="of a STAR file only, into bench/results/io_star.json")
     parser.add_argument("--no-library", action="store_true", help="leave out the peers, which need memory")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = bench_star(folder, arguments.rows, not arguments.no_library)
+        if arguments.star_only:
+            write("io_star", rows, peer="gemmi.cif, starfile")
+            return
         for box, n in ((128, 4000), (256, 1600)):
             rows += bench_images(folder, box, n)
     write("io", rows, peer="gemmi.cif, starfile, np.fromfile, np.copyto")
