@@ -4,9 +4,9 @@
 
 Phantoms in 2,000 images (40 px of 4 A, SNR 0.1) at true poses, four fifths of them within 20 degrees of one view. Maps
 of all of them, of those kept by ``propose_views``, of as many at random, and of as many particles as there are on a
-stage tilted by what ``propose_tilt`` says (each flat particle lies on the grid in any way, the stage is turned): mean FSC
-with the truth up to 0.7 of Nyquist, the same of the direction that is seen worst, and the sampling compensation factor
-that was foreseen for the tilt beside that of the tilted views. Seeds begin at 3300; none was looked at before.
+stage tilted by what ``propose_tilt`` says (each flat particle lies on the grid in any way, the stage is turned): mean
+FSC with the truth up to 0.7 of Nyquist, the same of the direction that is seen worst, and the sampling compensation
+factor that was foreseen for the tilt beside that of the tilted views. Seeds begin at 3300; none was looked at before.
 """
 
 from __future__ import annotations
