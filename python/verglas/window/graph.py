@@ -69,9 +69,8 @@ def draw(jobs: Sequence[Job]) -> Drawing:
         Of one project.
     """
     longest = max((len(job.name) for job in jobs), default=0)
-    box = min(
-        max(WIDTH, int(20 + LETTER * longest)), WIDEST
-    )  # five of the narrow ones stand beside each other on 1000 px
+    # Five of the narrow ones stand beside each other on 1000 px.
+    box = min(max(WIDTH, int(20 + LETTER * longest)), WIDEST)
     columns = columns_of({job.key: job.parents for job in jobs})
     rows: dict[str, float] = {}
     for column in range(max(columns.values(), default=-1) + 1):
