@@ -29,7 +29,7 @@ _REPEAT_LOSES = 0.1  # of the mean FSC, which half sets refined again apart do n
 _SOFT_EDGE_PX = 2.0  # of a soft edge; a hard one has none
 _PLATEAU_FALLS = 0.6  # of its mean at most, from the first half of the tail to the second
 _NOT_FALLEN = 0.5
-_ONE_SIDED_99 = 2.326
+_ONE_SIDED_95 = 1.645
 _PARTLY = 0.02  # inside, or outside
 _CUT_OFF = 1e-4  # of the noise power of coarser shells
 _TAIL = 0.8  # of Nyquist: what lies beyond is looked at for a plateau
@@ -151,11 +151,12 @@ def judge_shared_noise(half1: Map, half2: Map, *, symmetry: str = "C1", threads:
     mean, deviation = _mean_correlation(curve, tail[filled])
     limit = max(_PLATEAU, -float(special.ndtri(_FALSE_ALARM)) * deviation)
     numbers = {"mean_fsc": round(mean, 4), "limit": round(limit, 4)}
-    # Signal falls, shared noise does not: it is named where a fall within the tail can be excluded. A curve that still
-    # falls there, or that has not begun to, is that of a map which its sampling cuts off.
+    # Signal falls, shared noise does not: it is named where a fall within the tail can be excluded, and from as many
+    # shells before there is none. A curve that still falls is that of a map which its sampling cuts off.
+    before = np.arange(max(1, 2 * int(tail[0]) - last), int(tail[0]))
     coarse, fine = (_mean_correlation(curve, part)[0] for part in np.array_split(tail[filled], 2))
-    most_fall = coarse - fine + _ONE_SIDED_99 * 2 * deviation
-    falls = mean > _NOT_FALLEN or most_fall > _PLATEAU_FALLS * mean
+    fall = max(coarse - fine + _ONE_SIDED_95 * 2 * deviation, _mean_correlation(curve, before)[0] - mean)
+    falls = mean > _NOT_FALLEN or fall > _PLATEAU_FALLS * mean
     solvent = solvent_noise(half1, half2, order=order, threads=threads)
     # What the solvent has less of than the tail is no noise: signal, which may hardly fall up to Nyquist.
     falls |= solvent is not None and solvent.share + solvent.limit < mean
