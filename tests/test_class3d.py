@@ -149,7 +149,7 @@ def test_one_structure_stays_one():
     assert made.classes == 1
     assert "one structure" in made.sentence
     forced = vg.classify3d(p, classes=2, **FIXED)
-    assert "nothing says that there is more than one structure" in forced.sentence
+    assert "one map explains the particles better than these classes" in forced.sentence
 
 
 @pytest.mark.slow
