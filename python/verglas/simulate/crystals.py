@@ -8,12 +8,14 @@ import numpy.typing as npt
 from verglas.errors import InputError
 from verglas.simulate.noise import stream
 from verglas.types import Micrograph
+from verglas.types.arrays import any_arrays
 
 GOLD_111_A = 2.355  # spacing of the {111} planes of gold
 _REACH = 2.5  # of a grain's Gaussian, standard deviations
 _LAYERS = 2.0  # grains that lie over one another at a place, on average
 
 
+@any_arrays
 def polycrystal(
     shape: tuple[int, int],
     pixel_size_A: float,
