@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -186,10 +187,21 @@ def slurm_arguments(profile: ClusterProfile) -> dict[str, Any]:
     }
 
 
-def _slurm(request: ClusterRequest) -> Any:
-    from dask_jobqueue import SLURMCluster
+def jobqueue() -> Any:
+    """The module dask_jobqueue, without what it does to Ctrl-C.
 
-    return SLURMCluster(
+    Its import makes SIGINT end the process with status 0, as if all had been done; jobs leave a checkpoint at it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    import dask_jobqueue
+
+    if before is not None and signal.getsignal(signal.SIGINT) is not before:
+        signal.signal(signal.SIGINT, before)
+    return dask_jobqueue
+
+
+def _slurm(request: ClusterRequest) -> Any:
+    return jobqueue().SLURMCluster(
         **slurm_arguments(request.profile),
         security=_security(request.profile),
         scheduler_options={"dashboard_address": "127.0.0.1:0"},
