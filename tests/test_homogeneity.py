@@ -68,3 +68,20 @@ def test_validate_asks_it_of_classes(maps, tmp_path, capsys):
     for half in (1, 2):
         vg.write_map(tmp_path / f"half{half}_class002.mrc", halves(maps[0], 9, 1.5)[half - 1])
     assert "All 2 classes are one structure" in main(["validate", str(tmp_path)], capsys)[1]
+
+
+def test_odd_classes_are_answered(maps):
+    """Inverted maps are not one structure, copies are; what cannot be told is said, too; sampling is asked."""
+    one = halves(maps[0], 1, 1.0)
+    inverted = tuple(half.with_data(-half.data) for half in halves(maps[0], 2, 1.0))
+    found = judge_homogeneity({"1": one, "2": inverted})
+    assert found.numbers["pairs_alike"] == 0, found
+    assert found.numbers["largest_share_that_differs"] > 0.9, found
+    assert judge_homogeneity({"1": one, "2": one}).numbers["pairs_alike"] == 1
+    noise = halves(maps[0].with_data(0 * maps[0].data), 3, 1.0)
+    noise = tuple(half.with_data(np.random.default_rng(k).normal(size=half.data.shape)) for k, half in enumerate(noise))
+    said = judge_homogeneity({"1": one, "2": inverted, "3": noise}).sentence
+    assert said.endswith("; too little signal in common to tell: 1 and 3, 2 and 3."), said
+    finer = tuple(vg.Map(half.data, 3.0) for half in one)
+    with pytest.raises(vg.errors.InputError, match="of 4 A, those of class 2 32 of 3 A"):
+        judge_homogeneity({"1": one, "2": finer})

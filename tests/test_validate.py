@@ -359,3 +359,17 @@ def test_one_common_refinement_is_named():
         reference = vg.postprocess(*maps, symmetry="D2", listener=None).sharpened
     found = judge_repeat_refinement(particles, tuple(maps), symmetry="D2", iterations=3, **how)
     assert found.state == "stop", found
+
+
+def test_views_without_noise_are_compared_by_sketches_first(monkeypatch):
+    """Images that resemble each other are not all read pair by pair: those of 100 would be 2,500 pairs."""
+    y, x = np.mgrid[:24, :24]
+    shifts = np.linspace(-3, 3, 100)
+    images = np.array([np.exp(-((x - 12 - s) ** 2 + (y - 12) ** 2) / 40) for s in shifts], np.float32)
+    images[99] = 2 * images[0] + 1
+    particles, read, take = vg.Particles.from_images(images, 2.0), [], vg.Particles.images
+    monkeypatch.setattr(vg.Particles, "images", lambda self, rows=None: (read.append(rows), take(self, rows))[1])
+    found = near_copies(particles, np.repeat([1, 2], 50))
+    assert found[99] == 0
+    assert (found[:99] == np.arange(99)).all()
+    assert 0 < len(read) < 60, len(read)

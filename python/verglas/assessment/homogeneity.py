@@ -10,6 +10,7 @@ from scipy import special
 
 from verglas import fourier
 from verglas.assessment.fsc import fsc
+from verglas.errors import InputError
 from verglas.geometry import symmetry_order
 from verglas.masks import soft_sphere
 from verglas.types import Map
@@ -19,6 +20,7 @@ from verglas.types.verdict import Finding
 _FALSE_ALARM = 1e-3
 _SIGNAL = 0.143  # FSC of a class's half maps, up to which maps are compared
 _FEWEST_SHELLS = 3
+_SAME_PIXEL = 1e-3  # share by which pixel sizes in headers may differ
 
 HalfMaps = tuple[Map, Map]
 
@@ -35,7 +37,8 @@ def judge_homogeneity(classes: Mapping[str, HalfMaps], *, symmetry: str = "C1", 
 
     The correlation of D_1 with D_2, over the shells in which both classes have signal, is that of noise where the
     structures are one; it is tested at 1e-3 by its number of voxels. Classes of homogeneous particles pass: so does a
-    difference that noise hides. Maps that lie differently in their boxes differ, whatever they show.
+    difference that noise hides. Maps that lie differently in their boxes differ, whatever they show, and so do maps of
+    opposite sign: c is not below 0.
 
     Parameters
     ----------
@@ -52,6 +55,11 @@ def judge_homogeneity(classes: Mapping[str, HalfMaps], *, symmetry: str = "C1", 
         "go on" either way: whether particles are of one structure is an answer, not a fault. ``numbers`` holds
         pairs, pairs_alike and the largest share of a map's power that differs.
 
+    Raises
+    ------
+    InputError
+        Classes have different boxes or pixel sizes.
+
     References
     ----------
     The question, asked by eye: Zubcevic et al., Nat. Struct. Mol. Biol. 23 (2016) 180.
@@ -67,6 +75,7 @@ def judge_homogeneity(classes: Mapping[str, HalfMaps], *, symmetry: str = "C1", 
     1
     """
     order = symmetry_order(symmetry)
+    _check_sampling(classes)
     shares, differing = {}, []
     for one, other in combinations(classes, 2):
         share, correlation, limit = _difference(classes[one], classes[other], order, threads)
@@ -83,24 +92,39 @@ def judge_homogeneity(classes: Mapping[str, HalfMaps], *, symmetry: str = "C1", 
     return Finding("homogeneity", "go on", _sentence(list(classes), differing, untold, shares), numbers)
 
 
+def _check_sampling(classes: Mapping[str, HalfMaps]) -> None:
+    (first, (a, _)), *others = classes.items()
+    for name, (b, _) in others:
+        if a.data.shape != b.data.shape or abs(a.pixel_size_A / b.pixel_size_A - 1) > _SAME_PIXEL:
+            raise InputError(
+                f"homogeneity: the maps of class {first} have {a.box} voxels of {a.pixel_size_A:g} A, those of class "
+                f"{name} {b.box} of {b.pixel_size_A:g} A; expected the classes of one run: resample one of them"
+            )
+
+
 def _sentence(
     names: list[str],
     differing: list[tuple[str, str]],
     untold: list[tuple[str, str]],
     shares: dict[tuple[str, str], float],
 ) -> str:
+    alike = [pair for pair in shares if pair not in differing and pair not in untold]
+    ends = []
+    if alike:
+        ends.append(f"one structure: {', '.join(' and '.join(pair) for pair in alike)}")
+    if untold and differing:
+        ends.append(f"too little signal in common to tell: {', '.join(' and '.join(pair) for pair in untold)}")
+    end = "".join(f"; {said}" for said in ends) + "."
     if untold and not differing:
         pairs = ", ".join(" and ".join(pair) for pair in untold)
-        return f"Whether classes {pairs} are one structure cannot be told: they have too little signal in common."
+        return f"Whether classes {pairs} are one structure cannot be told: they have too little signal in common{end}"
     if not differing:
         return f"All {len(names)} classes are one structure: their maps differ by scale, filter and chance alone."
     worst = max(differing, key=lambda pair: shares[pair])
-    said = (
+    return (
         f"{len(differing)} of {len(shares)} pairs of classes differ by more than chance, most classes {worst[0]} and "
-        f"{worst[1]}: {100 * shares[worst]:.1f} % of the power up to their resolution"
+        f"{worst[1]}: {100 * shares[worst]:.1f} % of the power up to their resolution{end}"
     )
-    alike = [pair for pair in shares if pair not in differing and pair not in untold]
-    return said + (f"; one structure: {', '.join(' and '.join(pair) for pair in alike)}." if alike else ".")
 
 
 def _difference(a: HalfMaps, b: HalfMaps, order: int, threads: int | None) -> tuple[float, float, float]:
@@ -120,11 +144,14 @@ def _difference(a: HalfMaps, b: HalfMaps, order: int, threads: int | None) -> tu
 
     shells = np.arange(1, last + 1)
     c = np.zeros(len(n))
-    c[shells] = (0.5 * (product(a1, b2) + product(a2, b1)))[shells] / product(b1, b2)[shells]
+    # A filter has no negative values: what is inverted in some shells differs there.
+    c[shells] = np.maximum((0.5 * (product(a1, b2) + product(a2, b1)))[shells] / product(b1, b2)[shells], 0.0)
     radius = np.minimum(np.rint(fourier.radius(shape)).astype(np.int64), len(c) - 1)
     first, second = a1 - c[radius] * b1, a2 - c[radius] * b2
     common, power1, power2 = product(first, second), product(first, first), product(second, second)
-    correlation = (common / np.sqrt(power1 * power2))[shells]
+    power = np.sqrt(power1 * power2)
+    # of a copy of a map nothing is left
+    correlation = np.divide(common, power, out=np.zeros_like(common), where=power > 0)[shells]
     weight = n[shells]
     # Under the sphere neighbouring shells are correlated, over about two.
     limit = -float(special.ndtri(_FALSE_ALARM)) * float(np.sqrt(2.0 / weight.sum()))

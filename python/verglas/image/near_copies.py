@@ -10,9 +10,11 @@ from verglas.types.arrays import Float32Array, IntArray
 
 _LENGTH = 128  # numbers of a sketch: correlations of images are told to 0.09 by them
 _CANDIDATE = 0.7  # correlation of sketches
+_SKETCHED = 2.0  # what sketches lack of 1, over what images lack: 1 with a standard deviation of 0.125
 # What a copy's correlation lacks of 1, over what that of the fifth nearest image lacks: where noise keeps images apart,
 # and where it does not, so that views near each other resemble each other.
 _LACKING_IN_NOISE, _LACKING, _NOISE_APART, _AFTER = 0.02, 0.001, 0.5, 5
+_ROUNDING = 1e-6  # of correlations
 _BLOCK = 1024
 _PIXELS = 1 << 22  # read together
 
@@ -57,19 +59,21 @@ def near_copies(particles: Particles, half_sets: npt.ArrayLike, seed: int = 0) -
         rows = first[begin : begin + _BLOCK]
         alike = sketches[rows] @ sketches[second].T
         after = np.partition(alike, max(alike.shape[1] - _AFTER, 0), axis=1)[:, max(alike.shape[1] - _AFTER, 0)]
-        for i, j in np.argwhere(alike > _CANDIDATE):
+        most = np.where(after < _NOISE_APART, _LACKING_IN_NOISE, _LACKING) * (1 - after)
+        # images without noise resemble each other by the million: those alone are read that may be near enough
+        likely = (alike > _CANDIDATE) & (1 - alike < _SKETCHED * most[:, None] + _ROUNDING)
+        for i, j in np.argwhere(likely):
             one, other = sorted((int(rows[i]), int(second[j])))
             if copy_of[other] != other:
                 continue
             pair = _normalised(particles.images([one, other]))
-            most = _LACKING_IN_NOISE if after[i] < _NOISE_APART else _LACKING
-            if 1 - float(pair[0] @ pair[1]) < most * (1 - after[i]):
+            if 1 - float(pair[0] @ pair[1]) < most[i]:
                 copy_of[other] = one
     return copy_of
 
 
 def _sketches(particles: Particles, seed: int) -> Float32Array:
-    """(n, 64), of length 1 each."""
+    """(n, 128), of length 1 each."""
     signs = np.random.default_rng(seed).integers(0, 2, (particles.box**2, _LENGTH)).astype(np.float32) * 2 - 1
     step = max(8, _PIXELS // particles.box**2)
     parts = [

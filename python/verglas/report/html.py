@@ -330,7 +330,9 @@ def typeset(text: str) -> str:
     >>> from verglas.report.html import typeset
     >>> typeset("4.1 +- 0.2 A of 80 A^2, 1.5 A/px, plan A of 3 A.")
     '4.1 ± 0.2 Å of 80 Å², 1.5 Å/px, plan A of 3 Å.'
+    >>> typeset("map 3 A.mrc")  # a file keeps its name
+    'map 3 A.mrc'
     """
     plain = re.sub(r"(?<![\w+-])\+-(?![\w+-])", "±", text)
     plain = re.sub(r"(?<=[\d)] )A\^2\b|(?<=\bin )A\^2\b", "Å²", plain)
-    return re.sub(r"(?<=\d )A(?=/px|/pixel|[\s.,;:)]|$)", "Å", plain)
+    return re.sub(r"(?<=\d )A(?=/px|/pixel|[\s,;:)]|\.(?!\w)|$)", "Å", plain)
