@@ -216,6 +216,18 @@ def test_what_a_job_wrote_or_an_earlier_run_left_is_its_own(folder):
     vg.write_map(folder / "map.mrc", other)
 
 
+def test_jobs_of_two_threads_end_in_any_order(folder):
+    first, second = inputs_kept([folder / "map.mrc"]), inputs_kept([folder / "particles.star"])
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with pytest.raises(vg.InputError, match="was given this file"):
+        write_text(folder / "particles.star", "another")
+    second.__exit__(None, None, None)
+    # nothing is left of either: what is read from now on may be written over
+    vg.write_map(folder / "map.mrc", vg.read_map(folder / "map.mrc"))
+
+
 # They read nothing that is a user's, or are parts of jobs that are asked for it.
 _NO_JOBS = {
     "bugreport.bugreport",

@@ -89,3 +89,22 @@ def _memory_is_passed(halves, capsys):
     status, _, error = main(["fsc", *halves, "--memory", "0.01"], capsys)
     assert status == 1
     assert "more than --memory 0.01" in error
+
+
+def test_memory_is_watched_in_the_background_of_a_script_too():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt), MachineLimits(memory_GB=0.001).in_force():
+            time.sleep(2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
+def test_before_the_command_they_are_the_commands_own(halves, capsys):
+    # refine has --device itself: what it says of the value is its own, and no "4 runs on the processor only"
+    _, _, error = main(["--threads=1", "--device", "cuda:0", "fsc", *halves], capsys)
+    assert "fsc runs on the processor only" in " ".join(error.split())
+    assert main(["--threads", "1", "fsc", *halves], capsys)[0] == 0
+    _, _, error = main(["--device", "nothing", "refine", "none.star", "--diameter", "9"], capsys)
+    assert "processor only" not in error

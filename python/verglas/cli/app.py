@@ -21,7 +21,7 @@ import typer
 from verglas._version import __version__
 from verglas.cli.files import taken_file_rules
 from verglas.cli.inputs import with_inputs_kept
-from verglas.cli.machine_limits import MachineLimits, taken_limits
+from verglas.cli.machine_limits import MachineLimits, behind_command, taken_limits
 from verglas.cli.options import option_name
 from verglas.cli.renamed import with_present_names
 from verglas.cli.sampling import sample_stacks, taken_profile
@@ -239,6 +239,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments, rules = taken_file_rules(arguments)
         arguments, profile = taken_profile(with_present_names(arguments))
         with rules, sample_stacks(profile):
+            arguments = behind_command(arguments)
             program = _program(arguments)
             called, own = _own_options(program, arguments)
             arguments, limits = taken_limits(arguments, own, called)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,30 +51,65 @@ class MachineLimits:
     @contextmanager
     def in_force(self) -> Iterator[None]:
         """Threads limited and memory watched while a command runs."""
-        ended = threading.Event()
-        watch = None if self.memory_GB is None else threading.Thread(target=self._watch, args=(ended,), daemon=True)
-        if watch is not None:
-            watch.start()
-        try:
+        with nullcontext() if self.memory_GB is None else self._watched():
             if self.threads is None:
                 yield
             else:
                 with _limited_threads(self.threads):
                     yield
-        finally:
-            ended.set()
-            if watch is not None:
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        ended = threading.Event()
+        with _interruption() as number:
+            watch = threading.Thread(target=self._watch, args=(ended, number), daemon=True)
+            watch.start()
+            try:
+                yield
+            finally:
+                ended.set()
                 watch.join()  # an interruption arrives here at the latest, not in what follows
 
-    def _watch(self, ended: threading.Event) -> None:
+    def _watch(self, ended: threading.Event, number: int) -> None:
         assert self.memory_GB is not None
         taken_GB = 0.0
         while not ended.wait(_POLL_S if taken_GB else 0.0):
             taken_GB = resident_GB()
             if taken_GB > self.memory_GB:
                 self.taken_GB = taken_GB
-                _thread.interrupt_main()  # as Ctrl-C, at which jobs leave a checkpoint
+                _thread.interrupt_main(number)  # as Ctrl-C, at which jobs leave a checkpoint
                 return
+
+
+@contextmanager
+def _interruption() -> Iterator[int]:
+    """The signal that interrupts the main thread: what a script starts in the background (``&``) ignores Ctrl-C's."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        yield signal.SIGINT
+        return
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        yield signal.SIGUSR1
+    finally:
+        signal.signal(signal.SIGUSR1, before or signal.SIG_DFL)
+
+
+def behind_command(arguments: Sequence[str]) -> list[str]:
+    """The arguments with these options behind the command where they stand before it: it may have them itself.
+
+    Examples
+    --------
+    >>> from verglas.cli.machine_limits import behind_command
+    >>> behind_command(["--memory", "8", "refine", "particles.star"])
+    ['refine', '--memory', '8', 'particles.star']
+    """
+    before, left = [], list(arguments)
+    while left and left[0].partition("=")[0] in _OPTIONS:
+        end = 1 if "=" in left[0] else 2
+        before += left[:end]
+        left = left[end:]
+    return [*left[:1], *before, *left[1:]]
 
 
 def taken_limits(

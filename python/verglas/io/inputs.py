@@ -36,6 +36,7 @@ class _Register:
 
 
 _current = _Register()
+_open: list[_Register] = []
 _written: set[Identity] = set()
 _lock = threading.RLock()
 
@@ -86,22 +87,25 @@ def inputs_kept(
     """
     global _current
     with _lock:
-        before, _current = _current, _current.copy()
+        mine = _current = _current.copy()
+        _open.append(mine)
     try:
         with _lock:
-            _current.jobs += 1
+            mine.jobs += 1
             given = {found: Path(path) for path in paths if (found := identity(Path(path))) is not None}
-            _current.given |= given
-            _current.targets |= {i: said for path, said in (targets or {}).items() if (i := identity(path)) is not None}
+            mine.given |= given
+            mine.targets |= {i: said for path, said in (targets or {}).items() if (i := identity(path)) is not None}
             if own is not None:
-                _current.own = (*_current.own, own.resolve())
+                mine.own = (*mine.own, own.resolve())
             for found, path in given.items():
                 _note(found, path)
         yield
     finally:
         with _lock:
-            _current = before
-            if not _current.jobs:
+            # Jobs of two threads need not end in the order in which they began: what was before is not what is left.
+            _open[:] = [one for one in _open if one is not mine]
+            _current = _open[-1] if _open else _Register()
+            if not _open:
                 _written.clear()
 
 
