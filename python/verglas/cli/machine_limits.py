@@ -70,7 +70,7 @@ class MachineLimits:
                 ended.set()
                 watch.join()  # an interruption arrives here at the latest, not in what follows
 
-    def _watch(self, ended: threading.Event, number: int) -> None:
+    def _watch(self, ended: threading.Event, number: signal.Signals) -> None:
         assert self.memory_GB is not None
         taken_GB = 0.0
         while not ended.wait(_POLL_S if taken_GB else 0.0):
@@ -82,7 +82,7 @@ class MachineLimits:
 
 
 @contextmanager
-def _interruption() -> Iterator[int]:
+def _interruption() -> Iterator[signal.Signals]:
     """The signal that interrupts the main thread: what a script starts in the background (``&``) ignores Ctrl-C's."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
