@@ -183,6 +183,7 @@ def test_files_of_a_landscape(flexible, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "particles_cluster3.star").touch()
+    (out / "run.json").write_text("{}")  # which an earlier analysis left
     how = VariabilitySettings(components="1", resolution_A=20, diameter_A=150, iterations=8, contrast=False)
     made = variability_files(tmp_path / "p.star", out, settings=how, listener=None)
     assert np.corrcoef(made.deviation.data.ravel(), part.data.ravel() / 2)[0, 1] > 0.8

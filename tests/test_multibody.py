@@ -131,6 +131,7 @@ def test_map_that_turned_with_its_poses_is_laid_back(hinged):
 def test_folder_holds_what_was_found(hinged, tmp_path):
     _, particles, volume, masks, _ = hinged
     (tmp_path / "map_body3.mrc").touch()  # of an earlier run with more bodies
+    (tmp_path / "run.json").write_text("{}")  # which that run left
     made = vg.multibody(particles, volume, masks, iterations=1, components=2, out=tmp_path, **HOW, **QUIET)
     for name in ("map_body1", "half1_body1", "half2_body2", "mask_body2", "motion1_state1", "motion2_state5"):
         assert (tmp_path / f"{name}.mrc").is_file()
