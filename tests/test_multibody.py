@@ -20,6 +20,7 @@ from verglas.heterogeneity.motions import Ways, lay_in_place, motions_of
 from verglas.heterogeneity.multibody import Part, WithoutOthers, keep_multibody, refine_bodies, start_multibody
 from verglas.heterogeneity.settings import MultibodySettings
 from verglas.masks import soft_edge
+from verglas.report.html import typeset
 from verglas.run.multibody import multibody_files
 from verglas.run.multibody_result import foreign_halves, judge_halves, sentence_of
 from verglas.search.problem import survey
@@ -151,7 +152,7 @@ def test_folder_holds_what_was_found(hinged, tmp_path):
     assert "Component 2, no motion" in page
     assert "It does not stand out from errors of the poses" in page
     assert told["warnings"] == list(made.warnings)
-    assert all(f"Take care: {said}" in page for said in made.warnings)
+    assert all(f"Take care: {typeset(said)}" in page for said in made.warnings)
     assert not (tmp_path / "checkpoint").exists()
 
 
