@@ -162,6 +162,13 @@ def medians_of_kind(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return made
 
 
+def folder_of(path: str) -> Path:
+    """A folder of that name, made where it is not there."""
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--movies", type=int, default=1)
@@ -174,7 +181,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=("grains", "polynomial", "domes", "particles", "still-ice"), default="grains")
     parser.add_argument("--particles", type=int, default=120, help="in a movie of particles")
     parser.add_argument("--full", action="store_true", help="one movie of 40 frames of 3710 x 3838 pixels")
-    parser.add_argument("--folder", type=Path, help="where movies are kept; a temporary one by default")
+    parser.add_argument("--folder", type=folder_of, help="where movies are kept; a temporary one by default")
     parser.add_argument("--program", choices=NAMES, help="only this one; both in turn by default")
     parser.add_argument("--add", action="store_true", help="to the rows that the file of results holds")
     args = parser.parse_args()
