@@ -15,6 +15,7 @@ from motion_movies import movie_of, settling
 
 import verglas as vg
 from verglas.errors import InputError, VerglasWarning
+from verglas.motion.exposure import doubts_of_exposure
 from verglas.run.motion import MovieSettings, correct_movies
 from verglas.types.motion import Motion
 
@@ -142,3 +143,35 @@ def test_what_is_wrong_for_all_ends_the_run(folder, tmp_path, gain, words):
         write_mrc(given, gain.astype(np.float32))
     with pytest.raises(InputError, match=words):
         correct_movies(folder / "good.tif", tmp_path / "out", SETTINGS, gain=given, listener=None, **changes)
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({"voltage_kV": 300_000.0}, r"--voltage\): expected 10 to 3000 kV, got 300000: in volts"),
+        ({"pixel_size_A": 0.015}, r"--pixel-size\): expected 0.1 to 10 A a pixel of the frames, got 0.015: in nm"),
+        ({"pixel_size_A": 15.0}, r"got 15: in nm or pm"),
+        ({"pixel_size_A": 1.5, "bin_factor": 4}, r"--bin-factor\) 4 leaves a micrograph of 32 x 24 pixels"),
+    ],
+)
+def test_what_no_microscope_records_is_refused(known, words):
+    movie = vg.Movie.from_array(np.ones((2, *SHAPE), np.uint8), 1.5, name="m.tif")
+    with pytest.raises(InputError, match=r"m.tif: .*" + words):
+        vg.correct_motion(movie, listener=None, **known)
+
+
+def test_an_unlikely_exposure_is_said():
+    counted = np.full((40, *SHAPE), 2, np.uint8)  # 2 / 1.5^2 = 0.89 an A^2
+
+    def said(dose, frames=counted, before=0.0):
+        movie = vg.Movie.from_array(frames, 1.5, dose_per_frame_e_A2=dose, pre_exposure_e_A2=before)
+        return "; ".join(doubts_of_exposure(movie))
+
+    assert said(None) == said(0.9) == said(3.0) == ""
+    assert "40 frames and 0 before are 1600 e/A^2 in all: is the exposure of the whole movie meant?" in said(40.0)
+    assert "holds 0.89 counts per A^2, where 40 e/A^2 are stated" in said(40.0)
+    assert "and 190 before are 226" in said(0.9, before=190.0)
+    assert "0.04 e/A^2 in all" in said(0.001)
+    # of numbers that are not whole nobody knows the scale
+    assert said(4.0)
+    assert said(4.0, counted.astype(np.float32)) == ""

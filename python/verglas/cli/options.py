@@ -145,7 +145,7 @@ def _enumeration(name: str, choices: tuple[Any, ...]) -> Any:
 
 def _help(name: str, said: Any, default: Any) -> str:
     unit = unit_of(name)
-    text = said.help.rstrip(".") + (f", {unit}." if unit else ".")
+    text = said.help.removesuffix(".") + (f", {unit}." if unit else ".")
     return f"{text} [{said.default_words}]" if default is None and said.default_words else text
 
 

@@ -31,7 +31,10 @@ def polish(
     gain: Path = typer.Option(None, "--gain", help="Gain reference [the one that the motion files name]."),
     defects: Path = typer.Option(None, "--defects", help="Bad pixels besides those of the motion files."),
     placement: str = typer.Option(
-        "auto", "--placement", help="How the gain lies: as when the movies were corrected, or 0, 90-flip, ..."
+        "auto",
+        "--placement",
+        help="How the gain lies: auto as when the movies were corrected; else 0, 90, 180 or 270 degrees, with -flip "
+        "columns reversed.",
     ),
     flip_y: bool = typer.Option(False, "--flip-y", help="Reverse the rows, as RELION reads TIFF movies."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out; fail if there is none."),

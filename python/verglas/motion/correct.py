@@ -14,7 +14,7 @@ from verglas.motion.binned import bin_factor, bin_movie
 from verglas.motion.choose import ModelGain
 from verglas.motion.classical import estimate_classically
 from verglas.motion.estimate import Estimate, estimate_motion
-from verglas.motion.exposure import Exposure
+from verglas.motion.exposure import Exposure, check_recording, doubts_of_exposure
 from verglas.motion.fixed_pattern import RecordedSum, recorded_sum
 from verglas.motion.sums import KeptFrames, corrected_sums, crop_fourier, without_steep_places
 from verglas.optics.fit.spectrum import averaged_spectrum
@@ -101,6 +101,7 @@ class MotionSettings:
         known = replace(movie, **given)
         if not np.isfinite(known.pixel_size_A):
             raise InputError(f"movie {movie.name}: its pixel size is unknown; give pixel_size_A")
+        check_recording(known, self.bin_factor)
         return known
 
 
@@ -211,7 +212,14 @@ def correct_motion(
             raise InputError(f"movie {movie.name}: {error}") from error
         usable, sentences = without_steep_places(estimate.motion)
         estimate = replace(
-            estimate, motion=usable, flags=[*estimate.flags, *([sentences] if sentences else []), *_doubts(usable)]
+            estimate,
+            motion=usable,
+            flags=[
+                *doubts_of_exposure(movie),
+                *estimate.flags,
+                *([sentences] if sentences else []),
+                *_doubts(usable),
+            ],
         )
         for flag in estimate.flags:
             heard.note("flagged", f"{movie.name}: {flag}")

@@ -58,7 +58,9 @@ class MovieSettings(MotionSettings):
         Of the microscope, for the optics table.
     """
 
-    placement: str = setting("auto", "Of the gain: auto finds it; 0, 90-flip, ...")
+    placement: str = setting(
+        "auto", "How the gain lies: auto finds it; else 0, 90, 180 or 270 degrees, with -flip columns reversed"
+    )
     frames_per_fraction: int | None = setting(
         None, "Recorded frames to sum", at_least=1, default_words="EER: by exposure; else 1"
     )
