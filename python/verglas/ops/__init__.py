@@ -13,6 +13,7 @@ from verglas.ops.grid import Grid
 from verglas.ops.insert import GridSums, fold, insert, symmetrise
 from verglas.ops.match import match
 from verglas.ops.maximise import MaximisePlan, maximise
+from verglas.ops.pack import count_points, pack, unpack
 from verglas.ops.peaks import peaks
 from verglas.ops.polar import (
     PolarGrid,
@@ -63,6 +64,7 @@ __all__ = [
     "convolve_gradient",
     "correlate",
     "correlate_rotations",
+    "count_points",
     "ctf",
     "ctf_score",
     "eer",
@@ -73,6 +75,7 @@ __all__ = [
     "match",
     "maximise",
     "noise_variance",
+    "pack",
     "peaks",
     "polar",
     "polar_ctf_power",
@@ -96,6 +99,7 @@ __all__ = [
     "shell_dot",
     "shift_score",
     "symmetrise",
+    "unpack",
     "warp",
 ]
 __dir__ = partial(sorted, __all__)

@@ -7,17 +7,14 @@ without the box ever standing in memory again.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from verglas import ops
 from verglas.errors import InputError
-from verglas.types.arrays import Array, FloatArray, IntArray
+from verglas.types.arrays import Array, FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +54,14 @@ class PackedSums:
             Something lies outside the ball: it would be lost.
         """
         values, weights = _both(sums)
-        n_points = count_points(sums.grid)
+        n_points = ops.count_points(sums.grid)
         packed = cls(sums.grid, np.empty(n_points, values.dtype), np.empty(n_points, weights.dtype))
         packed.fill(sums)
         return packed
 
     def fill(self, sums: ops.GridSums) -> None:
         """Hold these sums from now on, in the memory of the present ones (:meth:`of`)."""
-        for packed, whole in zip((self.values, self.weights), _both(sums), strict=True):
-            for part, row in self._rows(packed, whole):
-                part[...] = row
+        self._pack(sums, add=False)
 
     def __add__(self, other: PackedSums) -> PackedSums:
         """Sums of both."""
@@ -80,48 +75,32 @@ class PackedSums:
             for mine, theirs in ((self.values, other.values), (self.weights, other.weights)):
                 mine += theirs
             return self
-        for packed, whole in zip((self.values, self.weights), _both(other), strict=True):
-            for part, row in self._rows(packed, whole):
-                part += row
+        self._pack(other, add=True)
         return self
 
     def _check_grid(self, other: ops.GridSums | PackedSums) -> None:
         if self.grid != other.grid:
             raise InputError(f"PackedSums: cannot add sums on different grids: {self.grid} and {other.grid}")
 
-    def _rows(self, packed: Array, whole: Array) -> Iterator[tuple[Array, Array]]:
-        """Of each row y its part of a packed array and its points in the ball of a whole one; the rest is zero."""
-        inside = 0
-        for y, (begin, end) in enumerate(itertools.pairwise(_begins(self.grid))):
-            row = whole[:, y][_ball(self.grid, y)]
-            inside += _count_numbers(row)
-            yield packed[begin:end], row
-        if inside != sum(_count_numbers(plane) for plane in whole):
-            raise InputError(
-                f"PackedSums: values beyond shell {self.grid.max_radius}, the last that is inserted; were these sums "
-                "made by insert?"
-            )
+    def _pack(self, sums: ops.GridSums, add: bool) -> None:
+        for packed, whole in zip((self.values, self.weights), _both(sums), strict=True):
+            if ops.pack(whole, self.grid, packed, add=add):
+                raise InputError(
+                    f"PackedSums: values beyond shell {self.grid.max_radius}, the last that is inserted; were these "
+                    "sums made by insert?"
+                )
 
     def unpack(self) -> ops.GridSums:
         """The whole sums."""
-        every = slice(None)
-        return ops.GridSums(self.grid, self.values_of(every, every), self.weights_of(every, every))
+        return ops.GridSums(self.grid, ops.unpack(self.values, self.grid), whole_weights(self))
 
     def values_of(self, rows: slice, columns: slice) -> Array:
-        """Values of some rows y and columns x of all planes z."""
-        return self._block(self.values, rows, columns)
+        """Values of some rows y and columns x of all planes z; on one thread, for several may ask."""
+        return ops.unpack(self.values, self.grid, rows, threads=1)[:, :, columns]
 
     def weights_of(self, rows: slice, columns: slice) -> Array:
-        """Weights of some rows y and columns x of all planes z."""
-        return self._block(self.weights, rows, columns)
-
-    def _block(self, packed: Array, rows: slice, columns: slice) -> Array:
-        numbers = range(self.grid.shape[1])[rows]
-        begins = _begins(self.grid)
-        out = np.zeros((self.grid.shape[0], len(numbers), self.grid.shape[2]), packed.dtype)
-        for place, y in enumerate(numbers):
-            out[:, place][_ball(self.grid, y)] = packed[begins[y] : begins[y + 1]]
-        return out[:, :, columns]
+        """Weights of some rows y and columns x of all planes z; on one thread, for several may ask."""
+        return ops.unpack(self.weights, self.grid, rows, threads=1)[:, :, columns]
 
 
 AnySums = ops.GridSums | PackedSums
@@ -130,38 +109,12 @@ AnySums = ops.GridSums | PackedSums
 def whole_weights(sums: AnySums) -> FloatArray:
     """Weights on the whole grid."""
     if isinstance(sums, PackedSums):
-        return sums.weights_of(slice(None), slice(None))
+        return ops.unpack(sums.weights, sums.grid)
     assert sums.weights is not None
     return sums.weights
-
-
-def count_points(grid: ops.Grid) -> int:
-    """Points of a grid that are kept."""
-    return int(_begins(grid)[-1])
-
-
-def _count_numbers(values: Array) -> int:
-    """Real numbers that are not zero; by a comparison, which is quicker than counting them as they are."""
-    return int(np.count_nonzero(values.view(np.float64) != 0))
 
 
 def _both(sums: ops.GridSums) -> tuple[Array, Array]:
     if sums.values is None or sums.weights is None:
         raise InputError("PackedSums: expected sums of values and of weights")
     return sums.values, sums.weights
-
-
-def _ball(grid: ops.Grid, y: int) -> npt.NDArray[np.bool_]:
-    """Which points (z, x) of a row y slices to the last shell reach with their windows."""
-    # The window reaches half its width along each axis; a step more, so that no rounding of a pose passes it.
-    reach = grid.max_radius * grid.padded / grid.box + np.sqrt(3) * (grid.width / 2 + 1)
-    z = np.arange(-grid.extent, grid.extent + 1, dtype=np.int32)
-    x = np.arange(grid.shape[2], dtype=np.int32) - grid.halo
-    return (z**2)[:, None] + x**2 <= reach**2 - (y - grid.extent) ** 2
-
-
-@lru_cache(maxsize=4)
-def _begins(grid: ops.Grid) -> IntArray:
-    """Where the points of each row begin in a packed array; the last is how many there are."""
-    counts = [np.count_nonzero(_ball(grid, y)) for y in range(grid.shape[1])]
-    return np.concatenate([[0], np.cumsum(counts)])

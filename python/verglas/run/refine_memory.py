@@ -12,7 +12,6 @@ from verglas._native import resolve_threads
 from verglas.errors import InputError
 from verglas.geometry import healpix_spacing_deg, unit_pixels
 from verglas.reconstruction.accumulate import direct_grid
-from verglas.reconstruction.packed_sums import count_points
 from verglas.refinement import schedule
 from verglas.refinement.problem import RefineProblem
 from verglas.search import blocks
@@ -139,7 +138,7 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
     waiting = max(2, blocks.sums_at_once(len(problem) // 2, problem.block_particles))
 
     def sums(grid: ops.Grid) -> float:
-        return 24.0 * classes * (float(np.prod(grid.shape)) + waiting * count_points(grid))
+        return 24.0 * classes * (float(np.prod(grid.shape)) + waiting * ops.count_points(grid))
 
     always = _BASE_BYTES + images + models
     searched = replace(problem, batch=batch)
@@ -156,7 +155,7 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
         "poses": always + per_batch + sums(last) + _SPECTRUM * spectrum * classes + sorting,
         "reconstruction": always
         + _ITERATION_MAPS * classes * 4 * voxels
-        + 24 * 2 * classes * count_points(last)
+        + 24 * 2 * classes * ops.count_points(last)
         # Sums are whole while they are finished, and twice where they are symmetrised; maps are made of packed ones.
         + max(48 if group else 24, _solve_bytes(problem)) * points,
         "credible radii": always + _radii_bytes(problem, batch) + _SPECTRA * spectrum * classes,
