@@ -216,6 +216,19 @@ def test_what_a_job_wrote_or_an_earlier_run_left_is_its_own(folder):
     vg.write_map(folder / "map.mrc", other)
 
 
+@pytest.mark.parametrize(
+    ("command", "record"), [("postprocess", "postprocess.json"), ("ctf-refine", "ctf_refine.json")]
+)
+def test_an_earlier_result_of_a_job_is_its_own_whatever_its_record_is_called(command, record, folder):
+    """Read in its own folder (a picture of the map before, to go on from) it may be made again."""
+    old = folder / "old"
+    old.mkdir()
+    shutil.copy(folder / "map.mrc", old / "half1.mrc")
+    (old / record).write_text("{}")
+    with kept_inputs.keep_inputs(command, {"out": old, "half1": folder / "map.mrc"}):
+        vg.write_map(old / "half1.mrc", vg.read_map(old / "half1.mrc"))
+
+
 def test_jobs_of_two_threads_end_in_any_order(folder):
     first, second = inputs_kept([folder / "map.mrc"]), inputs_kept([folder / "particles.star"])
     first.__enter__()

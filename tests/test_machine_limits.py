@@ -15,7 +15,7 @@ from command_line import main
 
 import verglas as vg
 from verglas.cli import app as application
-from verglas.cli.machine_limits import MachineLimits, taken_limits
+from verglas.cli.machine_limits import MachineLimits, behind_command, taken_limits
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def test_a_command_takes_what_it_has_no_option_for(halves, capsys):
         (["--device", "cuda:0"], "fsc runs on the processor only"),
         (["--cluster", "local:4"], "fsc does not share its work among workers; refine, class3d and process do"),
         (["--threads", "0"], "expected 1 to 4096"),
+        (["--threads", "²"], "expected 1 to 4096, got '²'"),
         (["--memory", "much"], "expected gigabytes"),
         (["--memory"], "expected gigabytes"),
     ],
@@ -108,3 +109,8 @@ def test_before_the_command_they_are_the_commands_own(halves, capsys):
     assert main(["--threads", "1", "fsc", *halves], capsys)[0] == 0
     _, _, error = main(["--device", "nothing", "refine", "none.star", "--diameter", "9"], capsys)
     assert "processor only" not in error
+
+
+def test_a_flag_and_limits_before_the_command_go_behind_it():
+    before = ["--json", "--memory", "8", "refine", "particles.star", "--out", "x"]
+    assert behind_command(before) == ["refine", "--json", "--memory", "8", *before[4:]]

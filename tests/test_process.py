@@ -26,7 +26,7 @@ from verglas.pipeline.project import Project, find_shots
 from verglas.pipeline.settings import ProcessSettings, load_settings, parse_setting, with_overrides
 from verglas.pipeline.stage import Stage, StageStopped, run_stages
 from verglas.pipeline.stages import STAGES, stages_of
-from verglas.pipeline.tables import standings
+from verglas.pipeline.tables import pick_verdict, standings
 from verglas.run.tenure import lock_project
 from verglas.types.verdict import Verdict
 
@@ -223,6 +223,20 @@ def test_doubtful_picks_are_flagged_as_pick_flags_them(copy, micrographs):
     path.write_text(json.dumps(record))
     sentence = "only about 55 % of its picks are particles"
     assert [sentence in one.flags for one in standings(Project(copy, settings, shots))] == [False, True, False]
+
+
+def test_micrographs_of_the_other_contrast_are_told_as_pick_tells_them(copy, micrographs):
+    settings = ProcessSettings((f"{micrographs[0]}/*.mrc",), DIAMETER_A, pixel_size_A=PIXEL_A)
+    project = Project(copy, settings, find_shots(settings))
+    assert "inverted" not in pick_verdict(project).codes
+    for path in (copy / "pick/records").glob("*.json"):
+        record = json.loads(path.read_text())
+        assert record["result"]["skewness"] > 0
+        record["result"]["skewness"] *= -1
+        path.write_text(json.dumps(record))
+    told = pick_verdict(Project(copy, settings, find_shots(settings)))
+    assert "were the micrographs inverted" in told["inverted"].sentence
+    assert told.state == "warn"
 
 
 def test_bad_files_are_named_set_aside_and_counted(tmp_path, blank_figures):

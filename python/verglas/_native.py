@@ -86,7 +86,7 @@ def default_threads() -> int:
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     processors = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list is one number per nested level
-    if wanted.isdigit() and int(wanted) > 0:
+    if wanted.isdecimal() and int(wanted) > 0:
         processors = min(processors, int(wanted))
     return max(1, processors)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import typer
 
 _OPTIONS = ("--threads", "--memory", "--device", "--cluster")
+_FLAGS = ("--json",)  # which scripts put before the command, too
 _MOST_THREADS = 4096
 _POLL_S = 0.2
 
@@ -105,8 +106,8 @@ def behind_command(arguments: Sequence[str]) -> list[str]:
     ['refine', '--memory', '8', 'particles.star']
     """
     before, left = [], list(arguments)
-    while left and left[0].partition("=")[0] in _OPTIONS:
-        end = 1 if "=" in left[0] else 2
+    while left and left[0].partition("=")[0] in (*_OPTIONS, *_FLAGS):
+        end = 1 if "=" in left[0] or left[0] in _FLAGS else 2
         before += left[:end]
         left = left[end:]
     return [*left[:1], *before, *left[1:]]
@@ -144,7 +145,7 @@ def taken_limits(
 
 def _take(limits: MachineLimits, name: str, value: str, command: str) -> None:
     if name == "--threads":
-        if not (value.isdigit() and 1 <= int(value) <= _MOST_THREADS):
+        if not (value.isdecimal() and 1 <= int(value) <= _MOST_THREADS):
             raise typer.BadParameter(f"expected 1 to {_MOST_THREADS}, got {value!r}", param_hint=name)
         limits.threads = int(value)
     elif name == "--memory":

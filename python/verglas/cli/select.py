@@ -14,7 +14,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     numbers: list[int] = []
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
+        if not low.isdecimal() or (dash and not high.isdecimal()) or (dash and int(high) < int(low)):
             raise typer.BadParameter(f"expected numbers such as 1,4-6, got {text!r}", param_hint="--classes")
         numbers += range(int(low), int(high or low) + 1)
     return tuple(numbers)

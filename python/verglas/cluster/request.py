@@ -138,9 +138,9 @@ class ClusterRequest:
             return text
         chosen = ClusterProfile() if profile is None else read_profile(profile)
         kind, _, rest = text.partition(":")
-        if kind in ("tcp", "tls") and rest.startswith("//") and rest.rpartition(":")[2].isdigit():
+        if kind in ("tcp", "tls") and rest.startswith("//") and rest.rpartition(":")[2].isdecimal():
             return cls("address", 0, text, chosen)
-        if kind not in ("local", "slurm") or not rest.isdigit() or int(rest) < 1:
+        if kind not in ("local", "slurm") or not rest.isdecimal() or int(rest) < 1:
             raise InputError(f"--cluster {text}: {_EXPECTED}")
         return cls("local" if kind == "local" else "slurm", int(rest), profile=chosen)
 

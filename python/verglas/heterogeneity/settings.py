@@ -96,7 +96,7 @@ class ClassSettings(JobSettings, job="class3d"):
 
     def _impossible(self) -> Iterator[tuple[str, str]]:
         text = str(self.classes)
-        if text != AUTO and not (text.isdigit() and int(text) >= 1):
+        if text != AUTO and not (text.isdecimal() and int(text) >= 1):
             yield "classes", f"expected a positive whole number or auto, got {self.classes!r}"
         if self.start == "split" and self.poses != "fixed":
             yield "start", 'classes are split at the particles\' own poses: say poses = "fixed"'
@@ -154,7 +154,7 @@ class VariabilitySettings(JobSettings, job="variability"):
 
     def _impossible(self) -> Iterator[tuple[str, str]]:
         text = str(self.components)
-        if text != AUTO and not text.isdigit():
+        if text != AUTO and not text.isdecimal():
             yield "components", f"expected a whole number or auto, got {self.components!r}"
         if self.method == "covariance" and self.symmetry.upper() != "C1":
             yield "method", 'the covariance is estimated without symmetry: say symmetry = "C1" or method = "em"'

@@ -23,6 +23,7 @@ from verglas.io.power_spectra import read_power_spectrum
 from verglas.io.rules import written_name
 from verglas.optics.fit import CtfSettings, estimate_ctf, ice_ring
 from verglas.picking import PickSettings, pick_detailed
+from verglas.picking.blob import contrast_skewness
 from verglas.picking.particles import MERIT
 from verglas.pipeline.project import Project, Shot
 from verglas.pipeline.settings import settings_json, with_overrides
@@ -384,6 +385,7 @@ class PickStage(MicrographStage):
             "precision": float(picking.cut.precision),
             "bad_fraction": float(picking.bad.fraction),
             "ring_contrast": _number(picking.ring_contrast, 4),
+            "skewness": _number(contrast_skewness(picking.small), 4),
             "screening": screening_reason(micrograph),
             "reason": "no particle was found" if not len(picking.picks) else "",
         }

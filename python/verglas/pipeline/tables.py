@@ -14,6 +14,7 @@ import pandas as pd
 from verglas._version import __version__
 from verglas.assessment.micrographs import (
     MicrographQuality,
+    inverted_contrast,
     judge_ctfs,
     judge_micrographs,
     judge_set,
@@ -334,6 +335,9 @@ def pick_verdict(project: Project) -> Verdict:
     weight = judgement["unusable"].state if "unusable" in judgement.codes else judgement.state
     notes = _set_aside_notes(bad, len(every), weight)
     notes += [note for note in judgement.findings if note.code != "unusable"]
+    # records of earlier versions have none
+    skewness = [result_of(project, "pick", one.shot).get("skewness") for one in every if one.is_used]
+    notes += inverted_contrast([value for value in skewness if value is not None])
     folder = project.folder_name("pick")
     return Verdict.of_notes(notes, numbers, [f"{folder}/png"], f"report.html and {folder}/png")
 

@@ -69,7 +69,7 @@ def further_sentence(
 ) -> str:
     """What more a reader must know of classes that could not be had, of junk, and of repeats."""
     said = ""
-    if asked.isdigit() and int(asked) > count:
+    if asked.isdecimal() and int(asked) > count:
         said = f"; {asked} were asked for, but none of these can be split further"
     if junk is not None:
         said += f"; {100 * junk.mean():.1f} % of the particles are explained better by noise alone (junk)"

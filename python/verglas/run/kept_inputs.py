@@ -171,7 +171,7 @@ def keep_inputs(command: str, values: Mapping[str, Any]) -> Iterator[None]:
         else:
             targets |= _targets_beside(command, key, path)
     own = folder if folder is not None else outputs.get("out")
-    own = own if own is not None and (own / _RECORD).is_file() else None
+    own = own if own is not None and (own / (_RECORDS.get(command, _RECORD) or _RECORD)).is_file() else None
     with inputs_kept(inputs, targets=targets, own=own):
         if folder is not None:
             _refuse_foreign(command, folder, targets)

@@ -78,7 +78,7 @@ def allowed_memory_GB(share: float = 0.8) -> float:
             text = Path(limit).read_text(encoding="ascii").strip()
         except OSError:
             continue
-        if text.isdigit():
+        if text.isdecimal():
             total = min(total, float(text))
     return share * total / 1e9
 

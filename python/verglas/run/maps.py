@@ -179,7 +179,7 @@ def half_map_suffixes(folder: Path) -> list[str]:
     if (folder / "half1.mrc").is_file():
         return [""]
     classes = [path.stem.removeprefix("half1") for path in folder.glob("half1_class*.mrc")]
-    return sorted((s for s in classes if s.removeprefix("_class").isdigit()), key=lambda s: (len(s), s))
+    return sorted((s for s in classes if s.removeprefix("_class").isdecimal()), key=lambda s: (len(s), s))
 
 
 def read_mask(path: Path, like: Map, source: Path | None = None) -> npt.NDArray[np.float32]:

@@ -32,7 +32,7 @@ def owner_of(job: Job) -> int:
         pid, _, host = (job.folder / ".lock").read_text(encoding="ascii").strip().partition(" ")
     except (OSError, UnicodeDecodeError):
         return 0
-    mine = pid.isdigit() and host == socket.gethostname() and is_locked(job.folder)
+    mine = pid.isdecimal() and host == socket.gethostname() and is_locked(job.folder)
     return int(pid) if mine and _has_open(int(pid), job.folder / ".lock") else 0
 
 

@@ -219,7 +219,7 @@ class _Headers:
 
 def _body_problem(method: str, headers: _Headers) -> tuple[int, str] | None:
     length = headers.one("content-length")
-    if length is not None and (not length.isdigit() or int(length) > MOST_BODY_BYTES):
+    if length is not None and (not length.isdecimal() or int(length) > MOST_BODY_BYTES):
         return 413, f"expected at most {MOST_BODY_BYTES >> 20} MB"
     if method == "POST" and length is None:
         return 411, "expected the length of what is sent"
