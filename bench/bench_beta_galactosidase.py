@@ -109,7 +109,7 @@ def plot() -> Path:
             words = {"without": "no aberrations", "before": "before", "after": "after two rounds"}[name]
             axes.plot(np.arange(len(curve)) / (BOX * PIXEL_A), curve, color=colour, label=words)
         axes.axhline(0.5, color=FAINT, linewidth=0.8)
-        axes.set(xlabel="frequency (1/A)", ylabel="FSC with the truth", xlim=(0, 0.5 / PIXEL_A), ylim=(-0.1, 1.02))
+        axes.set(xlabel="frequency (1/Å)", ylabel="FSC with the truth", xlim=(0, 0.5 / PIXEL_A), ylim=(-0.1, 1.02))
         axes.legend(fontsize=8)
         path = ROOT / "docs" / "figures" / "aberrations_beta_galactosidase.png"
         path.write_bytes(png(figure))

@@ -6,8 +6,9 @@ one stopped::
 
     python bench/bench_classes.py --seeds 10 --minutes 9
 
-64 px of 3 A, 400 particles of 130 A without poses, SNR 0.05 over the whole box, data to 15 A; the one map given is that
-of the first structure, which the job low-passes to 30 A.
+64 px of 3 A, 400 particles of 130 A without poses (``--particles``: of others, results/classes_<number>.json),
+SNR 0.05 over the whole box, data to 15 A; the one map given is that of the first structure, which the job low-passes to
+30 A.
 
 hinge   three conformations, 50/30/20 %: a half turned by 40 and by -45 degrees
 unlike  three particles that have nothing in common, 50/30/20 %
@@ -76,10 +77,12 @@ def known(particles: vg.Particles, models: list[Model], shares: tuple[float, ...
     return float(np.mean(posterior.argmax(axis=1) == truth))
 
 
-def trial(kind: str, seed: int, *, with_known: bool) -> dict[str, Any]:
+def trial(kind: str, seed: int, count: int, *, with_known: bool) -> dict[str, Any]:
     """One object, one seed."""
     models, shares = states_of(kind, seed)
-    particles = vg.simulate.particles(models, N, BOX, PIXEL_A, snr=SNR, seed=seed, populations=shares, listener=None)
+    particles = vg.simulate.particles(
+        models, count, BOX, PIXEL_A, snr=SNR, seed=seed, populations=shares, listener=None
+    )
     particles = particles.with_columns(**dict.fromkeys(POSE_COLUMNS))
     truth = particles.table["rlnClassNumber"].to_numpy(np.int64) - 1
     one = vg.simulate.density(models[0], BOX, PIXEL_A)
@@ -122,20 +125,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--particles", type=int, default=N)
     parser.add_argument("--known", action="store_true", help="also what the true maps alone tell")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path, help="results/classes.json by default, of another number its own")
     asked = parser.parse_args()
+    asked.out = asked.out or (RESULT if asked.particles == N else RESULT.with_stem(f"classes_{asked.particles}"))
     end = time.monotonic() + 60 * asked.minutes
     for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
         for kind in asked.kinds:
             trials = json.loads(asked.out.read_text())["trials"] if asked.out.is_file() else []
             if (kind, seed, STARTS) in {(t["kind"], t["seed"], t["starts"]) for t in trials} or time.monotonic() > end:
                 continue
-            row = {"kind": kind, "seed": seed} | trial(kind, seed, with_known=asked.known)
+            row = {"kind": kind, "seed": seed} | trial(kind, seed, asked.particles, with_known=asked.known)
             # Read again: another process may have added its trials meanwhile.
             trials = json.loads(asked.out.read_text())["trials"] if asked.out.is_file() else []
             trials.append(row)
-            record = {"verglas": vg.__version__, "particles": N, "box": BOX, "pixel_size_A": PIXEL_A, "snr": SNR}
+            record = {
+                "verglas": vg.__version__,
+                "particles": asked.particles,
+                "box": BOX,
+                "pixel_size_A": PIXEL_A,
+                "snr": SNR,
+            }
             asked.out.write_text(json.dumps(record | {"summary": summary(trials), "trials": trials}, indent=1) + "\n")
             print(row, flush=True)
 

@@ -21,6 +21,7 @@ from verglas.report.volume import pack_volume
 from verglas.run.tenure import tenure
 from verglas.window.folders import Folders
 from verglas.window.graph import GAP_X, WIDTH, draw
+from verglas.window.relion import relion_jobs
 
 pytest.importorskip("starlette")
 
@@ -152,7 +153,8 @@ def test_a_relion_project_is_shown_and_never_written_into(data_dir, tmp_path):
         archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python before 3.11.4 has none
         wanted = re.compile(
             r"^(\./)?(default_pipeline\.star|Refine3D/job029/(run_data|run_model)\.star|"
-            r"PostProcess/job030/(postprocess|job)\.star|Refine3D/job029/job\.star|CtfFind/job003/micrographs_ctf\.star)$"
+            r"PostProcess/job030/(postprocess|job)\.star|Refine3D/job029/job\.star|CtfFind/job003/micrographs_ctf\.star|"
+            r"AutoPick/job011/summary\.star|ManualPick/job004/.*manualpick\.star)$"
         )
         for member in archive:
             if wanted.match(member.name):
@@ -163,6 +165,8 @@ def test_a_relion_project_is_shown_and_never_written_into(data_dir, tmp_path):
     assert len(jobs) == 31
     assert jobs["Refine3D/job029"].numbers["particles"] == 4501
     assert jobs["CtfFind/job003"].numbers["micrographs"] == 24
+    assert jobs["AutoPick/job011"].numbers == {"picks": 9482, "micrographs": 24}
+    assert jobs["ManualPick/job004"].numbers == {"picks": 3, "micrographs": 1}
     assert jobs["PostProcess/job030"].numbers["resolution_A"] == pytest.approx(2.818265)
     assert jobs["Refine3D/job029"].key in jobs["PostProcess/job030"].parents
     page = client.ask(f"/jobs/{jobs['PostProcess/job030'].key}").text
@@ -179,6 +183,18 @@ def test_a_relion_project_is_shown_and_never_written_into(data_dir, tmp_path):
     assert len({(one.x, one.y) for one in drawing.nodes}) == 31
     assert client.ask("/").status == 200
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_table_of_a_relion_job_is_as_good_as_missing(tmp_path):
+    """Its numbers are left out, and the project is shown."""
+    folder = tmp_path / "Extract/job002"
+    folder.mkdir(parents=True)
+    (folder / "particles.star").write_text("no table\n")
+    (tmp_path / "default_pipeline.star").write_text(
+        "data_pipeline_processes\nloop_\n_rlnPipeLineProcessName #1\n_rlnPipeLineProcessStatus #2\nExtract/job002/ 2\n"
+    )
+    (job,) = relion_jobs(tmp_path)
+    assert (job.state, job.numbers) == ("finished", {})
 
 
 def test_a_cryosparc_project_is_shown(tmp_path):

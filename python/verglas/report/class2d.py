@@ -24,6 +24,7 @@ from verglas.report.html import (
     Picture,
     Section,
     Table,
+    counted,
     name_text,
     render,
     templates,
@@ -104,7 +105,7 @@ def _cards(classes: Classes2D) -> list[_Card]:
         empty = number > classes.n_classes
         name = "explained by noise alone" if empty else _resolution(classes, row["resolution_A"])
         picture = "" if empty else _thumbnail(classes.averages[i])
-        lines = (f"class {number}", f"{size} particles", name)
+        lines = (f"class {number}", counted(size, "particle"), name)
         cards.append(_Card(number, size, lines, picture, f"average of class {i + 1}", left_out.get(number, "")))
     return cards
 
@@ -120,7 +121,7 @@ def _frame(record: Sequence[Iteration]) -> pd.DataFrame:
         {
             "iteration": np.arange(1, len(record) + 1),
             "resolution_A": [line.resolution_A for line in record],
-            "log_likelihood": [line.log_likelihood for line in record],
+            "log_likelihood": [line.log_likelihood / max(1, line.particles) for line in record],
             "evidence": [line.evidence for line in record],
             "seconds": [line.seconds for line in record],
         }
@@ -242,7 +243,11 @@ def running_page(
     numbers = {"classes": str(len(now.mass)), "iterations": str(last.number), "evidence": f"{last.evidence:.1f} σ"}
     cards = [
         _Card(
-            k + 1, 0, (f"about {now.mass[k]:.0f} particles",), _thumbnail(now.averages[k]), f"average of class {k + 1}"
+            k + 1,
+            0,
+            (f"about {counted(now.mass[k], 'particle')}",),
+            _thumbnail(now.averages[k]),
+            f"average of class {k + 1}",
         )
         for k in order
     ]

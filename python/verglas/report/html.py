@@ -308,6 +308,19 @@ _UNITS = {
 }
 
 
+def counted(count: float, noun: str, *, digits: int = 0) -> str:
+    """So many of something: one takes the noun as it is, others its plural.
+
+    Examples
+    --------
+    >>> from verglas.report.html import counted
+    >>> counted(1, "particle"), counted(0.9, "particle"), counted(12345, "particle")
+    ('1 particle', '1 particle', '12,345 particles')
+    """
+    text = f"{count:,.{digits}f}"
+    return f"{text} {noun}" if text == "1" else f"{text} {noun}s"
+
+
 def name_text(name: str) -> str:
     """Name of a setting or number as a person reads it, its unit in brackets.
 

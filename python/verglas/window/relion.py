@@ -126,20 +126,41 @@ _COUNTED = {
 }
 
 
+_PICKING = ("AutoPick", "ManualPick")
+_PICKED = "rlnGroupNrParticles"
+_PICK_FILES = ("_autopick.star", "_manualpick.star")
+_OF_JOB = "coords_suffix_"  # names the micrographs' list, and holds no table
+_MOST_PICK_FILES = 2000  # read one by one, whenever the project is looked at
+
+
 def _rows(path: Path) -> int | None:
     """Rows of the first table but optics, counted without reading them: there may be millions."""
     if not path.is_file() or not path.stat().st_size:
         return None
     try:
-        with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        with open(path, "rb") as handle:
+            # not closed here: of a file that is none, the traceback still holds views of it
+            text = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
             loops = [block for block in scan(path, text) if block.loop and block.name != "optics"]
     except (VerglasError, OSError):
         return None
     return loops[0].n_rows if loops else None
 
 
+def _picked(folder: Path) -> dict[str, int]:
+    """Picks of a picking job, and micrographs that have some: of its summary, else counted in a file for each."""
+    table = next((t for t in _read(folder / "summary.star").values() if isinstance(t, pd.DataFrame)), None)
+    if table is not None and _PICKED in table:
+        counts = pd.to_numeric(table[_PICKED], errors="coerce").fillna(0).astype(int)
+        return {"picks": int(counts.sum()), "micrographs": int((counts > 0).sum())}
+    files = [path for ending in _PICK_FILES for path in sorted(folder.rglob(f"*{ending}"))[:_MOST_PICK_FILES]]
+    files = [path for path in files if not path.name.startswith(_OF_JOB)]
+    rows = [n for path in files if (n := _rows(path))]
+    return {"picks": sum(rows), "micrographs": len(rows)} if rows else {}
+
+
 def _numbers(folder: Path) -> dict[str, Any]:
-    numbers: dict[str, Any] = {}
+    numbers: dict[str, Any] = dict(_picked(folder)) if folder.parent.name in _PICKING else {}
     for name, what in _COUNTED.items():
         rows = _rows(folder / name)
         if rows is not None:
