@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from verglas._native import resolve_threads
 from verglas.errors import InputError
 from verglas.types import Map
-from verglas.types.arrays import FloatArray, any_arrays
+from verglas.types.arrays import FloatArray, IntArray, any_arrays
 from verglas.types.atoms import Atoms
 from verglas.types.convert import MapLike, map_of
 
@@ -113,26 +113,32 @@ class _Neighbourhood:
         distance, index = tree.query(xyz[rows], k=[*range(1, most + 1)], distance_upper_bound=reach)
         known = np.isfinite(distance) & (distance > 1e-6)  # not itself, nor alternatives on the same place
         offset = xyz[np.where(known, index, 0)] - xyz[rows, None]
-        # Where there is none: behind, so that no direction meets it.
-        self.offset = np.where(known[..., None], offset, 0).astype(np.float32)
-        self.squared = np.where(known, distance**2, np.inf).astype(np.float32)
+        # Where there is none: at a right angle to every direction, infinitely far.
+        inverse = np.where(known, 1 / np.where(known, distance, 1), 0)
+        self.unit = (np.where(known[..., None], offset, 0) * inverse[..., None]).astype(np.float32)
+        self.inverse = inverse.astype(np.float32)
 
     def free_to(self, atoms: npt.NDArray[np.int64], directions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Radius up to which each direction from each atom is nearer to it than to any other, (atoms, directions)."""
         q = np.float32(1 - _NEARER**2)
-        along = self.offset[atoms] @ directions.T
-        inner = along * along
-        inner -= q * self.squared[atoms][:, :, None]
-        met = (inner >= 0) & (along > 0)
-        first = np.full(along.shape, np.inf, np.float32)
-        first[met] = (along[met] - np.sqrt(inner[met])) / q
-        return np.asarray(first.min(axis=1))
+        # 1 / r = (c + sqrt(c^2 - q)) / d of every neighbour, c the cosine of the angle to it; none below sqrt(q).
+        cosine = self.unit[atoms] @ directions.T
+        met = cosine >= np.sqrt(q)
+        root = cosine * cosine
+        root -= q
+        np.maximum(root, 0, out=root)
+        np.sqrt(root, out=root)
+        root += cosine
+        root *= self.inverse[atoms][:, :, None]
+        root *= met
+        nearest = root.max(axis=1)
+        return np.divide(1, nearest, out=np.full(nearest.shape, np.inf, np.float32), where=nearest > 0)
 
 
 def _correlations(volume: Map, centres: FloatArray, around: _Neighbourhood, sigma_A: float) -> FloatArray:
     """Q of some atoms, from sums of 1, u, v, u^2, v^2 and u v over their points."""
     origin = (centres - np.asarray(volume.origin_A)) / volume.pixel_size_A  # voxels x, y, z
-    radii = _STEP_A * np.arange(1, round(_LARGEST_A / _STEP_A) + 1)
+    radii: FloatArray = _STEP_A * np.arange(1.0, round(_LARGEST_A / _STEP_A) + 1)
     profile = np.exp(-0.5 * (radii / sigma_A) ** 2)
     n, middle = len(centres), _at(volume, origin)
     one = np.ones(n)
@@ -143,12 +149,9 @@ def _correlations(volume: Map, centres: FloatArray, around: _Neighbourhood, sigm
         if not atoms.size:
             break
         directions = _sphere(density)
-        free = around.free_to(atoms, directions)[:, None, :] >= radii.astype(np.float32)[:, None]
         # The densest sphere is the last: its points are taken, however few.
-        enough = np.count_nonzero(free, axis=2) >= (_POINTS if density + 2 <= _DENSEST else 0)
-        taken = enough & open_at[atoms]
-        open_at[atoms] &= ~enough
-        atom, sphere, direction = np.nonzero(free & taken[..., None])
+        least = _POINTS if density + 2 <= _DENSEST else 0
+        atom, sphere, direction = _points(around.free_to(atoms, directions), atoms, radii, least, open_at)
         at = origin[atoms[atom]] + directions[direction] * (radii[sphere] / volume.pixel_size_A)[:, None]
         u, v = _at(volume, at), profile[sphere]
         for row, term in enumerate((None, u, v, u * u, v * v, u * v)):
@@ -158,6 +161,30 @@ def _correlations(volume: Map, centres: FloatArray, around: _Neighbourhood, sigm
     constant = ~(uu - u * u / weight > 1e-10 * uu)
     scale = np.where(constant, 0, scale)
     return np.divide(uv - u * v / weight, scale, out=np.full(n, np.nan), where=scale > 0)
+
+
+def _points(
+    free_to: npt.NDArray[np.float32],
+    atoms: npt.NDArray[np.int64],
+    radii: FloatArray,
+    least: int,
+    open_at: npt.NDArray[np.bool_],
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Points of the spheres that have enough of them now, as rows of ``atoms``, radii and directions; closes these.
+
+    Small spheres have theirs first, so that most directions are compared with a few radii only.
+    """
+    rows, spheres, directions = list[IntArray](), list[IntArray](), list[IntArray]()
+    for sphere in np.flatnonzero(open_at.any(axis=0)):
+        mine = np.flatnonzero(open_at[atoms, sphere])
+        free = free_to[mine] >= np.float32(radii[sphere])
+        enough = np.count_nonzero(free, axis=1) >= least
+        open_at[atoms[mine[enough]], sphere] = False
+        row, direction = np.nonzero(free[enough])
+        rows.append(mine[enough][row])
+        spheres.append(np.full(len(row), sphere))
+        directions.append(direction)
+    return np.concatenate(rows), np.concatenate(spheres), np.concatenate(directions)
 
 
 def sample(volume: Map, xyz_A: FloatArray) -> FloatArray:
