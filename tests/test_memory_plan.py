@@ -145,8 +145,7 @@ def test_a_small_limit_is_kept(tmp_path):
 @pytest.mark.parametrize(("box", "particles"), [(64, 150), (96, 120), (128, 100)])
 def test_stated_and_measured_peak_agree(tmp_path, box, particles):
     stated, peak = measure(tmp_path, box, particles, iterations=2)
-    # Of so few images the plan of packed sums states up to a fifth more than is taken (0.82 of it at 96 px).
-    assert 0.8 * stated <= peak <= 1.05 * stated
+    assert 0.9 * stated <= peak <= 1.05 * stated
 
 
 _INSERT = """

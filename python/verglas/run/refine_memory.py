@@ -134,11 +134,14 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
     points, group = float(np.prod(last.shape)), problem.symmetry != "C1"
     spectrum = 8 * float(np.prod(ops.Grid(box, max_radius=problem.last_radius).shape))
     sorting = float(last.insertion_bytes(climbing))
-    # While the second half set is summed: the first and finished blocks are packed, one is whole.
-    waiting = max(2, blocks.sums_at_once(len(problem) // 2, problem.block_particles))
+    # While the second half set is summed: the first and finished blocks are packed, one is whole. Of a single block
+    # nothing else waits before it is packed, by when its images are gone.
+    held = blocks.sums_at_once(len(problem) // 2, problem.block_particles)
+    waiting = max(2, held) if held > 1 else 1
 
-    def sums(grid: ops.Grid) -> float:
-        return 24.0 * classes * (float(np.prod(grid.shape)) + waiting * ops.count_points(grid))
+    def sums(grid: ops.Grid, images: float) -> float:
+        whole, packed = (24.0 * classes * points for points in (float(np.prod(grid.shape)), ops.count_points(grid)))
+        return whole + max(waiting * packed + images, 2 * packed)
 
     always = _BASE_BYTES + images + models
     searched = replace(problem, batch=batch)
@@ -146,13 +149,12 @@ def _phases(problem: RefineProblem, batch: int, cached: bool) -> dict[str, float
     lists = float(LISTED_BYTES * listed * min(MOST_CANDIDATES, classes * count_poses(problem, first)))
     return {
         "grid": always
-        + PIXEL_BYTES * listed * box**2
         + slices
-        + sums(early)
+        + sums(early, PIXEL_BYTES * listed * box**2)
         + classes * 8 * float(np.prod(ops.Grid(box, max_radius=first.insert_radius).shape))
         + lists
         + resolve_threads(problem.threads) * thread_bytes(problem, first),
-        "poses": always + per_batch + sums(last) + _SPECTRUM * spectrum * classes + sorting,
+        "poses": always + sums(last, per_batch + sorting) + _SPECTRUM * spectrum * classes,
         "reconstruction": always
         + _ITERATION_MAPS * classes * 4 * voxels
         + 24 * 2 * classes * ops.count_points(last)
