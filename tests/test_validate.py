@@ -309,6 +309,21 @@ def test_particles_without_noise_are_no_copies_of_each_other():
     assert np.flatnonzero(found != np.arange(300)).tolist() == [101]
 
 
+@pytest.mark.parametrize("second", [1, 2, 3, 4])
+@pytest.mark.parametrize("first", [1, 2, 20])
+def test_copies_in_a_half_set_of_a_few_images_are_found(first, second):
+    """The fifth nearest image of so few would be the copy itself."""
+    count = first + second
+    images = np.random.default_rng(first).normal(size=(count, 16, 16)).astype(np.float32)
+    half = np.repeat([1, 2], [first, second])
+    none = np.arange(count)
+    assert (near_copies(vg.Particles.from_images(images, 2.0), half) == none).all()
+    images[-1] = 2 * images[0] + 1 + 0.02 * np.random.default_rng(0).normal(size=(16, 16))
+    none[-1] = 0
+    assert (near_copies(vg.Particles.from_images(images, 2.0), half) == none).all()
+    assert (near_copies(vg.Particles.from_images(images[::-1], 2.0), 3 - half[::-1]) == [*range(count - 1), 0]).sum() > 0
+
+
 def test_missing_half_sets_and_a_sharp_mask_are_named(truth, tmp_path, capsys):
     run_folder(truth, tmp_path)
     vg.write_map(tmp_path / "mask.mrc", truth.with_data((truth.data > np.quantile(truth.data, 0.9)).astype(np.float32)))

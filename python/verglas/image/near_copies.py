@@ -14,6 +14,7 @@ _SKETCHED = 2.0  # what sketches lack of 1, over what images lack: 1 with a stan
 # What a copy's correlation lacks of 1, over what that of the fifth nearest image lacks: where noise keeps images apart,
 # and where it does not, so that views near each other resemble each other.
 _LACKING_IN_NOISE, _LACKING, _NOISE_APART, _AFTER = 0.02, 0.001, 0.5, 5
+_FEWEST = 3
 _ROUNDING = 1e-6  # of correlations
 _BLOCK = 1024
 _PIXELS = 1 << 22  # read together
@@ -25,7 +26,8 @@ def near_copies(particles: Particles, half_sets: npt.ArrayLike, seed: int = 0) -
     Images are compared by sketches, 128 random sums of their normalised pixels each, and those whose sketches correlate
     by more than 0.7 by all pixels: what a copy's correlation lacks of 1 is less than a fiftieth of what that of the
     fifth nearest image lacks, or a thousandth where that one resembles it, too, by more than 0.5. Two images of one
-    particle that hold noise of their own are no copies.
+    particle that hold noise of their own are no copies. Where the other half set has fewer than five images, the fifth
+    nearest of both is taken, or the farthest where there are fewer still.
 
     Parameters
     ----------
@@ -58,7 +60,7 @@ def near_copies(particles: Particles, half_sets: npt.ArrayLike, seed: int = 0) -
     for begin in range(0, len(first), _BLOCK):
         rows = first[begin : begin + _BLOCK]
         alike = sketches[rows] @ sketches[second].T
-        after = np.partition(alike, max(alike.shape[1] - _AFTER, 0), axis=1)[:, max(alike.shape[1] - _AFTER, 0)]
+        after = _fifth_nearest(alike, sketches, rows)
         most = np.where(after < _NOISE_APART, _LACKING_IN_NOISE, _LACKING) * (1 - after)
         # images without noise resemble each other by the million: those alone are read that may be near enough
         likely = (alike > _CANDIDATE) & (1 - alike < _SKETCHED * most[:, None] + _ROUNDING)
@@ -70,6 +72,21 @@ def near_copies(particles: Particles, half_sets: npt.ArrayLike, seed: int = 0) -
             if 1 - float(pair[0] @ pair[1]) < most[i]:
                 copy_of[other] = one
     return copy_of
+
+
+def _fifth_nearest(alike: Float32Array, sketches: Float32Array, rows: IntArray) -> Float32Array:
+    """Correlation of some images with the fifth nearest of the other half set; of both where the other has too few.
+
+    The nearest may be the copy: of fewer than three images in all nothing says how far others would lie, and 0.5 is
+    taken, from which on images count as resembling each other.
+    """
+    if alike.shape[1] < _AFTER:
+        if len(sketches) < _FEWEST:
+            return np.full(len(rows), _NOISE_APART, np.float32)
+        alike = sketches[rows] @ sketches.T
+        alike[np.arange(len(rows)), rows] = -1.0  # itself
+    nearest = min(_AFTER, len(sketches) - 1)
+    return np.asarray(np.partition(alike, alike.shape[1] - nearest, axis=1)[:, alike.shape[1] - nearest], np.float32)
 
 
 def _sketches(particles: Particles, seed: int) -> Float32Array:
