@@ -16,7 +16,7 @@ from verglas.assessment import local_directions, local_resolution_of_tomogram
 from verglas.assessment.local_bands import Band, Windowed, band_map, interpolation, linear_bands
 from verglas.assessment.local_filter import filter_locally
 from verglas.assessment.local_scan import steerable_power
-from verglas.assessment.local_tomogram import _tiles
+from verglas.assessment.local_tomogram import _axis_weight, _tiles
 from verglas.io import read_csv
 from verglas.simulate import planted_halves
 
@@ -305,21 +305,40 @@ def test_the_axis_of_the_coarsest_resolution():
 
 @pytest.mark.slow
 def test_a_tomogram_that_is_no_cube():
-    """20 and 40 A side by side in a slab, in cubes that overlap, mirrored at its faces."""
-    planted = planted_halves(vg.Map(noise_map(96, 1), 5.0), (20.0, 40.0), noise=2.0, seed=3)
+    """20 and 40 A side by side in a slab, in cubes that overlap: strong signal reads no finer, nor at the faces."""
+    planted = planted_halves(vg.Map(noise_map(96, 1), 5.0), (20.0, 40.0), noise=1.0, seed=3)
     slab = (slice(30, 66), slice(None), slice(None))
     halves = [vg.Map(m.data[slab], 5.0) for m in (planted.half1, planted.half2)]
     found = local_resolution_of_tomogram(*halves, window_radius_A=35.0, listener=None)
     assert found.map.data.shape == (36, 96, 96)
     for limit in (20.0, 40.0):
-        assert np.median(found.map.data[planted.at(limit, 70.0)[slab]]) == pytest.approx(limit, rel=0.2)
+        values = found.map.data[planted.at(limit, 70.0)[slab]]
+        assert np.median(values) == pytest.approx(limit, rel=0.15)
+    face = found.map.data[:3][planted.at(20.0, 70.0)[slab][:3]]
+    assert np.median(face) == pytest.approx(20.0, rel=0.2)
+
+
+def test_weights_rise_at_faces_and_at_the_sides_of_cubes():
+    """Beyond a face nothing counts; a volume of one plane keeps its plane."""
+    weight = _axis_weight(-5, 32, 20, 4, 8.0)
+    assert not weight[:5].any()
+    assert not weight[25:].any()
+    np.testing.assert_allclose(weight[5:25], weight[5:25][::-1])
+    np.testing.assert_allclose(weight[10:20], 1)  # a quarter of 20 voxels at most
+    assert (np.diff(weight[4:11]) > 0).all()
+    np.testing.assert_allclose(_axis_weight(-4, 9, 1, 2, 8.0), np.eye(9)[4])
+    assert _axis_weight(100, 32, 1000, 4, 8.0)[4:28].min() == 1
+
+
+def test_a_tomogram_is_no_map_of_half_maps():
+    planted = planted_halves(vg.Map(noise_map(24, 1), 5.0), (20.0, 40.0))
     with pytest.raises(vg.InputError, match=r"is assessment\.local_resolution_of_tomogram"):
         vg.local_resolution(planted.half1, planted.half2, method="tomogram", listener=None)
 
 
 def test_cubes_cover_a_volume_once():
     counts = np.zeros((30, 70, 101), int)
-    for tile in _tiles(counts.shape, 32, 5):
+    for tile in _tiles(counts.shape, 32, 5, 8.0):
         counts[tile.where] += 1
         index = np.broadcast_arrays(*tile.index)
         inner = [axis[tile.inner] for axis in index]
