@@ -128,10 +128,6 @@ class SignificanceValues(CorrelationValues):
 class PowerValues(LocalValues):
     """A local power of the mean map, against the same of half the difference, which is noise."""
 
-    # Under the whole window the quantile is hardly above the mean of noise, and what shines in from afar exceeds it;
-    # under half of it noise varies so much that of strong noise little stands out.
-    window_share = 0.75
-
     def gain(self, band: Band, side: int) -> Float32Array:
         """Of the band, on the half transform of a cube."""
         return band.gain(fourier.radius((side, side, side)))

@@ -83,7 +83,7 @@ QUESTIONS = (
     Question(
         "better-than-noise",
         "Do particles resolve more than as many images of noise, aligned to their map?",
-        "mean FSC of a quarter, half and all of the images asked for, up to the run's resolution, above that of noise",
+        "mean FSC of all of the images asked for, up to the run's resolution, above that of noise",
         "the other way round: noise passes in less than 1 of 1000",
     ),
     Question(

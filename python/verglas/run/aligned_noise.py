@@ -63,7 +63,8 @@ def judge_aligned_noise(
     Returns
     -------
     Finding
-        "stop" where noise does as well as all the particles asked, "warn" where as well as fewer of them.
+        "stop" where noise does as well as all the particles asked. Where it does as well as a quarter or half of them,
+        which says how many particles it takes and nothing against the others, the sentence names the number.
 
     Raises
     ------
@@ -128,12 +129,11 @@ def _finding(numbers: list[int], of_particles: list[FSC], of_noise: list[FSC], r
         f"{2 * n} images {_length(one)} and {_length(other)}"
         for n, one, other in zip(numbers, *resolutions, strict=True)
     )
-    state = "go on" if all(better) else "warn" if better[-1] else "stop"
-    said = {
-        "go on": "Particles agree farther than as many images of noise aligned to their map",
-        "warn": "Few particles agree no farther than as many images of noise aligned to their map, all of them do",
-        "stop": "Particles agree no farther than as many images of noise aligned to their map",
-    }[state]
+    state = "go on" if better[-1] else "stop"
+    said = f"Particles agree {'' if better[-1] else 'no '}farther than as many images of noise aligned to their map"
+    short = [str(2 * n) for n, one in zip(numbers, better, strict=True) if not one]
+    if short and better[-1]:
+        said += f", but {' and '.join(short)} of them do not"
     known = [[round(d, 3) if np.isfinite(d) else None for d in values] for values in resolutions]
     values = {
         "images": [2 * n for n in numbers],
