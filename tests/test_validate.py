@@ -321,7 +321,9 @@ def test_copies_in_a_half_set_of_a_few_images_are_found(first, second):
     images[-1] = 2 * images[0] + 1 + 0.02 * np.random.default_rng(0).normal(size=(16, 16))
     none[-1] = 0
     assert (near_copies(vg.Particles.from_images(images, 2.0), half) == none).all()
-    assert (near_copies(vg.Particles.from_images(images[::-1], 2.0), 3 - half[::-1]) == [*range(count - 1), 0]).sum() > 0
+    assert (
+        near_copies(vg.Particles.from_images(images[::-1], 2.0), 3 - half[::-1]) == [*range(count - 1), 0]
+    ).sum() > 0
 
 
 def test_missing_half_sets_and_a_sharp_mask_are_named(truth, tmp_path, capsys):
