@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import main
+from scipy import ndimage
 from scipy.special import expit
 
 import verglas as vg
@@ -104,6 +105,14 @@ def test_noise_alone_gives_no_clear_particles():
     found = pick_detailed(vg.Micrograph(data, PIXEL_A), DIAMETER_A, method="learned", threads=1)
     assert not found.cut.clear
     assert len(found.picks) <= 5
+
+
+def test_coarse_noise_which_the_network_does_not_know_gives_no_clear_particles():
+    """It makes peaks of it; neither does the filter see a class of particles there."""
+    data = ndimage.gaussian_filter(np.random.default_rng(5).normal(size=(400, 400)), 3.0)
+    found = pick_detailed(vg.Micrograph(data / data.std(), PIXEL_A), DIAMETER_A, method="learned", threads=1)
+    assert any("fine share" in one for one in found.doubts)
+    assert not found.cut.clear
 
 
 def test_a_higher_precision_picks_fewer_and_surer():

@@ -79,12 +79,16 @@ class Evidence:
 
 @dataclass(frozen=True)
 class JointPeaks:
-    """Peaks x, y on the small image, their chances to be particles, falling; the cut, and the areas left out."""
+    """Peaks x, y on the small image, their chances to be particles, falling; the cut, and the areas left out.
+
+    ``filter_weight`` is that of :class:`Evidence`: what the micrograph itself says of having particles.
+    """
 
     xy_px: FloatArray
     chance: FloatArray
     cut: ScoreCut
     bad: BadAreas
+    filter_weight: float
 
 
 def gather_evidence(
@@ -240,4 +244,5 @@ def pick_jointly(
     chance = probabilities(weights.card, evidence)
     order = np.argsort(-chance, kind="stable")
     chance = chance[order]
-    return JointPeaks(evidence.xy_px[order], chance, probable_cut(chance, _logit(chance), limits.precision), bad)
+    cut = probable_cut(chance, _logit(chance), limits.precision)
+    return JointPeaks(evidence.xy_px[order], chance, cut, bad, evidence.weight)

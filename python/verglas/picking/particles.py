@@ -404,6 +404,9 @@ def _away_from_border(
     return candidates[inside(here, small.shape, border_A / micrograph.pixel_size_A)]
 
 
+_SEES_PARTICLES = 0.5  # weight of the filter's mixture from which on particles stand in it by themselves
+
+
 def _pick_by_network(
     micrograph: Micrograph,
     small: SmallImage,
@@ -426,6 +429,9 @@ def _pick_by_network(
     candidates = _away_from_border(by_network.xy_px, by_network.chance, micrograph, small, diameter_A, chosen)
     picks = candidates[candidates.columns[MERIT] >= cut.threshold]
     doubts = out_of_depth(weights.card, small, diameter_A)
+    # What the network says of images that it does not know is no class of particles, unless the filter sees one.
+    if doubts and by_network.filter_weight < _SEES_PARTICLES:
+        cut = replace(cut, clear=False)
     return PickResult(picks, candidates, cut, by_network.bad, small, None, "learned", doubts=doubts)
 
 
