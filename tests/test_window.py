@@ -19,9 +19,11 @@ import verglas as vg
 from verglas.errors import InputError
 from verglas.report.volume import pack_volume
 from verglas.run.tenure import tenure
+from verglas.window.cryosparc import cryosparc_jobs
 from verglas.window.folders import Folders
 from verglas.window.graph import GAP_X, WIDTH, draw
 from verglas.window.relion import relion_jobs
+from verglas.window.volumes import Volumes
 
 pytest.importorskip("starlette")
 
@@ -202,9 +204,29 @@ def test_a_cryosparc_project_is_shown(tmp_path):
         (tmp_path / "P3" / uid).mkdir(parents=True)
         record = {"uid": uid, "type": kind, "status": "completed", "title": "<b>T</b>", "parents": parents}
         vg.io.write_json(tmp_path / "P3" / uid / "job.json", record)
+    job = tmp_path / "P3" / "J2"
+    for name in ("J2_004_volume_map", "J2_005_volume_map", "J2_005_volume_map_half_A", "J2_005_volume_mask_fsc"):
+        vg.write_map(job / f"{name}.mrc", vg.Map(np.ones((8, 8, 8)), 2.0))
+    for name in ("J2_class_00_00100_volume", "J2_class_01_00100_volume", "J2_class_01_final_volume"):
+        vg.write_map(job / f"{name}.mrc", vg.Map(np.ones((8, 8, 8)), 2.0))
+    np.save(job / "J2_004_particles.npy", np.zeros(5, [("uid", "u8")]))
+    (job / "J2_004_particles.npy").rename(job / "J2_004_particles.cs")
+    (job / "J2_005_particles.cs").write_bytes(b"\x93NUMPY")  # cut off while it was written
     client = Client(tmp_path)
     jobs = list(client.window.folders.jobs().values())
     assert [(j.command, j.state) for j in jobs] == [("import_particles", "finished"), ("homo_refine_new", "finished")]
+    assert jobs[1].name == "J2 homo refine (<b>T</b>)"
+    assert jobs[1].numbers == {}
+    (job / "J2_005_particles.cs").unlink()
+    assert cryosparc_jobs(job)[0].numbers == {"particles": 5}
+    shown = {name: path.stem for name, path in Volumes().paths(jobs[1]).items()}
+    assert shown == {
+        "map": "J2_005_volume_map",
+        "half1": "J2_005_volume_map_half_A",
+        "mask": "J2_005_volume_mask_fsc",
+        "map_class1": "J2_class_00_00100_volume",
+        "map_class2": "J2_class_01_final_volume",
+    }
     assert jobs[1].parents == [jobs[0].key]
     assert "&lt;b&gt;T" in client.ask("/").text
 
@@ -441,3 +463,16 @@ def test_an_address_that_others_reach_needs_a_password(tmp_path, capsys):
     status, _, err = main(["serve", str(tmp_path), "--host", "0.0.0.0"], capsys)
     assert (status, "give --password" in err) == (1, True)
     assert main(["serve", str(tmp_path / "none")], capsys)[0] == 1
+
+
+def test_classes_of_relions_last_iteration_are_shown(tmp_path):
+    folder = tmp_path / "Class3D/job016"
+    folder.mkdir(parents=True)
+    for name in ("run_it024_class001", "run_it025_class001", "run_it025_class002", "run_it025_half1_class001_unfil"):
+        vg.write_map(folder / f"{name}.mrc", vg.Map(np.ones((8, 8, 8)), 2.0))
+    (tmp_path / "default_pipeline.star").write_text(
+        "data_pipeline_processes\nloop_\n_rlnPipeLineProcessName #1\n_rlnPipeLineProcessStatus #2\nClass3D/job016/ 2\n"
+    )
+    (job,) = relion_jobs(tmp_path)
+    shown = {name: path.stem for name, path in Volumes().paths(job).items()}
+    assert shown == {"map_class1": "run_it025_class001", "map_class2": "run_it025_class002"}

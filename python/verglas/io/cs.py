@@ -150,6 +150,29 @@ def load(path: PathLike) -> npt.NDArray[Any]:
     return _check_fields(path, array)
 
 
+def count_rows(path: PathLike) -> int | None:
+    """Rows of a .cs file by its header alone; None where it is none.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from verglas.io.cs import count_rows
+    >>> with tempfile.NamedTemporaryFile(suffix=".cs") as file:
+    ...     np.save(file, np.zeros(7, [("uid", "u8")]))
+    ...     _ = file.seek(0)
+    ...     count_rows(file.name)
+    7
+    """
+    try:
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, _ = read(file, max_header_size=_HEADER_BYTES)
+    except (OSError, ValueError, SyntaxError):
+        return None
+    return int(shape[0]) if shape else None
+
+
 def _check_fields(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The array, if the fields that are translated have the types and shapes that cryoSPARC gives them."""
     for name, (kind, shape, _) in _EXPECTED.items():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from verglas.io import read_json
+from verglas.io.cs import count_rows
 from verglas.window.job import Job, key_of
 
 RECORD = "job.json"
@@ -39,7 +40,7 @@ def cryosparc_jobs(folder: Path) -> list[Job]:
     return [
         Job(
             key_of(folder),
-            f"{record['uid']}{f' ({title})' if title else ''}",
+            f"{record['uid']} {_words(kind)}".strip() + (f" ({title})" if title else ""),
             folder,
             "cryoSPARC",
             kind,
@@ -50,8 +51,21 @@ def cryosparc_jobs(folder: Path) -> list[Job]:
             parents=[key_of(folder.parent / str(uid)) for uid in record.get("parents") or []],
             project=key_of(folder.parent),
             settings=_values(record.get("params_spec") or record.get("params") or {}),
+            numbers=_numbers(folder),
         )
     ]
+
+
+def _words(kind: str) -> str:
+    """A kind of job as cryoSPARC's own pages call it, nearly: ``homo_refine_new`` is homo refine."""
+    return kind.removesuffix("_new").replace("_", " ")
+
+
+def _numbers(folder: Path) -> dict[str, Any]:
+    """Particles that the job left, told by the header of the file of its last iteration."""
+    files = [path for path in folder.glob("*particles*.cs") if "passthrough" not in path.name]
+    rows = count_rows(max(files)) if files else None
+    return {} if rows is None else {"particles": rows}
 
 
 def _time(value: Any) -> str:

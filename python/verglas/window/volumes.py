@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,17 @@ _RELION = {
     "local_resolution": "relion_locres.mrc",
     "local_resolution_filtered": "relion_locres_filtered.mrc",
 }
+# Of the iteration that ended last: names begin with those of job and iteration, J4_005_.
+_CRYOSPARC = {
+    "map_sharpened": "*_volume_map_sharp.mrc",
+    "map": "*_volume_map.mrc",
+    "half1": "*_volume_map_half_A.mrc",
+    "half2": "*_volume_map_half_B.mrc",
+    "mask": "*_volume_mask_fsc.mrc",
+    "local_resolution": "*_map_locres.mrc",
+}
+_CRYOSPARC_CLASSES = re.compile(r"_class_(\d+)_(?:final|\d+)_volume\.mrc$")
+_RELION_CLASSES = re.compile(r"_it(\d+)_class(\d+)\.mrc$")
 _STATES = "component*_state*.mrc"  # of variability
 _MODELS = (".cif", ".pdb", ".ent", ".cif.gz", ".pdb.gz", ".ent.gz")
 _KEPT = 24
@@ -47,6 +59,8 @@ class Volumes:
 
     def paths(self, job: Job) -> dict[str, Path]:
         """Files of maps by the names that pages use."""
+        if job.package == "cryoSPARC":
+            return _of_cryosparc(job.folder)
         names = dict(_RELION) if job.package == "RELION" else {stem: f"{stem}.mrc" for stem in _STEMS}
         if job.package == "verglas":
             for k in range(1, _MOST_CLASSES + 1):
@@ -55,6 +69,8 @@ class Volumes:
                 }
             names |= {path.stem: path.name for path in sorted(job.folder.glob(_STATES))[:_MOST_CLASSES]}
         paths = {name: path for name, file in names.items() if (path := job.folder / file).is_file()}
+        if job.package == "RELION" and "map" not in paths:
+            paths |= _relion_classes(job.folder)
         if job.command == "map-model" and (judged := _judged_map(job)) is not None:
             paths = {"map": judged} | paths
         return paths
@@ -91,6 +107,30 @@ class Volumes:
             return pack_volume(read_map(path), most_box=MOST_BOX, mask=over, name=name)
 
         return self._packed.of_file(path, pack)
+
+
+def _of_cryosparc(folder: Path) -> dict[str, Path]:
+    """Maps of a job of cryoSPARC, or those of its classes."""
+    found = {name: max(folder.glob(pattern), default=None) for name, pattern in _CRYOSPARC.items()}
+    paths = {name: path for name, path in found.items() if path is not None}
+    classes = sorted(path for path in folder.glob("*_volume.mrc") if _CRYOSPARC_CLASSES.search(path.name))
+    for path in classes:  # "final" comes after numbers
+        match = _CRYOSPARC_CLASSES.search(path.name)
+        assert match is not None
+        paths[f"map_class{int(match[1]) + 1}"] = path
+    return dict(list(paths.items())[: len(found) + _MOST_CLASSES])
+
+
+def _relion_classes(folder: Path) -> dict[str, Path]:
+    """Maps of the classes of the last iteration of a job of RELION."""
+    numbered = [
+        (int(match[1]), int(match[2]), path)
+        for path in folder.glob("run_it*_class*.mrc")
+        if (match := _RELION_CLASSES.search(path.name))
+    ]
+    last = max((iteration for iteration, _, _ in numbered), default=0)
+    of_last = sorted((number, path) for iteration, number, path in numbered if iteration == last)
+    return {f"map_class{number}": path for number, path in of_last[:_MOST_CLASSES]}
 
 
 def _model_files(folder: Path) -> list[Path]:
