@@ -340,6 +340,8 @@ def test_a_mask_that_nothing_vouches_for_is_named():
     nothing = np.full(8, np.nan)
     assert judge_mask(np.arange(8) / 64, nothing, 12.0, 20.0, vouched=False).state == "warn"
     assert judge_mask(np.arange(8) / 64, nothing, 12.0, 20.0).state == "go on"
+    coarse = np.where(np.arange(8) < 3, 0.1, np.nan)  # no number where the resolution lies
+    assert "nan" not in judge_mask(np.arange(8) / 64, coarse, 12.0, 20.0).sentence
 
 
 @pytest.mark.parametrize("b_factor_A2", [100.0, 150.0])

@@ -370,7 +370,7 @@ def judge_mask(
     if first_random_A is None or not np.isfinite(phase_randomised).any() or not np.isfinite(resolution_A):
         return Finding("mask", "go on", "No phases were randomised: what the mask adds was not measured.", {})
     # Shells whose phases stayed agree as before; those just beyond are mixed by the mask.
-    usable = frequency_per_A > 1.15 / first_random_A
+    usable = (frequency_per_A > 1.15 / first_random_A) & np.isfinite(phase_randomised)
     near = usable & (np.abs(frequency_per_A - 1 / resolution_A) <= 2.5 * frequency_per_A[1])
     if not near.any():
         return Finding("mask", "go on", "The resolution lies where phases were kept.", {})
