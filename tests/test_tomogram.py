@@ -12,6 +12,7 @@ import verglas as vg
 from verglas import ops
 from verglas.reconstruction import missing_wedge
 from verglas.reconstruction.tomogram import TomogramSettings, reconstruct_tilts
+from verglas.run.tilt_order import misplaced_angles
 from verglas.run.tomogram import align_tilts, read_tilt_angles, read_transforms
 
 TILTS = np.arange(-60, 61, 6.0)
@@ -107,6 +108,31 @@ def test_rings_of_left_out_tilts_are_those_of_signal_and_noise(ball):
     assert noisy[1] > 0.9
     assert noisy[8:].mean() < exact[8:].mean() - 0.3
     assert reconstruct_tilts(clean, TILTS, check_tilts=0).left_out_frc is None
+
+
+def beads(angles_deg, noise, seed=0):
+    """Images of beads in a slab that is turned about y."""
+    rng = np.random.default_rng(seed)
+    x, y, z = (rng.uniform(-1, 1, (3, 150)).T * [44, 44, 14]).T
+    turn = np.radians(angles_deg)[:, None]
+    at = np.arange(-48, 48)
+    across = np.exp(-(((at - (x * np.cos(turn) + z * np.sin(turn))[..., None]) / 2) ** 2))
+    images = np.einsum("tbx,by->tyx", across, np.exp(-(((at - y[:, None]) / 2) ** 2)))
+    return (images + noise * images.std() * rng.normal(size=images.shape)).astype(np.float32)
+
+
+def test_angles_in_another_order_than_the_images_are_told():
+    angles = np.arange(-60.0, 61, 3)
+    for noise in (0.3, 2.0):
+        images = beads(angles, noise)
+        assert misplaced_angles(images, angles) == misplaced_angles(images[::-1], angles) == ""
+        told = misplaced_angles(images, np.random.default_rng(1).permutation(angles))
+        assert "are angles and images in one order? The images follow each other" in told
+        recorded = np.argsort(np.abs(angles), kind="stable")  # from 0 to both sides
+        assert misplaced_angles(images[recorded], angles[recorded]) == ""
+        assert "in one order" in misplaced_angles(images[recorded], angles)
+    assert misplaced_angles(beads(angles, 40.0), angles[::2].repeat(2)[: len(angles)]) == ""  # noise tells nothing
+    assert misplaced_angles(beads(angles[:9], 0.3), angles[8::-1]) == ""
 
 
 def test_transforms_align_the_images(run, tmp_path):

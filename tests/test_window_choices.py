@@ -408,7 +408,7 @@ def test_particles_of_a_cryosparc_job_are_looked_at(data_dir, tmp_path):
     (job / "J24_001_particles.cs").write_bytes(source.read_bytes())
     (job / "J24_passthrough_particles.cs").write_bytes(b"none")
     client = Client(tmp_path)
-    page = f"/jobs/{key_of(client, 'J24')}/particles"
+    page = f"/jobs/{key_of(client, 'J24 homo refine')}/particles"
     told = client.ask(f"{page}.json").json
     table = vg.read_particles(source).table
     assert told["total"] == len(table)

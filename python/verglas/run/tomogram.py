@@ -28,6 +28,7 @@ from verglas.report.chart import chart_block, fsc_curves_chart
 from verglas.report.figures import slices
 from verglas.report.html import Block, Page, Picture, Section, Table, render
 from verglas.run.kept_inputs import keeps_inputs
+from verglas.run.tilt_order import misplaced_angles
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 
@@ -207,6 +208,8 @@ def tomogram_files(job: TomogramJob, *, listener: ListenerChoice = "screen") -> 
                 stacklevel=2,
             )
         images = align_tilts(images, transforms)
+    if said := misplaced_angles(images, angles):
+        warnings.warn(f"{job.angles}: {said}", VerglasWarning, stacklevel=2)
     wedge = missing_wedge(angles)
     with shown_to(listener) as heard:
         heard.say(f"{len(images)} tilts, {job.check_tilts} of them left out in turn and predicted")
