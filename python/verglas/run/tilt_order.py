@@ -59,16 +59,23 @@ def misplaced_angles(images: Float32Array, angles_deg: FloatArray) -> str:
     return said
 
 
+def averaged(images: Float32Array, side: int) -> tuple[FloatArray, int]:
+    """Means of squares of pixels, twice as many as ``side`` a side at most, without shading; and a square's side.
+
+    Shading of the detector stays where it is while the specimen moves, and is alike in all images.
+    """
+    step = max(1, min(images.shape[1:]) // side)
+    n, ny, nx = len(images), *(length // step for length in images.shape[1:])
+    small = images[:, : ny * step, : nx * step].reshape(n, ny, step, nx, step).mean(axis=(2, 4), dtype=np.float64)
+    return small - gaussian_filter(small, (0, ny / 8, nx / 8)), step
+
+
 def _likeness(images: Float32Array) -> tuple[FloatArray, float]:
     """Correlation of each image with each other, (n, n), -inf with itself; and how far two halves of the rows agree."""
-    step = max(1, min(images.shape[1:]) // _SIDE)
-    n, ny, nx = len(images), *(side // step for side in images.shape[1:])
-    small = images[:, : ny * step, : nx * step].reshape(n, ny, step, nx, step).mean(axis=(2, 4), dtype=np.float64)
-    # Shading of the detector is alike in all of them.
-    small -= gaussian_filter(small, (0, ny / 8, nx / 8))
+    small, _ = averaged(images, _SIDE)
     small -= small.mean(axis=0)
-    odd = np.arange(ny) // _BAND % 2 == 1
-    others = ~np.eye(n, dtype=bool)
+    odd = np.arange(small.shape[1]) // _BAND % 2 == 1
+    others = ~np.eye(len(small), dtype=bool)
     first, second = (_correlations(small[:, rows]) for rows in (odd, ~odd))
     sure = float(np.corrcoef(first[others], second[others])[0, 1])
     return np.where(others, _correlations(small), -np.inf), sure

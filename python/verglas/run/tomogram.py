@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from verglas import fourier
 from verglas._screen import ListenerChoice, shown_to
@@ -28,7 +27,7 @@ from verglas.report.chart import chart_block, fsc_curves_chart
 from verglas.report.figures import slices
 from verglas.report.html import Block, Page, Picture, Section, Table, render
 from verglas.run.kept_inputs import keeps_inputs
-from verglas.run.tilt_order import misplaced_angles
+from verglas.run.tilt_order import averaged, misplaced_angles
 from verglas.types import Map
 from verglas.types.arrays import Float32Array, FloatArray
 
@@ -153,16 +152,12 @@ def scale_of_shifts(images: Float32Array, transforms: list[Affine]) -> float:
     >>> [scale_of_shifts(moved, [Affine.translation(k * shift) for shift in shifts]) for k in (1, 2, 0.25)]
     [1.0, 0.5, 4.0]
     """
-    step = max(1, min(images.shape[1:]) // _SIDE)
-    n, ny, nx = len(images), *(side // step for side in images.shape[1:])
-    small = images[:, : ny * step, : nx * step].reshape(n, ny, step, nx, step).mean(axis=(2, 4), dtype=np.float64)
-    # Shading of the detector stays where it is while the specimen moves.
-    small -= gaussian_filter(small, (0, ny / 8, nx / 8))
+    small, step = averaged(images, _SIDE)
     alike = np.array([_neighbours_alike(small, transforms, scale / step) for scale in _SCALES])
     usual = alike[_SCALES.index(1.0)]
     best = int(alike.mean(axis=1).argmax())
     gain = alike[best] - usual
-    if n < _FEWEST_TILTS or gain.mean() <= _SURE * gain.std(ddof=1) / np.sqrt(len(gain)):
+    if len(images) < _FEWEST_TILTS or gain.mean() <= _SURE * gain.std(ddof=1) / np.sqrt(len(gain)):
         return 1.0
     return _SCALES[best]
 
