@@ -403,6 +403,7 @@ noise = vg.Micrograph(np.random.default_rng(0).normal(size=(300, 300)), 3.0, "m.
     [
         (lambda: vg.pick(vg.Micrograph(noise.data, name="a.tif"), 100), "a.tif: the pixel size is unknown"),
         (lambda: vg.pick(vg.Micrograph(np.zeros((90, 90)), 3.0, "z.tif"), 60), "z.tif: all pixels are 0"),
+        (lambda: vg.pick(vg.Micrograph(np.add.outer(np.arange(90.0), np.arange(90.0)), 3.0), 60), "without any noise"),
         (lambda: vg.pick(vg.Micrograph(np.full((90, 90), np.nan), 3.0, "n.tif"), 60), "n.tif: 8100 of 8100 pixels"),
         (lambda: vg.pick(noise, 10), "3.3 pixels of 3 A across"),
         (lambda: vg.pick(noise, 1000), "wider than half the image"),

@@ -20,6 +20,8 @@ PIXELS_ACROSS = 22
 _CLIP_SIGMA = 8.0
 # Share of pixels that may be missing (not finite).
 _MOST_MISSING = 0.25
+# Second differences over the spread: a gradient without noise has less, noise smoothed over 30 pixels 7e-4.
+_SMOOTH = 1e-4
 # A row repeats its neighbour if they differ by less than this share of what rows differ by; share of a side in which
 # the repeated rows of a border are looked for, and how many it takes.
 _REPEATED, _BORDER, _FEWEST_REPEATED = 0.05, 0.1, 4
@@ -179,8 +181,8 @@ def prepare(
     Raises
     ------
     InputError
-        Unknown pixel size, more than a quarter of the pixels not finite, a constant image, or a diameter that cannot be
-        right for it.
+        Unknown pixel size, more than a quarter of the pixels not finite, a constant image or a gradient without noise,
+        or a diameter that cannot be right for it.
 
     Examples
     --------
@@ -203,6 +205,12 @@ def prepare(
     middle, spread = float(np.median(data[::7, ::3])), image.robust_sigma(data[::7, ::3])
     if not spread > 0:
         raise InputError(f"{micrograph.name or 'micrograph'}: all pixels are {middle:g}; there is nothing to pick")
+    curvature = float(np.abs(np.diff(data[::7].astype(np.float64), n=2, axis=1)).mean())
+    if curvature < _SMOOTH * spread:
+        raise InputError(
+            f"{micrograph.name or 'micrograph'}: grey values vary without any noise (a gradient and nothing else); "
+            "there is nothing to pick"
+        )
     # Strong particles on clean ice are no outliers: what a thousandth of the pixels exceed is the limit there.
     limit = max(_CLIP_SIGMA * spread, float(np.percentile(np.abs(data[::7, ::3] - middle), 99.9)))
     clipped = np.clip(data - np.float32(middle), -limit, limit)

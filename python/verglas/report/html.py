@@ -295,6 +295,7 @@ def value_text(value: object) -> str:
 
 
 _UNITS = {
+    "_per_A": " (1/Å)",
     "_e_A2": " (e/Å²)",
     "_A2": " (Å²)",
     "_A": " (Å)",
@@ -303,7 +304,11 @@ _UNITS = {
     "_kV": " (kV)",
     "_mm": " (mm)",
     "_mrad": " (mrad)",
+    "_um": " (µm)",
+    "_nm": " (nm)",
+    "_kDa": " (kDa)",
     "_s": " (s)",
+    "_MB": " (MB)",
     "_GB": " (GB)",
 }
 
@@ -332,7 +337,12 @@ def name_text(name: str) -> str:
     """
     unit = next((end for end in _UNITS if name.endswith(end)), "")
     words = name[: len(name) - len(unit)].replace("_", " ")
-    return words.replace("b factor", "B-factor") + _UNITS.get(unit, "")
+    return re.sub(r"\bb factor", "B-factor", words) + _UNITS.get(unit, "")
+
+
+# "class 1 A" and "chain 3 A" are names with a letter after their number, and no lengths.
+_NAMED = r"\b(?:class|chain|group|plan|model|table) \d+ A\b"
+_ENDS = r"(?=[\s,;:?!)\]]|\.(?!\w)|$)"
 
 
 def typeset(text: str) -> str:
@@ -343,9 +353,17 @@ def typeset(text: str) -> str:
     >>> from verglas.report.html import typeset
     >>> typeset("4.1 +- 0.2 A of 80 A^2, 1.5 A/px, plan A of 3 A.")
     '4.1 ± 0.2 Å of 80 Å², 1.5 Å/px, plan A of 3 Å.'
+    >>> typeset("1.2 e/A^2 and 0.1 1/A in chain 3 A, 2 A^3")
+    '1.2 e/Å² and 0.1 1/Å in chain 3 A, 2 Å³'
     >>> typeset("map 3 A.mrc")  # a file keeps its name
     'map 3 A.mrc'
     """
     plain = re.sub(r"(?<![\w+-])\+-(?![\w+-])", "±", text)
-    plain = re.sub(r"(?<=[\d)] )A\^2\b|(?<=\bin )A\^2\b", "Å²", plain)
-    return re.sub(r"(?<=\d )A(?=/px|/pixel|[\s,;:)]|\.(?!\w)|$)", "Å", plain)
+    before = r"(?:(?<=[\d)] )|(?<=\bin )|(?<=\be/)|(?<=\b1/))"
+    plain = re.sub(before + r"A\^([23])(?![\w^]|\.\w)", _power, plain)
+    plain = re.sub(r"(?<=\b1/)A" + _ENDS, "Å", plain)
+    return re.sub(rf"({_NAMED})|(?<=\d )A(?:(?=/px|/pixel)|{_ENDS})", lambda found: found[1] or "Å", plain)
+
+
+def _power(found: re.Match[str]) -> str:
+    return "Å" + {"2": "²", "3": "³"}[found[1]]

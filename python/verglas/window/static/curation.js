@@ -1,7 +1,7 @@
 // Decisions on classes and micrographs: saved as files where the server may write, else downloaded.
 (function () {
   'use strict';
-  const {pick, save, loop, quoted, drafts, inside, offer, headings, scatter, turn} = window.verglasDecide;
+  const {pick, save, loop, quoted, drafts, inside, offer, limits, headings, scatter, turn} = window.verglasDecide;
   async function classes(root) {
     const cards = JSON.parse(pick(root, 'cards').textContent), grid = pick(root, 'grid'), sheet = new Image();
     const address = `/jobs/${root.dataset.job}/classes`, on = new Set(cards.filter(c => c.ticked).map(c => c.number));
@@ -85,10 +85,10 @@
     const dropped = () => Array.from(kept.keys()).filter(i => !kept[i]);
     function show() { plot(); rows(); keep(dropped().map(i => table.names[i])); }
     function change(how) { past.push(kept.slice()); if (past.length > 50) { past.shift(); } how(); show(); }
-    pick(root, 'limit').onclick = () => change(() => {
-      const values = table.measures[pick(root, 'measure').value], low = pick(root, 'low').valueAsNumber, high = pick(root, 'high').valueAsNumber;
-      values.forEach((v, i) => { if (v === null || v < low || v > high) { kept[i] = 0; } });
-    });
+    pick(root, 'limit').onclick = () => {
+      const values = table.measures[pick(root, 'measure').value], chosen = limits(root);
+      if (chosen) { change(() => values.forEach((v, i) => { if (v === null || v < chosen.low || v > chosen.high) { kept[i] = 0; } })); }
+    };
     pick(root, 'undo').onclick = () => { if (past.length) { kept.set(past.pop()); show(); } };
     pick(root, 'all').onclick = () => change(() => kept.fill(1));
     pick(root, 'x').onchange = pick(root, 'y').onchange = plot;

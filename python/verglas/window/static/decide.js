@@ -79,6 +79,14 @@ window.verglasDecide = (function () {
       pick(root, one).replaceChildren(...names.map((n, i) => new Option(words(n), n, false, i === (one === 'y' ? Math.min(1, names.length - 1) : 0))));
     }
   }
+  // Limits as they are entered, and null, with the reason on the page, where they choose nothing.
+  function limits(root) {
+    const low = pick(root, 'low').valueAsNumber, high = pick(root, 'high').valueAsNumber;
+    const none = Number.isNaN(low) && Number.isNaN(high);
+    pick(root, 'said').textContent = none ? 'Enter a lower limit, an upper limit or both.' : low > high ? 'The lower limit is above the upper one.' : '';
+    if (none || low > high) { return null; }
+    return {...(Number.isNaN(low) ? {} : {low}), ...(Number.isNaN(high) ? {} : {high})};
+  }
   // Headings that sort: each is a button, and says which way its column is sorted.
   function headings(root, names, sorted, words = name => name) {
     const head = root.querySelector('.rows thead tr');
@@ -198,5 +206,5 @@ window.verglasDecide = (function () {
     before.disabled = page === 0; after.disabled = page + 1 >= pages;
     before.parentNode.hidden = pages < 2;
   }
-  return {pick, download, loop, quoted, save, drafts, inside, offer, headings, place, scatter, cross, turn};
+  return {pick, download, loop, quoted, save, drafts, inside, offer, limits, headings, place, scatter, cross, turn};
 })();

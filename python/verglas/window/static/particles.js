@@ -1,7 +1,7 @@
 // Particles by their values: lines drawn round points and limits along histograms, counted by the server of all of them.
 (function () {
   'use strict';
-  const {pick, save, drafts, offer, headings, scatter, turn} = window.verglasDecide, root = document.getElementById('particles');
+  const {pick, save, drafts, offer, limits, headings, scatter, turn} = window.verglasDecide, root = document.getElementById('particles');
   if (!root) { return; }
   const address = `/jobs/${root.dataset.job}/particles`, H = 110, W = 300, CORNERS = 80;
   const number = v => Number(v.toPrecision(4));
@@ -149,10 +149,8 @@
     pick(root, 'before').onclick = () => { page = Math.max(0, page - 1); choose(); };
     pick(root, 'after').onclick = () => { page += 1; choose(); };
     pick(root, 'limit').onclick = () => {
-      const step = {action: 'keep', x: pick(root, 'measure').value}, low = pick(root, 'low').valueAsNumber, high = pick(root, 'high').valueAsNumber;
-      if (!Number.isNaN(low)) { step.low = low; }
-      if (!Number.isNaN(high)) { step.high = high; }
-      add(step);
+      const found = limits(root);
+      if (found) { add({action: 'keep', x: pick(root, 'measure').value, ...found}); }
     };
     pick(root, 'save').onclick = () => save(root, address, {steps}, () => JSON.stringify({particles: 'particles.star', of: told.total, kept: chosen.kept, steps}, null, 1));
     await move();
