@@ -8,17 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from motion_movies import planted_dome
+from run_folder import make_run_folder
 from window_browser import SMALLEST, browser
 
 from verglas.assessment.micrographs import MicrographQuality, judge_micrographs, judge_set
 from verglas.report.chart import Chart, Field, charts_block
 from verglas.report.ctf import ShownCtf
 from verglas.report.ctf_page import CtfPicture, ctf_page
+from verglas.report.extract import ExtractShown, extract_page
 from verglas.report.grey import grey_png
 from verglas.report.html import Section, command_block, render
 from verglas.report.motion import ShownMotion, motion_page
 from verglas.report.picks import PageRow, picks_page
 from verglas.report.process import ProcessShown, SetRow, StageRow, process_page
+from verglas.report.refine import write_refine_page
 
 __all__ = ["browser"]  # a fixture
 pytestmark = [pytest.mark.slow, pytest.mark.drawn]
@@ -72,8 +75,23 @@ def signed_chart() -> Chart:
     )
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1200, "dark"), (3840, "light")])
-def test_pages_of_jobs_are_read_by_everybody(browser, tmp_path, width, scheme):
+def of_particles(folder: Path) -> list[Path]:
+    """Pages of an extraction and of a refinement of two classes."""
+    found = judge_set({}, 1)
+    images = np.random.default_rng(0).normal(size=(6, 24, 24)).astype(np.float32)
+    account = {"box": 24, "pixel_size_A": 2.0, "micrographs": 2, "coordinates": 8, "particles": 6}
+    account |= {"median_background_excess": 0.02, "excluded": {"too near the edge": 2}}
+    shown = ExtractShown(found, account, images, 2.0, pd.Series({"a.mrc": 4, "b.mrc": 2}), np.linspace(1e4, 2e4, 6))
+    (folder / "extract.html").write_text(render(extract_page(shown, "verglas")), encoding="utf-8")
+    run = make_run_folder(folder / "refine", n_classes=2, iterations=4)
+    return [folder / "extract.html", write_refine_page(run)]
+
+
+PAGES = [(written, 360, "light"), (written, 1200, "dark"), (written, 3840, "light"), (of_particles, 360, "dark")]
+
+
+@pytest.mark.parametrize(("make", "width", "scheme"), PAGES)
+def test_pages_of_jobs_are_read_by_everybody(browser, tmp_path, make, width, scheme):
     axe = pytest.importorskip("axe_playwright_python")
     script = Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -81,7 +99,7 @@ def test_pages_of_jobs_are_read_by_everybody(browser, tmp_path, width, scheme):
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     bad = []
-    for path in written(tmp_path):
+    for path in make(tmp_path):
         page.goto(path.as_uri())
         page.wait_for_timeout(300)
         over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
