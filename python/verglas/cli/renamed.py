@@ -14,7 +14,7 @@ _FORMER: dict[str, dict[str, str]] = {
         "--regularisation": "--prior-factor",
         "--start-resolution": "--initial-resolution",
     },
-    "class3d": {"--regularisation": "--prior-factor"},
+    "class3d": {"--reference": "--map", "--regularisation": "--prior-factor"},
     "extract": {"--fill-edges": "--edge=fill", "--float16": "--dtype=float16", "--keep-centres": "--no-recentre"},
     "gain": {"--frames": "--most-frames"},
     "mask": {"--lowpass": "--low-pass", "--edge": "--soft-edge"},
