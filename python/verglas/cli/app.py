@@ -171,6 +171,8 @@ def _register_command(name: str) -> None:
 def _program(arguments: Sequence[str]) -> Any:
     """The command that is called, or all of them for a list: each loads what its options are made from."""
     called = next((a for a in arguments if not a.startswith("-")), "").replace("-", "_")
+    if arguments[:1] == ["--version"]:
+        called = _COMMANDS[0]  # one is enough to print it, and the others take a second to load
     for name in [called] if called in _COMMANDS else _COMMANDS:
         _register_command(name)
     order = {command: i for i, command in enumerate(_COMMANDS)}
