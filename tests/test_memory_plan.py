@@ -145,7 +145,8 @@ def test_a_small_limit_is_kept(tmp_path):
 @pytest.mark.parametrize(("box", "particles"), [(64, 150), (96, 120), (128, 100)])
 def test_stated_and_measured_peak_agree(tmp_path, box, particles):
     stated, peak = measure(tmp_path, box, particles, iterations=2)
-    assert 0.9 * stated <= peak <= 1.05 * stated
+    # 0.95 to 0.975 of it from a checkout, 0.89 from a wheel, whose libraries grow less after they are loaded.
+    assert 0.85 * stated <= peak <= 1.05 * stated
 
 
 _INSERT = """
