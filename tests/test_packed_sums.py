@@ -83,3 +83,16 @@ def test_sums_of_other_grids_and_of_one_kind_are_refused():
         packed += inserted(5, max_radius=7)
     with pytest.raises(InputError, match="of values and of weights"):
         PackedSums.of(ops.GridSums.zeros(ops.Grid(8), weights=False))
+
+
+@pytest.mark.parametrize("box", [9, 23, 25])
+def test_odd_boxes_too(box):
+    images = np.random.default_rng(7).normal(size=(2, 20, box, box // 2 + 1)).astype(np.float32)
+    turns = euler_to_matrix(random_orientations(20, 8))
+    sums = ops.GridSums.zeros(ops.Grid(box, max_radius=(box - 1) // 2, oversampling=2.0))
+    ops.insert(sums, (images[0] + 1j * images[1]).astype(np.complex64), turns)
+    packed = PackedSums.of(sums)
+    finished = finish(packed.unpack(), Symmetry.of(symmetry_matrices("D3")))
+    packed.fill(finished)
+    for threads in (1, 3):
+        assert np.array_equal(solve_direct(packed, threads=threads), solve_direct(finished, threads=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from verglas.heterogeneity.point_mixture import fit_points
 
@@ -57,3 +58,20 @@ def test_a_class_of_one_half_set_alone_is_none():
     z[np.flatnonzero(half == 2)[:4]] += 1000.0
     found = fit_points(z, information, 2, half)
     assert sorted(np.bincount(found.posterior(z, information).argmax(axis=1))) == [8, 92]
+
+
+@pytest.mark.parametrize(("n", "count"), [(0, 1), (1, 1), (1, 2), (3, 2), (10, 6)])
+def test_fewer_particles_than_classes_of_both_halves_are_none(n, count):
+    h = np.random.default_rng(6).normal(size=(n, 1))
+    assert fit_points(h, np.ones((n, 1, 1)), count, np.arange(n) % 2 + 1) is None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("known", [0.0, 1.0])
+def test_particles_on_one_another_are_no_classes(known):
+    h, information = np.zeros((40, 2)), known * np.tile(np.eye(2), (40, 1, 1))
+    assert fit_points(h, information, 3, np.arange(40) % 2 + 1) is None
+
+
+def test_no_coordinate_is_nothing_to_tell_classes_by():
+    assert fit_points(np.zeros((40, 0)), np.zeros((40, 0, 0)), 2, np.arange(40) % 2 + 1) is None

@@ -111,3 +111,11 @@ def test_a_ring_in_a_few_directions_is_none(film):
     partial = np.fft.irfft2(np.where(np.abs(angle) < np.pi / 5, spectrum, noise))
     with pytest.raises(InputError, match="of 12 directions"):
         fit_ring_magnification(vg.Micrograph(partial, PIXEL_A))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"largest": -0.01}, {"largest": np.nan}, {"spacing_A": -2.355}, {"spacing_A": np.nan}]
+)
+def test_ranges_that_say_nothing_are_refused(film, wrong):
+    with pytest.raises(InputError, match="expected a positive spacing_A, and a largest error of 0 to 1"):
+        fit_ring_magnification(film, **wrong)

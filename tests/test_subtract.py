@@ -114,6 +114,33 @@ def test_boxes_that_cannot_be_recentred(parts, box, change, message):
         recentre_boxes(parts[0].with_columns(**change), np.zeros(3), box)
 
 
+@pytest.mark.parametrize(
+    ("centre", "box", "message"),
+    [
+        ((1.0, 2.0), 16, "a centre of x, y, z"),
+        ((np.nan, 0.0, 0.0), 16, "a centre of x, y, z"),
+        ((0.0, 0.0, 0.0), 15.5, "expected boxes of 8 to 32 pixels"),
+        ((1e6, 0.0, 0.0), 16, "boxes about .* lie outside their images"),
+    ],
+)
+def test_middles_that_no_image_shows(parts, centre, box, message):
+    with pytest.raises(InputError, match=message):
+        recentre_boxes(parts[0], centre, box)
+
+
+@pytest.mark.parametrize("side", [32, 33])
+@pytest.mark.parametrize("box", [15, 16])
+def test_odd_and_even_boxes_are_cut_about_the_same_middle(side, box):
+    p = vg.simulate.particles(phantom(side, PIXEL_A, 80.0), 5, side, PIXEL_A, seed=1, listener=None)
+    small = recentre_boxes(p, (12.0, -7.0, 9.0), box)
+    moved = small.table[["verglasRecentredX", "verglasRecentredY"]].to_numpy(int)
+    for made, image, (x, y) in zip(small.images(), p.images(), moved, strict=True):
+        rows, columns = (slice(side // 2 + m - box // 2, side // 2 + m - box // 2 + box) for m in (y, x))
+        np.testing.assert_array_equal(made, image[rows, columns])
+    assert small.pixel_size_A == PIXEL_A
+    np.testing.assert_allclose(undo_recentring(small).poses.shifts_A, p.poses.shifts_A, atol=1e-9)
+
+
 def test_boxes_beyond_an_image_hold_the_mean_of_its_border():
     image = np.arange(64, dtype=np.float32).reshape(1, 8, 8)
     read = RecentredSource(vg.ArraySource(image, 1.0), np.array([[2, 0]]), 8).read(np.array([0]))[0]

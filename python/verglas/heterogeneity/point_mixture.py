@@ -9,6 +9,7 @@ are, and many starts cost little, as no image is read.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,8 @@ def fit_points(
     ([0.67, 0.28, 0.05], True)
     """
     n, q = h.shape
+    if q == 0 or n < 2 * count:  # nothing to tell classes by, or some that a half set has no particle of
+        return None
     used = np.sort(np.random.default_rng([seed, n]).permutation(n)[:_FIT_MOST])
     some, known = h[used], information[used]
     shrunk = np.linalg.solve(known + np.eye(q), some[:, :, None])[:, :, 0]
@@ -104,7 +107,10 @@ def fit_points(
 
     for number in range(_STARTS):
         rng = np.random.default_rng([seed, count, number])
-        centres, label = kmeans2(shrunk, count, minit="++", seed=rng, missing="warn")
+        with warnings.catch_warnings():  # particles that lie on one another make empty classes, which are not taken
+            warnings.simplefilter("ignore", UserWarning)
+            with np.errstate(invalid="ignore"):
+                centres, label = kmeans2(shrunk, count, minit="++", seed=rng, missing="warn")
         shares = np.maximum(np.bincount(label, minlength=count), 1) / len(used)
         made = _climb(some, known, PointMixture(shares / shares.sum(), centres, -np.inf), _FIRST_PASSES)
         best = made if better(made) else best

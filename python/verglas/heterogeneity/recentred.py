@@ -135,7 +135,10 @@ def recentre_boxes(particles: ParticlesLike, centre_A: npt.ArrayLike, box: int) 
     if particles.source is None or particles.poses is None:
         missing = "images" if particles.source is None else "poses"
         raise InputError(f"{particles.where}: re-centred boxes need {missing}, and these particles have none")
-    if not _SMALLEST <= box <= particles.box:
+    centre = np.asarray(centre_A, np.float64)
+    if centre.shape != (3,) or not np.isfinite(centre).all():
+        raise InputError(f"{particles.where}: expected a centre of x, y, z in A, got {np.asarray(centre_A).tolist()}")
+    if not _SMALLEST <= box <= particles.box or int(box) != box:
         raise InputError(
             f"{particles.where}: expected boxes of {_SMALLEST} to {particles.box} pixels (the images'), got {box}"
         )
@@ -147,10 +150,16 @@ def recentre_boxes(particles: ParticlesLike, centre_A: npt.ArrayLike, box: int) 
             f"{particles.where}: images with a magnification matrix ({_MAGNIFICATION}) are not re-centred: the point "
             "would be off in them; extract the particles anew with the magnification corrected"
         )
-    centre, pixel = np.asarray(centre_A, np.float64), particles.pixel_size_A
-    poses = particles.poses
+    box, pixel, poses = int(box), particles.pixel_size_A, particles.poses
     place_A = (euler_to_matrix(poses.angles_deg) @ centre)[:, :2] - poses.shifts_A
     moved = np.rint(place_A / pixel).astype(np.int64)
+    first = particles.box // 2 + moved - box // 2
+    outside = ((first + box <= 0) | (first >= particles.box)).any(axis=1)
+    if outside.any():
+        raise InputError(
+            f"{particles.where}: {outside.sum()} boxes about {centre.tolist()} A lie outside their images "
+            f"(particle {int(outside.argmax())} first); check where the middle is, or leave these particles out"
+        )
     source = RecentredSource(particles.source, moved, box)
     columns = {MOVED_X: moved[:, 0], MOVED_Y: moved[:, 1], FORMER_BOX: particles.box}
     columns |= dict(zip(CENTRES_A, centre.tolist(), strict=True))

@@ -165,6 +165,11 @@ def fit_ring_magnification(
     images = [micrographs] if isinstance(micrographs, Micrograph) else list(micrographs)
     if not images:
         raise InputError("magnification of rings: no micrograph")
+    if not (0 < spacing_A < np.inf and 0 <= largest < 1):
+        raise InputError(
+            "magnification of rings: expected a positive spacing_A, and a largest error of 0 to 1, got "
+            f"{spacing_A} and {largest}"
+        )
     pixel_A = images[0].pixel_size_A
     if any(not abs(image.pixel_size_A / pixel_A - 1) < 1e-4 for image in images):
         raise InputError("magnification of rings: expected micrographs of one known pixel size")
