@@ -165,6 +165,7 @@ def test_a_surface_takes_the_colours_of_another_map_and_of_a_difference(page):
     tint.select_option(label="difference to half1")
     until(page, "document.querySelector('.volume .values').textContent.includes('above half1')")
     page.evaluate(_SET, 0.5)
+    page.wait_for_selector(".volume[data-drawn]")  # the words are of the surface that is made in slices of time
     said = page.inner_text(".volume .values")
     low, high = (float(v) for v in re.search(r"blue (-?[\d.]+) to orange ([\d.]+)", said).groups())
     # At 9 voxels the map is 0.5 and the other 1 / (1 + exp(2 * 3)).
