@@ -12,7 +12,7 @@ from command_line import main
 import verglas as vg
 from verglas.errors import InputError
 from verglas.optics.refine import Pixels, Setting, calibrate
-from verglas.optics.refine.micrographs import _add, _Likelihood
+from verglas.optics.refine.micrographs import _add, _Likelihood, _relative
 from verglas.run.ctf_refine import CtfRefineSettings
 from verglas.run.ctf_refine_terms import settings_of_words
 
@@ -70,6 +70,20 @@ def test_a_planted_term_comes_back_within_its_error(term):
     else:
         assert np.allclose(new.b_factor_A2, fit.change[of, 1])
         assert np.allclose(new.scale, np.exp(fit.change[of, 0]))
+
+
+def test_what_micrographs_have_in_common_is_left_to_the_reference():
+    """Mixtures of Gaussians curve the reference's amplitude: their mean would drift from round to round."""
+    truth, particles, true = planted("b_factor", 5)
+    found = vg.refine_ctf(particles, half_maps=(truth, truth), fit=("b_factor",), rounds=1, listener=None)
+    fit = found.rounds[0].micrographs["b_factor"]
+    assert (fit.change.min(axis=0) < 0).all()
+    assert (fit.change.max(axis=0) > 0).all()
+    apart = fit.change - fit.change.mean(axis=0) - true
+    assert np.mean((apart / fit.standard_error) ** 2) < 2.0
+    assert np.allclose(_relative(fit.change, np.ones_like(fit.change)).mean(axis=0), 0, atol=1e-9)
+    known = np.array([[1.0], [3.0], [0.0]])
+    assert np.allclose(_relative(np.array([[4.0], [0.0], [0.0]]), known), [[3.0], [-1.0], [0.0]])
 
 
 def test_the_likelihood_is_that_of_the_images_with_the_new_ctf():

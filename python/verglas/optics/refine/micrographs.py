@@ -10,6 +10,9 @@ likelihood exactly: with amplitude a of the reference, slice P, noise power sigm
 S = sum a Re(X conj P) (sin chi, cos chi) / sigma^2, P likewise of a^2 \|P\|^2. delta is
 :math:`\pi\lambda [x (k_x^2 - k_y^2) + 2 y k_x k_y]` of astigmatism, a constant of the phase shift, and
 :math:`E = e^{g - B k^2/4}`. Each term has a normal prior about no change, as wide as micrographs of a session differ.
+
+What scales and B-factors of all micrographs have in common is the reference's amplitude, which is fitted before them:
+they tell differences, and their mean, weighted by what is known of each, is none.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ _WIDTHS: dict[Term, tuple[float, ...]] = {
     "b_factor": (0.3, 30.0),
 }
 _NUISANCE: dict[Term, int] = {"astigmatism": 0, "phase_shift": 0, "b_factor": 1}  # fitted without the term as well
+_RELATIVE: tuple[Term, ...] = ("b_factor",)  # what all micrographs have in common is not told
 _FOLDS = 2
 LEAST_PARTICLES = 4  # of a micrograph; fewer leave it as it is
 
@@ -48,7 +52,8 @@ class MicrographFit(HeldOutGain):
     ----------
     term : str
     change, standard_error : (micrographs, parameters) float64
-        Posterior mode and its standard deviation; 0 and the prior's width where there were too few particles.
+        Posterior mode and its standard deviation; 0 and the prior's width where there were too few particles. Scales
+        and B-factors are relative to the mean of the micrographs.
     gain_nats, gain_error_nats : float
         What particles gain by the fit to the other half of their micrograph, all micrographs together, and its
         standard error.
@@ -158,6 +163,7 @@ def micrograph_pass(
     width = np.asarray(_WIDTHS[term])
     total = int(micrograph.max()) + 1
     change, error = np.zeros((total, len(width))), np.tile(width, (total, 1))
+    known = np.zeros((total, len(width)))
     gain = variance = 0.0
     order = np.argsort(micrograph, kind="stable")
     bounds = np.searchsorted(micrograph[order], np.arange(total + 1))
@@ -174,12 +180,23 @@ def micrograph_pass(
             _add(folds, setting, calibration, part, params)
         whole = folds[0] + folds[1]
         change[number] = whole.maximum()
-        covariance = np.linalg.inv(whole.information(change[number]) + np.diag(width**-2.0))
+        information = whole.information(change[number])
+        known[number] = np.diag(information)
+        covariance = np.linalg.inv(information + np.diag(width**-2.0))
         error[number] = np.sqrt(np.diag(covariance))
         for f in range(_FOLDS):
             one, spread = _gain(folds[f], folds[1 - f])
             gain, variance = gain + one, variance + spread
+    if term in _RELATIVE:
+        change = _relative(change, known)
     return MicrographFit(term, change, error, gain, float(np.sqrt(variance)))
+
+
+def _relative(change: FloatArray, known: FloatArray) -> FloatArray:
+    """Changes less their mean, weighted by what is known of each; micrographs that were not fitted keep none."""
+    total = known.sum(axis=0)
+    mean = np.divide((known * change).sum(axis=0), total, out=np.zeros(len(total)), where=total > 0)
+    return np.where(known > 0, change - mean, 0.0)
 
 
 def _add(
