@@ -74,7 +74,7 @@ def test_a_planted_term_comes_back_within_its_error(term):
 
 def test_what_micrographs_have_in_common_is_left_to_the_reference():
     """Mixtures of Gaussians curve the reference's amplitude: their mean would drift from round to round."""
-    truth, particles, true = planted("b_factor", 5)
+    truth, particles, true = planted("b_factor", 6)
     found = vg.refine_ctf(particles, half_maps=(truth, truth), fit=("b_factor",), rounds=1, listener=None)
     fit = found.rounds[0].micrographs["b_factor"]
     assert (fit.change.min(axis=0) < 0).all()
