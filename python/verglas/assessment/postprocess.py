@@ -22,6 +22,7 @@ from verglas.masks import checked_mask
 from verglas.types import Map
 from verglas.types.convert import MapLike, map_of
 from verglas.types.display import Shown
+from verglas.types.mtf import check_mtf
 from verglas.types.settings import JobSettings, setting, settings_from
 from verglas.types.verdict import Finding
 
@@ -29,8 +30,6 @@ Mtf = filters.Gain | npt.ArrayLike
 
 # Mean power of a shell, on that of the strongest, below which it was filtered away.
 _EMPTY = 1e-11
-_MTF_BEGINS, _MTF_FIRST = 0.05, 0.2  # first frequency of a table at most, and how far its value is from 1
-_MTF_ENDS = (0.4, 1.0)  # last frequency, 1/pixel: Nyquist of the detector's pixels, or of half pixels
 # A claim may be finer by this than the coarse end of the interval outside of which the resolution with the truth lies
 # once in a thousand, on that side: more than 5 % too fine it is then as seldom.
 _CLAIM_BEYOND, _CLAIM_COVERAGE = 1.05, 0.998
@@ -235,26 +234,8 @@ def mtf_gain(mtf: Mtf, pixel_size_A: float) -> filters.Gain:
     """
     if callable(mtf):
         return mtf
-    table = np.asarray(mtf, np.float64)
-    if table.ndim != 2 or table.shape[1] != 2 or not np.isfinite(table).all():
-        raise InputError(f"MTF: expected rows of frequency (1/pixel) and value, got shape {table.shape}")
-    if table[:, 1].min() <= 0 or table[:, 1].max() > 1.5:
-        raise InputError(
-            f"MTF: expected values near 1 at 0 and positive beyond, got {table[:, 1].min():g} to {table[:, 1].max():g}"
-        )
-    frequency = table[:, 0]
-    if (np.diff(frequency) <= 0).any() or not 0 <= frequency[0] <= _MTF_BEGINS or abs(table[0, 1] - 1) > _MTF_FIRST:
-        raise InputError(
-            f"MTF: expected frequencies that increase from 0, where the value is 1; the first is {frequency[0]:g} with "
-            f"{table[0, 1]:g}"
-        )
-    low, high = _MTF_ENDS
-    if not low <= frequency[-1] <= high:
-        raise InputError(
-            f"MTF: its frequencies end at {frequency[-1]:g}; expected 0.5 per pixel of the detector, where it ends "
-            f"({low:g} to {high:g}): they count something else, 1/A or pixels of another sampling"
-        )
-    return filters.from_curve(frequency / pixel_size_A, table[:, 1])
+    table = check_mtf(mtf)
+    return filters.from_curve(table[:, 0] / pixel_size_A, table[:, 1])
 
 
 def postprocess(

@@ -31,6 +31,7 @@ from verglas.io.stack import ImageNames, StackSource, Where, build_source, stack
 from verglas.types import Particles, Poses
 from verglas.types import _columns as col
 from verglas.types.arrays import FloatArray
+from verglas.types.mtf import is_mtf_table
 
 FIELDS_TABLE = "cryosparc_fields"
 
@@ -353,7 +354,8 @@ def _source(path: Path, columns: Mapping[str, Any], where: Where) -> StackSource
 
 def write_cs(path: Path, particles: Particles) -> None:
     """Write a .cs file; see :func:`verglas.io.write_particles`."""
-    others = [t for t in particles.tables if t not in (particles.table_name, "optics", FIELDS_TABLE)]
+    own = (particles.table_name, "optics", FIELDS_TABLE)
+    others = [t for t in particles.tables if t not in own and not is_mtf_table(t)]
     if others:
         warnings.warn(
             f"{path}: a .cs file holds one table; left out: {', '.join(others)}", VerglasWarning, stacklevel=3

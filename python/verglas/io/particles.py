@@ -15,6 +15,7 @@ from verglas.io import cs
 from verglas.io.frealign import from_cistem, is_cistem, read_par, write_par
 from verglas.io.kinds import describe_tables, require_file
 from verglas.io.mrc import PathLike, StackWriter
+from verglas.io.mtf import mtf_tables
 from verglas.io.rules import file_rules, written_name
 from verglas.io.stack import ImageNames, StackPaths, StackSource, Where, build_source, source_from_names, stack_paths
 from verglas.io.star import read_star, write_star
@@ -25,6 +26,7 @@ from verglas.types import _columns as col
 from verglas.types.contradictions import warn_of_contradictions
 from verglas.types.ctf_ranges import refuse_outside
 from verglas.types.images import ChangedSource, GridSource
+from verglas.types.mtf import MTF_FILE, NO_FILE, is_mtf_table
 from verglas.types.particles import SIGN_COLUMN
 
 _CTF_IN_IMAGES = ("rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied")
@@ -120,9 +122,11 @@ def read_particles(
             VerglasWarning,
             stacklevel=2,
         )
-    source = _source(table, None if columns is None else columns.images(IMAGE, name), stack_paths(path, stacks), parts)
+    paths = stack_paths(path, stacks)
+    source = _source(table, None if columns is None else columns.images(IMAGE, name), paths, parts)
     if source.joined:
         table = table.assign(**{IMAGE: [f"{i + 1:06d}@{source.names[0]}" for i in source.frame]})
+    tables = {**tables, **mtf_tables((table, optics), paths)}
     return Particles(table, source, optics_table=optics, tables=tables, table_name=name, where=where)
 
 
@@ -279,7 +283,7 @@ def as_stored(particles: Particles, *, restacked: bool) -> Particles:
     return Particles(
         plain.table,
         source,
-        optics_table=optics.assign(**none),
+        optics_table=_without_mtf(optics.assign(**none)),
         tables=plain.tables,
         table_name=plain.table_name,
         where=plain.where,
@@ -309,11 +313,17 @@ def _plain_in_groups(particles: Particles) -> Particles:
     return Particles(
         table.drop(columns=plain),
         particles.source,
-        optics_table=optics.assign(**{label: none[label] for label in plain if label in optics}),
+        optics_table=_without_mtf(optics.assign(**{label: none[label] for label in plain if label in optics})),
         tables=particles.tables,
         table_name=particles.table_name,
         where=particles.where,
     )
+
+
+def _without_mtf(optics: pd.DataFrame) -> pd.DataFrame:
+    """Without names of MTF files where no group has one: another program would look for a file called None."""
+    none = MTF_FILE in optics and (optics[MTF_FILE] == NO_FILE).all()
+    return optics.drop(columns=MTF_FILE) if none else optics
 
 
 def _restack(
@@ -384,7 +394,7 @@ def _star_tables(particles: Particles) -> dict[str, Any]:
     table, optics = particles.table, particles.optics_table
     if optics is None:
         table, optics = _with_optics_table(particles)
-    tables = dict(particles.tables)
+    tables = {name: table for name, table in particles.tables.items() if not is_mtf_table(name)}
     if particles.table_name not in tables:
         tables[particles.table_name] = table
     if optics is not None and "optics" not in tables:

@@ -1,20 +1,24 @@
 r"""One forward model: what beside a CTF and its even terms lies between a slice of the map and an image.
 
-.. math:: I(k) = e^{i\psi(Mk)}\, C(Mk)\, V(Mk) + noise
+.. math:: I(k) = MTF(|k|)\, e^{i\psi(Mk)}\, C(Mk)\, V(Mk) + noise
 
-psi is odd: beam tilt and the odd Zernike polynomials of the optics group. M is its magnification matrix. C holds the
-even aberrations (``Particles.optics``). A job sees J(k) = I(M^-1 k) exp(-i psi(k)), which is CTF x projection + noise
-of the same spectrum; images are brought there once, where they are read, and images that are made go the other way.
+psi is odd: beam tilt and the odd Zernike polynomials of the optics group. M is its magnification matrix, MTF that of
+its detector. C holds the even aberrations (``Particles.optics``). A job sees J(k) = (I / MTF)(M^-1 k) exp(-i psi(k)),
+which is CTF x projection + noise whose power is divided by the square of the MTF; where noise is estimated shell by
+shell, this weighs what images tell as before. Images are brought there once, where they are read, and images that are
+made go the other way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from verglas import fourier
 from verglas.errors import InputError
@@ -25,6 +29,7 @@ from verglas.types import _columns as col
 from verglas.types._columns import NO_ABERRATION
 from verglas.types.arrays import Array, Float32Array, FloatArray, IntArray, any_arrays
 from verglas.types.even_aberrations import FOURTH_ORDER, coefficient_lists, write_coefficients
+from verglas.types.mtf import DETECTOR_PIXEL, FREQUENCY, MTF_FILE, NO_FILE, VALUE, Mtf, mtf_of, read_names, table_of
 
 BEAM_TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
 ODD_ZERNIKE = "rlnOddZernike"
@@ -34,7 +39,7 @@ _LARGEST_MAGNIFICATION = 0.2  # a matrix that differs more from 1 is no microsco
 
 @dataclass(frozen=True, eq=False)
 class Aberrations:
-    """Odd aberrations and magnification of some kinds of image, and the kind of each particle.
+    """Odd aberrations, magnification and detector of some kinds of image, and the kind of each particle.
 
     Attributes
     ----------
@@ -47,6 +52,8 @@ class Aberrations:
         M of the module's formula.
     coma : (g,) float64
         Cs lambda^2 in A^3: what turns a beam tilt into a phase.
+    mtf : tuple of (Mtf or None)
+        Of each kind; empty where none is known of any.
     """
 
     kind: IntArray
@@ -54,6 +61,7 @@ class Aberrations:
     odd: FloatArray
     matrix: FloatArray
     coma: FloatArray
+    mtf: tuple[Mtf | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -87,10 +95,17 @@ class Aberrations:
         if tilt.any():
             optics = particles.optics
             coma = optics.cs_mm * 1e7 * wavelength_A(optics.voltage_kV) ** 2
-        every: FloatArray = np.hstack([tilt, matrix, coma[:, None], odd])
+        detectors, detector = _detectors(particles, tables)
+        every: FloatArray = np.hstack([tilt, matrix, coma[:, None], odd, detector[:, None]])
         first, kind = np.unique(every, axis=0, return_index=True, return_inverse=True)[1:]
+        mtf = tuple(detectors[k] for k in detector[first])
         made = cls(
-            kind.reshape(-1).astype(np.int64), tilt[first], odd[first], matrix[first].reshape(-1, 2, 2), coma[first]
+            kind.reshape(-1).astype(np.int64),
+            tilt[first],
+            odd[first],
+            matrix[first].reshape(-1, 2, 2),
+            coma[first],
+            mtf if any(mtf) else (),
         )
         made._refuse_matrices(particles.where)
         return made
@@ -107,7 +122,7 @@ class Aberrations:
     @property
     def any(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.phases.any() or self.warped.any())
+        return bool(self.phases.any() or self.warped.any() or self.mtf)
 
     @property
     def phases(self) -> npt.NDArray[np.bool_]:
@@ -118,6 +133,16 @@ class Aberrations:
     def warped(self) -> npt.NDArray[np.bool_]:
         """(g,) whether a kind has a magnification matrix."""
         return np.asarray((self.matrix != np.eye(2)).any(axis=(1, 2)))
+
+    def mtf_of(self, kind: int) -> Mtf | None:
+        """That of the detector of a kind."""
+        return self.mtf[kind] if self.mtf else None
+
+    def refuse_finer(self, pixel_size_A: float, where: str) -> None:
+        """Of images whose pixels are finer than the MTF of their detector goes."""
+        for mtf in self.mtf:
+            if mtf is not None:
+                mtf.refuse_finer(pixel_size_A, where)
 
     def phase_rad(self, kind: int, kx: npt.ArrayLike, ky: npt.ArrayLike) -> FloatArray:
         r"""Odd phase psi of a kind at k in 1/A.
@@ -130,7 +155,7 @@ class Aberrations:
         return np.asarray(tilt + zernike_sum(self.odd[kind], "odd", x, y))
 
     def remove(self, images: Float32Array, rows: IntArray, pixel_size_A: float) -> Float32Array:
-        """J of images I (m, box, box) of these particles: odd phase and magnification taken away."""
+        """J of images I (m, box, box) of these particles: MTF, odd phase and magnification taken away."""
         return self._change(images, rows, pixel_size_A, forward=False)
 
     def apply(self, images: Float32Array, rows: IntArray, pixel_size_A: float) -> Float32Array:
@@ -141,17 +166,68 @@ class Aberrations:
         kinds, box = self.kind[rows], images.shape[-1]
         for kind in np.unique(kinds):
             here = np.flatnonzero(kinds == kind)
+            steps = self._steps(int(kind), box, pixel_size_A, forward=forward)
             part = images[here]
-            if self.warped[kind] and not forward:
-                part = magnify(part, np.linalg.inv(self.matrix[kind]))
-            if self.phases[kind]:
-                kx, ky = np.fft.rfftfreq(box, pixel_size_A), np.fft.fftfreq(box, pixel_size_A)[:, None]
-                factor = np.exp((1j if forward else -1j) * self.phase_rad(int(kind), kx, ky)).astype(np.complex64)
-                part = fourier.inverse(fourier.forward(part, 2) * factor, (box, box))
-            if self.warped[kind] and forward:
-                part = magnify(part, self.matrix[kind])
+            for step in steps if forward else reversed(steps):
+                part = step(part)
             images[here] = part
         return images
+
+    def _steps(self, kind: int, box: int, pixel_size_A: float, *, forward: bool) -> list[_Step]:
+        """Phase, magnification, MTF: from the model to the image. Factors are one where nothing lies between them."""
+        kx, ky = np.fft.rfftfreq(box, pixel_size_A), np.fft.fftfreq(box, pixel_size_A)[:, None]
+        phase = mtf = None
+        if self.phases[kind]:
+            phase = np.exp((1j if forward else -1j) * self.phase_rad(kind, kx, ky)).astype(np.complex64)
+        detector = self.mtf_of(kind)
+        if detector is not None:
+            values = detector.at(np.hypot(kx, ky))
+            mtf = np.asarray(values if forward else 1 / values, np.float32)
+        if not self.warped[kind]:
+            whole = mtf if phase is None else phase if mtf is None else phase * mtf
+            return [] if whole is None else [_Times(whole)]
+        matrix = self.matrix[kind] if forward else np.linalg.inv(self.matrix[kind])
+        before, after = ([] if factor is None else [_Times(factor)] for factor in (phase, mtf))
+        return [*before, partial(magnify, matrix=matrix), *after]
+
+
+_Step = Callable[[Float32Array], Float32Array]
+
+
+@dataclass(frozen=True, eq=False)
+class _Times:
+    """Images whose half transforms are multiplied by a factor."""
+
+    factor: Array
+
+    def __call__(self, images: Float32Array) -> Float32Array:
+        """Of (m, box, box)."""
+        return np.asarray(fourier.inverse(fourier.forward(images, 2) * self.factor, images.shape[-2:]), np.float32)
+
+
+def _detectors(particles: Particles, tables: col.Tables) -> tuple[list[Mtf | None], IntArray]:
+    """Of the particles: None, then every MTF that is known, and the number in this list of each particle's."""
+    names = read_names(particles.table)
+    if names is None:
+        of_group = read_names(particles.optics_table)
+        names = None if of_group is None else np.asarray(of_group, object)[tables.group()].tolist()
+    if names is None:
+        return [None], np.zeros(len(particles), np.int64)
+    table, optics = particles.table, particles.optics_table
+    pixel_A = np.full(len(particles), np.nan)  # of sets that were joined, groups without an MTF may have none
+    if optics is not None and DETECTOR_PIXEL in optics:
+        pixel_A = pd.to_numeric(optics[DETECTOR_PIXEL], errors="coerce").to_numpy(np.float64)[tables.group()]
+    elif DETECTOR_PIXEL in table:
+        pixel_A = pd.to_numeric(table[DETECTOR_PIXEL], errors="coerce").to_numpy(np.float64)
+    detectors: list[Mtf | None] = [None]
+    numbers = np.zeros(len(particles), np.int64)
+    codes, kinds = pd.factorize(pd.Series(list(zip(names, pixel_A.tolist(), strict=True)), dtype=object))
+    for number, (name, size) in enumerate(kinds):
+        mtf = None if name == NO_FILE else mtf_of(name, size, particles.tables)
+        if mtf is not None:
+            numbers[codes == number] = len(detectors)
+            detectors.append(mtf)
+    return detectors, numbers
 
 
 def with_aberrations(particles: Particles, aberrations: Aberrations) -> Particles:
@@ -201,13 +277,22 @@ def with_aberrations(particles: Particles, aberrations: Aberrations) -> Particle
         columns[ODD_ZERNIKE] = write_coefficients(aberrations.odd[kind])
     if aberrations.warped.any():
         columns |= dict(zip(MAGNIFICATION, aberrations.matrix[kind].reshape(-1, 4).T, strict=True))
+    curves = dict(particles.tables)
+    if aberrations.mtf:
+        detectors = [aberrations.mtf[k] for k in kind]
+        columns[MTF_FILE] = [NO_FILE if mtf is None else mtf.name for mtf in detectors]
+        had = table[DETECTOR_PIXEL] if DETECTOR_PIXEL in table else [np.nan] * len(table)
+        sizes = [size if mtf is None else mtf.pixel_size_A for mtf, size in zip(detectors, had, strict=True)]
+        columns[DETECTOR_PIXEL] = sizes
+        known = [mtf for mtf in detectors if mtf is not None]
+        curves |= {table_of(mtf.name): pd.DataFrame(mtf.table, columns=[FREQUENCY, VALUE]) for mtf in known}
     particle_table = particles.table.drop(columns=[c for c in NO_ABERRATION if c in particles.table])
     kept = table.drop(columns=[c for c in NO_ABERRATION if c in table])
     return Particles(
         particle_table,
         particles.source,
         optics_table=kept.assign(**columns),
-        tables=particles.tables,
+        tables=curves,
         table_name=particles.table_name,
         where=particles.where,
     )

@@ -1,8 +1,8 @@
 """What was done to particle images before they were stored, by a microscope or a program, and what a job knows of it.
 
-Everything here fits one model, image = CTF x projection + white noise. Images with odd aberrations or anisotropic
-magnification are brought to it when they are read (``optics.aberrations``), and so are those of programs that store
-images whose phases are flipped, or that are multiplied by their CTF:
+Everything here fits one model, image = CTF x projection + noise. Images with odd aberrations, anisotropic
+magnification or the MTF of a detector are brought to it when they are read (``optics.aberrations``), and so are those
+of programs that store images whose phases are flipped, or that are multiplied by their CTF:
 
 - flipped: the transform is multiplied by the sign of the CTF, which undoes the flip exactly.
 - premultiplied: y = c x with the CTF c and the image x. x is found as y c / max(c^2, e^2), e = 0.05. Where the CTF is
@@ -33,10 +33,12 @@ from verglas.types._columns import NO_ABERRATION
 from verglas.types.arrays import FloatArray
 from verglas.types.even_aberrations import EVEN_COUNT, EVEN_ZERNIKE, coefficient_lists
 from verglas.types.images import ChangedSource, GridSource
+from verglas.types.mtf import DETECTOR_PIXEL, MTF_FILE, is_mtf_name, table_of
 from verglas.types.pose_ranges import warn_of_poses
 
 FLIPPED, PREMULTIPLIED = "rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"
 LEAST_CTF = 0.05
+_ABERRATIONS = (*BEAM_TILT, ODD_ZERNIKE, *MAGNIFICATION, MTF_FILE)
 
 # cryoSPARC's and cisTEM's, whose conventions nothing here has checked
 _IGNORED = {
@@ -52,8 +54,8 @@ def plain_images(particles: Particles) -> Particles:
     """Particles whose images are CTF x projection + noise, whatever was done to them before they were stored.
 
     Reads ``rlnCtfDataArePhaseFlipped`` and ``rlnCtfDataAreCtfPremultiplied`` from the particle or the optics table, and
-    beam tilt, odd Zernike coefficients and magnification matrix. Particles that have none of this are returned as they
-    are; every job of the package calls this first.
+    beam tilt, odd Zernike coefficients, magnification matrix and the MTF of the detector (``rlnMtfFileName``).
+    Particles that have none of this are returned as they are; every job of the package calls this first.
 
     Parameters
     ----------
@@ -99,7 +101,8 @@ def plain_images(particles: Particles) -> Particles:
         undo_ctf = CtfUndo(optics.as_params(), flipped & ~premultiplied, premultiplied, pixel_size_A)
     neutral: dict[str, Any] = {FLIPPED: 0, PREMULTIPLIED: 0}
     if aberrations.any:
-        neutral |= {label: NO_ABERRATION[label] for label in (*BEAM_TILT, ODD_ZERNIKE, *MAGNIFICATION)}
+        neutral |= {label: NO_ABERRATION[label] for label in _ABERRATIONS}
+        aberrations.refuse_finer(pixel_size_A, particles.where)
     table = particles.table
     stored = {label: table[label].to_numpy() if label in table else None for label in neutral}
     source = ChangedSource(particles.source, ToModel(undo_ctf, aberrations, pixel_size_A), stored)
@@ -118,7 +121,7 @@ def _on_one_grid(particles: Particles, grids: Grids) -> Particles:
         source = plain_images(particles[rows]).source
         models.append(source.change if isinstance(source, ChangedSource) else None)
     if any(models):
-        names = (FLIPPED, PREMULTIPLIED, *BEAM_TILT, ODD_ZERNIKE, *MAGNIFICATION)
+        names = (FLIPPED, PREMULTIPLIED, *_ABERRATIONS)
         neutral |= {label: NO_ABERRATION.get(label, 0) for label in names}
         stored |= {label: particles.table[label].to_numpy() if label in particles.table else None for label in names}
     matrices = [
@@ -309,7 +312,8 @@ def for_job(particles: Particles, job: str, *, ctf: bool = True, posed: bool = F
 def ignored_aberrations(particles: Particles) -> dict[str, list[str]]:
     """Aberrations that the metadata hold and no job applies: what it is -> its columns.
 
-    Those of cryoSPARC and cisTEM, even Zernike coefficients beyond the fourth order, and any outside the optics table.
+    Those of cryoSPARC and cisTEM, even Zernike coefficients beyond the fourth order, and any outside the optics table;
+    an MTF whose file is not found, or of a detector whose pixel size the metadata do not tell.
 
     Examples
     --------
@@ -335,7 +339,21 @@ def ignored_aberrations(particles: Particles) -> dict[str, list[str]]:
     even = None if optics is None else coefficient_lists(optics, EVEN_ZERNIKE, particles.where)
     if (own is not None and own.any() and even is None) or (even is not None and even[:, EVEN_COUNT:].any()):
         aberrations.setdefault("even Zernike coefficients", []).append(EVEN_ZERNIKE)
+    _add_unknown_mtf(particles, aberrations)
     return aberrations
+
+
+def _add_unknown_mtf(particles: Particles, aberrations: dict[str, list[str]]) -> None:
+    table, optics = particles.table, particles.optics_table
+    named = table if MTF_FILE in table else optics
+    if named is None or MTF_FILE not in named:
+        return
+    names = [str(name).strip() for name in pd.unique(named[MTF_FILE]) if is_mtf_name(name)]
+    missing = [name for name in names if table_of(name) not in particles.tables]
+    if missing:
+        aberrations["the detector's MTF, whose file is not found"] = [f"{MTF_FILE} {name}" for name in missing]
+    elif names and not any(t is not None and DETECTOR_PIXEL in t for t in (table, optics)):
+        aberrations[f"the detector's MTF, as nothing says the size of its pixels ({DETECTOR_PIXEL})"] = [MTF_FILE]
 
 
 def _differs(values: pd.Series[Any], from_what: float) -> bool:

@@ -24,6 +24,7 @@ from verglas.types import Map, Particles, Poses
 from verglas.types._columns import NO_ABERRATION
 from verglas.types.arrays import FloatArray, IntArray
 from verglas.types.even_aberrations import EVEN_ZERNIKE
+from verglas.types.mtf import is_mtf_table
 
 _NAMES_OF_GROUP = ("rlnOpticsGroup", "rlnOpticsGroupName")
 _NOTHING: dict[str, float | str] = {**NO_ABERRATION, EVEN_ZERNIKE: "[0]", FLIPPED: 0, PREMULTIPLIED: 0}
@@ -98,7 +99,8 @@ def merge_particles(sets: Sequence[Particles | PathLike], *, distance_A: float |
     table["rlnOpticsGroup"] = groups
     stacks = np.asarray(source.names, dtype=object)[source.stack_of]
     table["rlnImageName"] = [f"{f + 1:06d}@{name}" for f, name in zip(source.frame, stacks, strict=True)]
-    union = Particles(table, source, optics_table=optics, where="the merged set")
+    curves = {name: t for part in parts for name, t in part.tables.items() if is_mtf_table(name)}
+    union = Particles(table, source, optics_table=optics, tables=curves, where="the merged set")
     keep = _first_of_each(union, distance_A)
     number = tuple(len(part) for part in parts)
     return Merged(union[keep], number, int((~keep).sum()), tuple(left_out))

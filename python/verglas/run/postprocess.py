@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from verglas._screen import ListenerChoice
 from verglas._version import __version__
 from verglas.assessment.postprocess import Postprocessed, PostprocessSettings, mtf_gain, postprocess
-from verglas.errors import FormatError
+from verglas.errors import InputError
 from verglas.filters import Gain
-from verglas.io import check_folder, make_folder, read_star, write_csv, write_json, write_map
+from verglas.io import check_folder, make_folder, read_json, write_csv, write_json, write_map
+from verglas.io.mtf import read_mtf_table
 from verglas.report.postprocess import write_postprocess_page
 from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.maps import read_half_maps, read_mask
@@ -94,18 +94,21 @@ def read_mtf(path: Path, pixel_size_A: float) -> Gain:
     ------
     FormatError
         The file holds no such table.
+    InputError
+        It is no MTF.
     """
-    if path.suffix.lower() == ".star":
-        for table in read_star(path).values():
-            if isinstance(table, pd.DataFrame) and {"rlnResolutionInversePixel", "rlnMtfValue"} <= set(table.columns):
-                return mtf_gain(table[["rlnResolutionInversePixel", "rlnMtfValue"]].to_numpy(), pixel_size_A)
-        raise FormatError(f"{path}: no table with rlnResolutionInversePixel and rlnMtfValue")
-    if not path.is_file():
-        raise FormatError(f"{path}: no such file")
-    try:
-        return mtf_gain(np.loadtxt(path, ndmin=2), pixel_size_A)
-    except ValueError as error:
-        raise FormatError(f"{path}: expected two columns, frequency in 1/pixel and value: {error}") from error
+    return mtf_gain(read_mtf_table(path), pixel_size_A)
+
+
+def _refuse_second_mtf(job: PostprocessJob) -> None:
+    """Of half maps of a refinement whose images had theirs divided out."""
+    run = job.half1.parent / "run.json"
+    names = read_json(run).get("settings", {}).get("mtf") if run.is_file() else None
+    if names:
+        raise InputError(
+            f"{job.half1}: the MTF of the detector ({', '.join(names)}) was divided out of the images when they were "
+            f"refined ({run}), and would be divided out twice; leave --mtf out"
+        )
 
 
 def write_postprocessed(
@@ -187,7 +190,10 @@ def postprocess_files(job: PostprocessJob, *, listener: ListenerChoice = "screen
     start_time = time.perf_counter()
     half1, half2 = read_half_maps(job.half1, job.half2, job.pixel_size_A)
     mask = None if job.mask is None else half1.with_data(read_mask(job.mask, half1, job.half1))
-    mtf = None if job.mtf is None else read_mtf(job.mtf, job.mtf_pixel_size_A or half1.pixel_size_A)
+    mtf = None
+    if job.mtf is not None:
+        _refuse_second_mtf(job)
+        mtf = read_mtf(job.mtf, job.mtf_pixel_size_A or half1.pixel_size_A)
     # After reading and before the work: a bad file leaves no folder, a bad folder costs no work.
     make_folder(job.out)
     result = postprocess(

@@ -17,7 +17,7 @@ from verglas.assessment import FSC, Postprocessed, PostprocessSettings, postproc
 from verglas.errors import InputError, VerglasError
 from verglas.io import read_particles
 from verglas.io.image_cache import ImageCache
-from verglas.optics import depth_of_field_sentence, for_job
+from verglas.optics import Aberrations, depth_of_field_sentence, for_job
 from verglas.refinement.em import Iteration, refine_state
 from verglas.refinement.problem import RefineProblem
 from verglas.refinement.settings import RefineSettings
@@ -219,6 +219,7 @@ def refine(
         changes = {"classes": max(1, len(references)), **changes}
     resolved_settings = settings_from("refine", RefineSettings, settings, **changes)
     everything = particles_of(particles, "refine: particles")
+    mtf_names = sorted({mtf.name for mtf in Aberrations.of(everything).mtf if mtf is not None})
     everything = for_job(everything, "refine", posed=resolved_settings.poses == "local")
     use = ClusterUse.of(cluster, "refine", out, devices)
     own = _own_prior(prior, resolved_settings, out)
@@ -229,6 +230,7 @@ def refine(
             "particles": everything.where,
             "references": [reference_name(r) for r in references],
             "mask": None if mask is None else reference_name(mask),
+            "mtf": mtf_names or None,
         },
     )
     if resume and out is None:

@@ -17,6 +17,7 @@ import pandas as pd
 from verglas.errors import InputError
 from verglas.types.arrays import FloatArray
 from verglas.types.ctf_ranges import refuse_outside
+from verglas.types.mtf import MTF_FILE, NO_FILE
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 SHIFTS_A = ("rlnOriginXAngst", "rlnOriginYAngst")
@@ -29,6 +30,7 @@ NO_ABERRATION: dict[str, float | str] = {
     "rlnMagMat01": 0.0,
     "rlnMagMat10": 0.0,
     "rlnMagMat11": 1.0,
+    MTF_FILE: NO_FILE,
 }
 SHIFTS_PX = ("rlnOriginX", "rlnOriginY")
 
