@@ -170,6 +170,25 @@ def mean_of(half1: Map, half2: Map) -> Map:
     return half1.with_data(0.5 * (half1.data + half2.data))
 
 
+def judge_claim(resolution_A: float, withheld_by: str | None) -> list[Finding]:
+    """``withheld-resolution`` where the verdict on the refinement does not let its resolution be stated; else nothing.
+
+    Parameters
+    ----------
+    resolution_A : float
+        Where the half maps cross.
+    withheld_by : str or None
+        Code of the finding.
+    """
+    if withheld_by is None:
+        return []
+    sentence = (
+        f"The resolution {resolution_A:.2f} A is not to be stated: the refinement's verdict is {withheld_by}, and half "
+        "maps agree on what both align wrongly in the same way, too. Refine the particles that are well oriented."
+    )
+    return [Finding("withheld-resolution", "stop", sentence, {"resolution_A": resolution_A})]
+
+
 def judge_deposition(
     maps: dict[str, Map], mirror_image: Map, resolution_A: float, *, hand: str = "", threads: int | None = None
 ) -> list[Finding]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from verglas.assessment.directional import DirectionalFSC
 from verglas.types.arrays import FloatArray
-from verglas.types.verdict import Finding
+from verglas.types.verdict import Finding, Verdict
 
 AREA_RATIO = 0.5  # below it, directions differ (cryoSPARC's cFAR has the same alarm)
 _OF_CHANCE = 0.65  # and below this share of what the voxels' number makes of a map that is alike in all directions
@@ -26,6 +27,8 @@ _FAR_SHARE = 1 / 3
 _UNEXPLAINED = 1 / 3  # of the particles, at least, that the map does not explain: worth a word
 _ROUNDS = 100  # of expectation and maximisation
 _CERTAIN_NATS = 1.92  # below the most likely share: 95 % of a profile likelihood
+# Under these half maps may agree on nothing, or on what both align wrongly in the same way: their FSC cannot tell.
+_WITHHOLDING = ("noise", "uncertain-orientations")
 
 
 def judge_directions(directions: DirectionalFSC) -> Finding:
@@ -202,10 +205,37 @@ def judge_orientations(radius_deg: FloatArray, far: FloatArray) -> Finding:
     return Finding(
         "uncertain-orientations",
         "warn",
-        f"Many particles lie wrong: {measures}. The map is carried by the others. More particles, better or larger "
+        f"Many particles lie wrong: {measures}. The map is carried by the others. Its resolution is not to be stated: "
+        "half maps agree on what both align wrongly in the same way, too. More particles, better or larger "
         "ones would help, and so might leaving out those of which the STAR file says so (verglasProbabilityFar).",
         numbers,
     )
+
+
+def resolution_withheld_by(verdict: Verdict) -> str | None:
+    """Code of the finding under which the resolution of the half maps is not to be stated; None where it may be.
+
+    Examples
+    --------
+    >>> from verglas.assessment.judge import resolution_withheld_by
+    >>> from verglas.types.verdict import Finding, Verdict
+    >>> wrong = Finding("uncertain-orientations", "warn", "Many particles lie wrong.")
+    >>> resolution_withheld_by(Verdict.of([wrong])), resolution_withheld_by(Verdict("go on"))
+    ('uncertain-orientations', None)
+    """
+    return next((finding.code for finding in verdict.findings if finding.code in _WITHHOLDING), None)
+
+
+def withheld_claim(code: str | None) -> dict[str, Any]:
+    """What a record says in place of the resolution to state, which a finding withholds; nothing without one.
+
+    Examples
+    --------
+    >>> from verglas.assessment.judge import withheld_claim
+    >>> withheld_claim("noise")
+    {'claimed_resolution_A': None, 'resolution_withheld_by': 'noise'}
+    """
+    return {} if code is None else {"claimed_resolution_A": None, "resolution_withheld_by": code}
 
 
 def judge_hidden_symmetry(symmetry: str, score: float, gain: FloatArray) -> list[Finding]:

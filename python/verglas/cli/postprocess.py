@@ -72,7 +72,9 @@ def _print(summary: PostprocessSummary, out: Path) -> None:
     finest, coarsest = done.resolution_interval_A
     chance = f"chance in the shells alone: {_length(finest)} to {_length(coarsest)}"
     typer.echo(f"resolution: {_length(done.resolution_A)} (corrected FSC = 0.143; {chance})")
-    if done.claimed_resolution_A > done.resolution_A:
+    if summary.withheld_by is not None:
+        typer.echo(f"state no resolution: the verdict on the refinement of these half maps is {summary.withheld_by}")
+    elif done.claimed_resolution_A > done.resolution_A:
         typer.echo(f"state {_length(done.claimed_resolution_A)}: so few voxels leave the resolution open")
     if done.guinier.b_factor_A2 is not None and done.guinier.band_A is not None:
         coarse, fine = done.guinier.band_A

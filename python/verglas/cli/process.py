@@ -88,6 +88,8 @@ def _print(done: Outcome, as_json: bool) -> None:
         typer.echo(json.dumps(numbers, indent=2))
     else:
         resolution = f", {numbers['resolution_A']:.2f} A" if numbers["resolution_A"] else ""
+        if numbers["resolution_withheld_by"]:
+            resolution += f" (not to be stated: {numbers['resolution_withheld_by']})"
         typer.echo(
             f"{numbers['particles']} particles from {numbers['micrographs_used']} of {numbers['micrographs']} "
             f"micrographs{resolution}, {numbers['seconds']:.0f} s: {numbers['report']}"

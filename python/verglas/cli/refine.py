@@ -96,6 +96,8 @@ def _resolution(told: Mapping[str, Any]) -> str:
     how = "FSC 0.143, in the mask, corrected by phase randomisation"
     if crossing is None:
         return f"no resolution: the half maps agree nowhere ({how})"
+    if told.get("resolution_withheld_by"):
+        return f"not to be stated: {told['resolution_withheld_by']} (half maps cross at {crossing:.2f} A; {how})"
     if claimed is None:
         return f"cannot be stated: few voxels leave it open (crossing at {crossing:.2f} A; {how})"
     if claimed > crossing:

@@ -75,6 +75,7 @@ class Outcome:
             "flagged": {one.shot.name: list(one.flags) for one in self.micrographs if one.is_used and one.flags},
             "particles": numbers.get("centre", numbers.get("extract", {})).get("particles", 0),
             "resolution_A": final.get("resolution_A"),
+            "resolution_withheld_by": final.get("resolution_withheld_by"),
             "stages": [
                 {
                     "stage": r.name,

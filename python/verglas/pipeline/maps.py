@@ -365,6 +365,7 @@ class RefineStage(Stage):
         record, run = read_json(self.path(project, "summary.json")), read_json(self.path(project, "run.json"))
         numbers = {
             "resolution_A": record["resolution_A"],
+            **({"resolution_withheld_by": code} if (code := record.get("resolution_withheld_by")) else {}),
             "resolutions_A": record["resolutions_A"],
             "b_factor_A2": record["b_factor_A2"],
             "particles": record["particles"],
@@ -462,6 +463,7 @@ class PostprocessStage(Stage):
         """Warnings of the postprocessing."""
         record = read_json(self.path(project, "summary.json"))
         numbers = {name: record.get(name) for name in ("resolution_A", "resolutions_A", "b_factor_A2")}
+        numbers |= {"resolution_withheld_by": code} if (code := record.get("resolution_withheld_by")) else {}
         notes = [replace(note, sentence=note.sentence.rstrip(".")) for note in notes_of(record)]
         page = self.place(project, self.page)
         if record.get("resolution_A") is None:

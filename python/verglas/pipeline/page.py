@@ -106,7 +106,9 @@ def write_page(project: Project, *, running: bool = False, waiting: Mapping[str,
     for name in ("postprocess", "refine"):
         record = project.records.get(name)
         if record is not None and record.verdict.numbers.get("resolution_A"):
-            numbers["resolution"] = f"{record.verdict.numbers['resolution_A']:.2f} Å"
+            withheld_by = record.verdict.numbers.get("resolution_withheld_by")
+            doubt = f", not to be stated ({withheld_by})" if withheld_by else ""
+            numbers["resolution"] = f"{record.verdict.numbers['resolution_A']:.2f} Å{doubt}"
             break
     worst = next((s for word in ("stop", "warn") for s in stages if s.state == word), None)
     summary = (

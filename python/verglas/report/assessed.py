@@ -49,9 +49,16 @@ class Assessed:
         return self.record.get("resolution_A")
 
     @property
+    def withheld_by(self) -> str | None:
+        """Code of the finding of a refinement under which no resolution is to be stated."""
+        return self.record.get("resolution_withheld_by")
+
+    @property
     def claim(self) -> dict[str, str]:
-        """For the numbers of a page: what to state, where chance leaves so much open that it is coarser."""
+        """For the numbers of a page: what to state, where that is coarser than the crossing, or nothing."""
         found, claimed = self.resolution_A, self.record.get("claimed_resolution_A")
+        if self.withheld_by:
+            return {"to be stated": f"nothing ({self.withheld_by})"}
         return {"to be stated": length(claimed)} if found and claimed and claimed > found else {}
 
 

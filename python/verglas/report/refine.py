@@ -134,7 +134,9 @@ def _summary(run: RunFolder) -> str:
         return f"Running: {n} iterations done ({phase} search){remaining}; {particles}; {reached}."
     if run.state.gave_up:
         return f"The run {state}, after {n} iterations; {particles}; {reached}."
-    return f"Refinement {state} after {n} iterations; {particles}; {reached}."
+    withheld = next((one.withheld_by for one in run.assessed.values() if one.withheld_by), None)
+    doubt = f" This resolution is not to be stated: the verdict says {withheld}." if withheld else ""
+    return f"Refinement {state} after {n} iterations; {particles}; {reached}.{doubt}"
 
 
 def _numbers(run: RunFolder) -> dict[str, str]:

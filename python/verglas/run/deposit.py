@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from verglas._version import __version__
-from verglas.assessment.deposition import contour_for_mass, judge_deposition, mean_of
+from verglas.assessment.deposition import contour_for_mass, judge_claim, judge_deposition, mean_of
 from verglas.errors import InputError
 from verglas.io import (
     check_folder,
@@ -68,8 +68,9 @@ class _Run:
 
     @property
     def resolution_A(self) -> float:
-        """As it is to be stated; folders that were written by earlier versions say no more than the resolution."""
-        return float(self.postprocessed.get("claimed_resolution_A", self.postprocessed["resolution_A"]))
+        """As it is to be stated; the crossing where it is withheld, or where an earlier version wrote no more."""
+        claimed = self.postprocessed.get("claimed_resolution_A")
+        return float(self.postprocessed["resolution_A"] if claimed is None else claimed)
 
 
 @keeps_inputs("deposit")
@@ -116,6 +117,7 @@ def deposit(
     mean = mean_of(run.maps["half1"], run.maps["half2"])
     mirror_image = mean.with_data(flip_hand(mean.data))
     findings = judge_deposition(run.maps, mirror_image, run.resolution_A, hand=chosen.hand, threads=threads)
+    findings += judge_claim(run.resolution_A, run.postprocessed.get("resolution_withheld_by"))
     verdict = Verdict.of(findings, "report.html")
     make_folder(target)
     for name, volume in run.maps.items():
@@ -166,7 +168,8 @@ def _read_run(folder: Path, number: int | None) -> _Run:
     if plain.is_file():
         maps["map_unsharpened"] = read_map(plain)
     postprocessed = read_json(folder / names["postprocess"])
-    if postprocessed.get("resolution_A") is None or postprocessed.get("claimed_resolution_A", 0) is None:
+    crossing, claimed = postprocessed.get("resolution_A"), postprocessed.get("claimed_resolution_A", 0)
+    if crossing is None or (claimed is None and not postprocessed.get("resolution_withheld_by")):
         raise InputError(f"{folder / names['postprocess']}: it states no resolution; there is nothing to deposit")
     table, run, star = (
         read_csv(folder / names["fsc"], ("frequency_per_A", "corrected")),

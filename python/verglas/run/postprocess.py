@@ -12,6 +12,7 @@ import numpy as np
 
 from verglas._screen import ListenerChoice
 from verglas._version import __version__
+from verglas.assessment.judge import resolution_withheld_by, withheld_claim
 from verglas.assessment.postprocess import Postprocessed, PostprocessSettings, mtf_gain, postprocess
 from verglas.errors import InputError
 from verglas.filters import Gain
@@ -20,6 +21,7 @@ from verglas.io.mtf import read_mtf_table
 from verglas.report.postprocess import write_postprocess_page
 from verglas.run.kept_inputs import keeps_inputs
 from verglas.run.maps import read_half_maps, read_mask
+from verglas.types.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,20 @@ class PostprocessSummary:
         What was written.
     seconds : float
         Wall time.
+    withheld_by : str or None
+        Code of the finding of the refinement that made the half maps, under which no resolution is to be stated.
     """
 
     result: Postprocessed
     files: list[Path]
     seconds: float
+    withheld_by: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
             **self.result.as_dict(),
+            **withheld_claim(self.withheld_by),
             "files": [str(path) for path in self.files],
             "seconds": round(self.seconds, 2),
         }
@@ -166,6 +172,15 @@ def write_postprocessed(
     return files
 
 
+def _withheld_by(job: PostprocessJob) -> str | None:
+    """The finding that withholds the claim where the half maps lie in the folder of a refinement."""
+    path = job.half1.parent / "run.json"
+    run = read_json(path) if path.is_file() else {}
+    if run.get("command") != "refine" or not run.get("verdict"):
+        return None
+    return resolution_withheld_by(Verdict.from_dict(run["verdict"]))
+
+
 @keeps_inputs("postprocess")
 def postprocess_files(job: PostprocessJob, *, listener: ListenerChoice = "screen") -> PostprocessSummary:
     """Read half maps, postprocess, write maps, tables and a page.
@@ -213,7 +228,8 @@ def postprocess_files(job: PostprocessJob, *, listener: ListenerChoice = "screen
         "mtf": str(job.mtf or "none"),
         **asdict(job.settings),
     }
-    files = write_postprocessed(job.out, result, record={"settings": settings})
+    withheld_by = _withheld_by(job)
+    files = write_postprocessed(job.out, result, record={"settings": settings, **withheld_claim(withheld_by)})
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     files.append(write_postprocess_page(job.out, f"verglas {__version__}, {now}"))
-    return PostprocessSummary(result, files, time.perf_counter() - start_time)
+    return PostprocessSummary(result, files, time.perf_counter() - start_time, withheld_by)

@@ -14,6 +14,7 @@ import pandas as pd
 from verglas._devices import device_names
 from verglas._screen import ListenerChoice, shown_to
 from verglas.assessment import FSC, Postprocessed, PostprocessSettings, postprocess
+from verglas.assessment.judge import resolution_withheld_by
 from verglas.errors import InputError, VerglasError
 from verglas.io import read_particles
 from verglas.io.image_cache import ImageCache
@@ -92,9 +93,19 @@ class Refinement:
         where = "" if self.folder is None else f", in {self.folder}"
         classes = "" if len(self.classes) == 1 else f", {len(self.classes)} classes"
         return (
-            f"Refinement({self.resolution_A:.2f} A at 0.143, corrected; {len(self.particles)} particles, "
+            f"Refinement({self.resolution_A:.2f} A at 0.143, corrected{self._doubt}; {len(self.particles)} particles, "
             f"{len(self.iterations)} iterations{classes}{where})"
         )
+
+    @property
+    def _doubt(self) -> str:
+        withheld_by = resolution_withheld_by(self.verdict)
+        return "" if withheld_by is None else f", not to be stated ({withheld_by})"
+
+    @property
+    def claimed_resolution_A(self) -> float:
+        """The resolution to state; infinite where the verdict withholds it, for many particles may lie wrong."""
+        return np.inf if self._doubt else self.postprocessed.claimed_resolution_A
 
     def _repr_html_(self) -> str:
         """What a notebook shows: slices of the map and the FSC curves."""

@@ -16,6 +16,7 @@ import pandas as pd
 from verglas import _native
 from verglas._version import __version__
 from verglas.assessment import Postprocessed
+from verglas.assessment.judge import resolution_withheld_by, withheld_claim
 from verglas.errors import InputError
 from verglas.io import atomic_path, read_json, write_csv, write_json, write_map, write_particles
 from verglas.refinement.em import Iteration, peak_memory_GB
@@ -248,6 +249,7 @@ class RefineFolder:
         by_number: ResolutionByNumber | None = None,
     ) -> None:
         """Final maps, curves, particles and page."""
+        withheld = withheld_claim(resolution_withheld_by(verdict))
         if by_number is not None:
             write_json(self.folder / "reslog.json", by_number.as_dict())
         else:  # one of an earlier end, under other settings, is not of these maps
@@ -258,7 +260,7 @@ class RefineFolder:
                 write_map(self.folder / f"half{number}{suffix}.mrc", Map(half, problem.pixel_size_A))
             assert maps.joint is not None
             write_map(self.folder / f"map{suffix}.mrc", Map(maps.joint, problem.pixel_size_A))
-            write_postprocessed(self.folder, result, suffix=suffix, with_map=False)
+            write_postprocessed(self.folder, result, suffix=suffix, with_map=False, record=withheld)
             self.notes += [note for note in result.notes if note not in self.notes]
         write_particles(self.folder / "particles.star", particles)
         count = problem.settings.iterations

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from verglas.assessment.judge import resolution_withheld_by, withheld_claim
 from verglas.refinement.score_mask import WHOLE
 from verglas.run import credible
 from verglas.types import Particles
@@ -23,6 +24,7 @@ def summary(result: Refinement) -> dict[str, Any]:
     return {
         "folder": None if result.folder is None else str(result.folder),
         **{name: assessed[name] for name in ("resolution_A", "claimed_resolution_A", "resolutions_A")},
+        **withheld_claim(resolution_withheld_by(result.verdict)),
         "b_factor_A2": result.postprocessed.b_factor_A2,
         "particles": len(result.particles),
         "excluded": len(result.excluded),
