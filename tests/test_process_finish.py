@@ -48,8 +48,8 @@ def leave(folder, name, record):
     (folder / name).write_text(json.dumps(record))
 
 
-def test_the_map_is_finished_where_that_is_asked_for():
-    asked = {"to": "map", "finish": True}
+def test_the_map_is_finished_unless_that_is_not_wanted():
+    asked = {"to": "map"}
     once = [stage.name for stage in stages_of(ProcessSettings(("mics",), 120.0, finish_rounds=1, **asked))]
     assert once[-4:] == ["refine", "ctf_refine", "refine_ctf", "postprocess"]
     names = [stage.name for stage in stages_of(ProcessSettings(("mics",), 120.0, **asked))]
@@ -63,8 +63,10 @@ def test_the_map_is_finished_where_that_is_asked_for():
         "refine_polish",
         "postprocess",
     ]
-    assert "ctf_refine" not in [stage.name for stage in stages_of(ProcessSettings(("mics",), 120.0, to="map"))]
-    assert "ctf_refine" not in [stage.name for stage in stages_of(ProcessSettings(("mics",), 120.0, finish=True))]
+    assert "ctf_refine" not in [
+        stage.name for stage in stages_of(ProcessSettings(("mics",), 120.0, to="map", finish=False))
+    ]
+    assert "ctf_refine" not in [stage.name for stage in stages_of(ProcessSettings(("mics",), 120.0))]
 
 
 def test_ctfs_that_stand_cost_no_refinement(tmp_path):

@@ -20,7 +20,8 @@ from verglas.map_geometry.map_alignment import align_maps
 pytestmark = pytest.mark.drawn
 
 QUICK = {"class2d.iterations": 8, "abinitio.starts": 2, "abinitio.iterations": 15, "refine.iterations": 5}
-STAGES = ["ctf", "pick", "extract", "centre", "class2d", "abinitio", "refine", "postprocess"]
+STAGES = ["ctf", "pick", "extract", "centre", "class2d", "abinitio", "refine"]
+FINISHING = [f"{name}{number}" for number in ("", "_2", "_3") for name in ("ctf_refine", "refine_ctf")]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_micrographs_to_a_map(micrographs, tmp_path):
     root = tmp_path / "proj"
     done = vg.process(root, micrographs=[str(folder)], to="map", symmetry="D2", classes=4, set=QUICK, **GIVEN)
     assert not done.stopped
-    assert [r.name for r in done.records] == STAGES
+    assert [r.name for r in done.records] == [*STAGES, *FINISHING, "postprocess"]
     assert all(r.verdict.state in ("go on", "warn") for r in done.records)
     found = done.summary()
     assert found["resolution_A"] < 8.5
@@ -57,7 +58,7 @@ def test_micrographs_to_a_map(micrographs, tmp_path):
     assert "refine/report.html" in page
     # one stage with other settings: what precedes it stands, what follows is done again
     less = vg.process(root, redo=["refine"], set={"refine.max_resolution_A": 12.0}, threads=1)
-    assert [r.done_before for r in less.records] == [True] * 6 + [False] * 2
+    assert [r.done_before for r in less.records] == [True] * 6 + [False] * (2 + len(FINISHING))
     assert less.summary()["resolution_A"] >= 12 * 0.999
     assert (root / "refine.before/map.mrc").is_file()
 
@@ -71,10 +72,10 @@ def test_killed_in_the_refinement_it_goes_on_from_its_last_iteration(micrographs
     vg.write_map(start, vg.filters.apply(truth, vg.filters.low_pass(30.0)))
     vg.process(first, micrographs=[str(folder)], to="classes", symmetry="D2", classes=4, set=QUICK, **GIVEN)
     shutil.copytree(first, second)
-    whole = vg.process(first, to="map", reference=str(start), threads=1)
-    assert [r.name for r in whole.records] == [*STAGES[:5], *STAGES[6:]]  # no model ab initio
+    whole = vg.process(first, to="map", reference=str(start), finish=False, threads=1)
+    assert [r.name for r in whole.records] == [*STAGES[:5], "refine", "postprocess"]  # no model ab initio
     child = subprocess.Popen(
-        command("--to", "map", "--reference", start, "--out", second, *OPTIONS),
+        command("--to", "map", "--no-finish", "--reference", start, "--out", second, *OPTIONS),
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

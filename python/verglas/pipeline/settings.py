@@ -92,7 +92,7 @@ class ProcessSettings:
     keep: str | None = setting(None, "STAR file of the micrographs to use, as the page saves it.")
     selection: str | None = setting(None, "STAR file of the 2D classes ticked on their page.")
     finish: bool = setting(
-        False, "After the first map refine CTFs and polish particles of movies, and the map again with them."
+        True, "After the first map refine CTFs and polish particles of movies, and the map again with them."
     )
     finish_rounds: int = setting(
         3, "Rounds of that at most; one that brings less than 1 % of the resolution is the last.", at_least=1, at_most=3
