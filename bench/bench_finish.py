@@ -6,8 +6,8 @@ A session for each seed, from 20: eight movies of 760 x 760 pixels of 3 A, eight
 120 A each, that drift; every particle walks besides by 0.3 px a frame, those near each other together. Another phantom
 for every seed, of D2, C3 and no symmetry in turn, and another field. Of each session: verdicts that are not "go on",
 processor time up to the first map and of what finishes it, resolution as stated, and where the FSC with the planted
-density, after alignment in the better hand and in the refinement's mask, is 0.5: of the first map, of the one that is kept after each refinement,
-and of the last. A session that is stopped goes on where it was when this is called again with the same folder.
+density, after alignment in the better hand and in the refinement's mask, is 0.5: of the first map, of those that are
+kept, and of the last. A session that is stopped goes on where it was when this is called again with the same folder.
 """
 
 from __future__ import annotations

@@ -212,6 +212,7 @@ def make(args: argparse.Namespace, first: Path, second: Path) -> None:
             "O",
             "--to",
             "map",
+            "--no-finish",
             "--out",
             str(first),
         ]

@@ -6,7 +6,7 @@ Movies of 1024 x 1024 pixels of 1.2 A, 20 frames of 1 e/A2, with 45 particles of
 and dome, with damage, a gain of 3 % and hot pixels, are written as TIFF files beside the gain reference. Then
 
     verglas process "movies/*.tif" --gain gain.mrc --dose 1.0 --pixel-size 1.2 --voltage 300 --cs 2.7 --diameter 130 \
-        --out proj --to map
+        --out proj --to map --no-finish
 
 is run as it stands. It is stopped after ``--minutes`` and goes on where it was when this is called again with the same
 folder. Of each stage: its verdict and processor time; of picks: which of the planted
@@ -40,7 +40,7 @@ SHAPE, PIXEL_A, DIAMETER_A, FRAMES = (1024, 1024), 1.2, 130.0, 20
 PARTICLES = 45
 COMMAND = (
     "process movies/*.tif --gain gain.mrc --dose 1.0 --pixel-size 1.2 --voltage 300 --cs 2.7 --diameter 130 "
-    "--out proj --to map"
+    "--out proj --to map --no-finish"
 )
 NEAR = 0.3  # diameters between a pick and the particle that it found
 

@@ -29,7 +29,7 @@ from verglas.optics.refine import (
 )
 from verglas.optics.refine.phases import _solve_scaled
 from verglas.optics.refine.pixels import Reference, image_spectra, pixel_terms
-from verglas.report.ctf_refine import _phase_field
+from verglas.report.ctf_refine import DrawnMagnification, _phase_field, magnification_charts
 from verglas.run import ctf_refine
 from verglas.run.ctf_refine import CtfRefineJob, CtfRefineSettings, ctf_refine_files
 from verglas.run.ctf_refine_inputs import places, prepare, with_group_fits
@@ -122,6 +122,31 @@ def test_a_magnification_is_not_taken_for_a_wrong_defocus(matrix, defocus_A):
     assert (np.abs(fit.change - wanted) < 4 * fit.standard_error + 1e-4).all()
     assert fit.standard_error.max() < 3e-4
     assert (fit.gain_nats > 3 * fit.gain_error_nats) == (matrix is not None)
+
+
+def test_displacements_of_frequencies_are_those_of_the_matrix():
+    """Measured in cells, odd over the plane, and on the line that the matrix is."""
+    matrix = np.array([[1.006, 0.002], [0.002, 0.994]])
+    truth, bad, _ = planted(matrix=matrix, noise=0.3, n=200)
+    setting = setting_of(bad, truth)
+    calibration = calibrate(setting)
+    fit = fit_magnification(group_pass(setting, calibration, True), 0, calibration.amplitude.mean(axis=0))
+    measured = fit.displacement_per_A
+    assert measured is not None
+    cells = measured.shape[-1]
+    assert np.allclose(measured[:, ::-1, ::-1], -measured, atol=1e-9, equal_nan=True)
+    k = ((np.arange(cells) + 0.5) / cells * 2 - 1) * fit.reach_per_A
+    wanted = np.einsum("ij,jyx->iyx", matrix - np.eye(2), np.stack(np.meshgrid(k, k)))
+    seen = np.isfinite(measured)
+    assert np.corrcoef(measured[seen], wanted[seen])[0, 1] > 0.5
+    slope = (measured[seen] * wanted[seen]).sum() / (wanted[seen] ** 2).sum()
+    assert 0.7 < slope < 1.3
+    charts = magnification_charts(DrawnMagnification("magnification", fit))
+    assert [chart.title for chart in charts][:2] == [
+        "magnification, along x: measured",
+        "magnification, along x: fitted",
+    ]
+    assert all(np.abs(chart.field.values[np.isfinite(chart.field.values)]).max() > 0.1 for chart in charts)
 
 
 def test_what_the_data_cannot_tell_apart_has_a_large_error():

@@ -38,6 +38,7 @@ from verglas.polishing import (
 from verglas.polishing.movie import cut_frame, cut_spectra
 from verglas.polishing.smoothing import OFFSET_A, frame_weights, parabolic_evidence
 from verglas.polishing.surfaces import noise_power
+from verglas.run.polish_passes import weights_of
 from verglas.types import Snapshot
 
 BOX, PIXEL_A, LAST = 64, 1.5, 28
@@ -406,3 +407,47 @@ def test_offsets_are_those_of_a_prior_that_holds_particles_still(recorded):
 def test_a_prior_must_be_positive(values):
     with pytest.raises(InputError, match="expected a positive"):
         MotionPrior(*values)
+
+
+def frames_of(scale, b_factor_A2, size, seed):
+    """Two halves of particles whose amplitudes in each frame are the planted ones, and noise."""
+    random, window = np.random.default_rng(seed), Window(BOX, PIXEL_A, LAST, 9.0)
+    k2 = (np.arange(LAST + 1) / (BOX * PIXEL_A)) ** 2
+    halves = []
+    for _ in range(2):
+        half = FrameCorrelation(window, len(scale))
+        half.models += size * np.arange(1, LAST + 2)
+        amplitude = 0.8 * np.exp(scale[:, None] - b_factor_A2[:, None] * k2 / 4)
+        half.cross += half.models * amplitude + np.sqrt(half.models) * random.normal(size=half.models.shape)
+        halves.append(half)
+    return halves, k2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_smooth_weights_share_what_frames_of_little_signal_know(seed):
+    frame = np.arange(30.0)
+    scale, b_factor_A2 = -0.3 * np.exp(-frame / 4), 20 + 8 * frame
+    halves, k2 = frames_of(scale, b_factor_A2, 4.0, seed)
+    true = np.exp(scale[:, None] - b_factor_A2[:, None] * k2 / 4)
+    true /= np.sqrt((true**2).sum(axis=0))
+    own, smooth = (fit_frame_weights(halves[0] + halves[1], smooth=s) for s in (False, True))
+    errors = [np.sqrt(((w.at(k2) - true) ** 2).mean()) for w in (own, smooth)]
+    assert errors[1] < 0.6 * errors[0]
+    apart = smooth.b_factor_A2 - b_factor_A2
+    apart -= np.average(apart, weights=smooth.b_factor_error_A2**-2.0)  # what all have in common is the reference's
+    assert np.mean((apart / smooth.b_factor_error_A2) ** 2) < 4
+    fit = weights_of(tuple(halves), np.ones((30, LAST + 1)), by_data=True)
+    assert fit.by_data
+    assert fit.by_smooth
+    told = fit.as_dict()
+    assert told["by_smooth"] is True
+
+
+def test_frames_that_differ_from_their_neighbours_are_weighed_by_themselves():
+    frame = np.arange(12)
+    b_factor_A2 = np.where(frame % 2, 150.0, 0.0)
+    halves, _ = frames_of(np.zeros(12), b_factor_A2, 400.0, 1)
+    fit = weights_of(tuple(halves), np.ones((12, LAST + 1)), by_data=True)
+    assert (fit.by_data, fit.by_smooth) == (True, False)
+    few = [fit_frame_weights(frames_of(np.zeros(3), np.zeros(3), 400.0, 1)[0][0], smooth=s) for s in (False, True)]
+    assert np.allclose(few[0].scale, few[1].scale)

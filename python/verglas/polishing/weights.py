@@ -4,6 +4,9 @@ r"""What each frame is worth at each frequency, from its correlation with the re
 
 d is what the reference has of the signal, c_f and B_f scale and decay of the frame (motion within the first frames,
 damage in the later ones). Frames of equal noise add up best with weights in proportion to their signal.
+
+c_f and B_f are those of each frame by itself, or smooth along the frames: their second differences are then normal, as
+narrow as the data tell, so that many frames of little signal each share what they know.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from verglas.types.arrays import Complex64Array, FloatArray, any_arrays
 
 _LEAST_SIGMA = 3.0  # a shell counts if all frames together correlate by so many standard errors
 _ROUNDS = 50
+_LEAST_FRAMES = 4  # that a smooth curve goes through
 
 
 class FrameCorrelation:
@@ -97,7 +101,9 @@ class FrameWeights:
 
 
 @any_arrays
-def fit_frame_weights(correlation: FrameCorrelation, left: FloatArray | None = None) -> FrameWeights:
+def fit_frame_weights(
+    correlation: FrameCorrelation, left: FloatArray | None = None, *, smooth: bool = False
+) -> FrameWeights:
     """Scales and B-factors of the frames, by weighted least squares on the amplitudes themselves.
 
     Parameters
@@ -107,6 +113,8 @@ def fit_frame_weights(correlation: FrameCorrelation, left: FloatArray | None = N
         Amplitude that an exposure curve leaves of each frame. Scale and B-factor are then departures from it, normal
         about none with deviations that the data tell: where these say little, the curve stays as it is. Without, each
         frame has its own, whatever its error.
+    smooth : bool
+        Scales and B-factors, or their departures, are smooth along the frames; of fewer than four frames they are not.
 
     Raises
     ------
@@ -126,8 +134,41 @@ def fit_frame_weights(correlation: FrameCorrelation, left: FloatArray | None = N
             "weights of frames"
         )
     problem = _Amplitudes(slope[:, use], inverse[:, use], curve[:, use], k2[use])
-    terms, errors = problem.fit(mean[use], learns_spread=left is not None)
+    terms, errors = problem.fit(mean[use], _Spread.of(len(slope), smooth=smooth, learns=left is not None))
     return FrameWeights(terms[:, 0], terms[:, 1], errors[:, 0], errors[:, 1], curve, k2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Spread:
+    """Prior of scales and of B-factors along the frames: normal, with this form times a precision of each.
+
+    Attributes
+    ----------
+    form : (F, F) float64
+    rank : int
+        Of the form.
+    precision : (2,) float64
+        To begin with.
+    learns : bool
+        Whether the data tell the precisions.
+    """
+
+    form: FloatArray
+    rank: int
+    precision: FloatArray
+    learns: bool
+
+    @classmethod
+    def of(cls, frames: int, *, smooth: bool, learns: bool) -> _Spread:
+        if smooth and frames >= _LEAST_FRAMES:
+            second = np.diff(np.eye(frames), 2, axis=0)
+            return cls(second.T @ second, frames - 2, np.array([1e2, 1e-2]), True)
+        return cls(np.eye(frames), frames, np.array([1.0, 1e-4]) if learns else np.zeros(2), learns)
+
+    def learn(self, terms: FloatArray, covariance: FloatArray) -> FloatArray:
+        """Precisions that terms (F, 2), and what is not known of them (F, 2, F, 2), make most probable."""
+        spread = np.einsum("fi,fg,gi->i", terms, self.form, terms) + np.einsum("fg,figi->i", self.form, covariance)
+        return np.asarray(self.rank / np.maximum(spread, self.rank * np.array([1e-6, 1e-2])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,18 +180,23 @@ class _Amplitudes:
     curve: FloatArray
     k2: FloatArray
 
-    def fit(self, reference: FloatArray, *, learns_spread: bool) -> tuple[FloatArray, FloatArray]:
+    def fit(self, reference: FloatArray, prior: _Spread) -> tuple[FloatArray, FloatArray]:
         """Terms (F, 2), scale and B-factor, and their errors: Gauss and Newton's steps, the reference in turns."""
+        frames = len(self.slope)
         design = np.stack([np.ones_like(self.k2), -self.k2 / 4], axis=-1)
-        terms, precision = np.zeros((len(self.slope), 2)), np.array([1.0, 1e-4]) if learns_spread else np.zeros(2)
-        covariance = np.zeros((len(self.slope), 2, 2))
+        terms, precision = np.zeros((frames, 2)), prior.precision
+        covariance = np.zeros((frames, 2, frames, 2))
+        of_frame = np.arange(frames)
         for _ in range(_ROUNDS):
             shape = self.curve * np.exp(terms @ design.T)
             model = reference * shape
             normal = np.einsum("fs,si,sj->fij", self.inverse * model**2, design, design)
-            right = np.einsum("fs,si->fi", self.inverse * model * (self.slope - model), design) - precision * terms
-            covariance = np.linalg.inv(normal + np.diag(precision) + _ridge(normal))
-            step = np.einsum("fij,fj->fi", covariance, right)
+            right = np.einsum("fs,si->fi", self.inverse * model * (self.slope - model), design)
+            right -= precision * (prior.form @ terms)
+            whole = np.einsum("fg,ij->figj", prior.form, np.diag(precision))
+            whole[of_frame, :, of_frame, :] += normal + _ridge(normal)
+            covariance = np.linalg.inv(whole.reshape(2 * frames, -1)).reshape(whole.shape)
+            step = np.einsum("figj,gj->fi", covariance, right)
             # a frame with hardly any signal would leap: half of e is the furthest in one round
             limit = np.abs(step @ design.T).max(axis=1, keepdims=True)
             terms = terms + step / np.maximum(1.0, limit / 0.5)
@@ -158,10 +204,9 @@ class _Amplitudes:
             terms -= [np.average(terms[:, i], weights=normal[:, i, i] + 1e-30) for i in range(2)]
             shape = self.curve * np.exp(terms @ design.T)
             reference = (self.inverse * shape * self.slope).sum(axis=0) / (self.inverse * shape**2).sum(axis=0)
-            if learns_spread:
-                spread = terms**2 + np.diagonal(covariance, axis1=1, axis2=2)
-                precision = 1 / np.maximum(spread.mean(axis=0), [1e-6, 1e-2])
-        return terms, np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+            if prior.learns:
+                precision = prior.learn(terms, covariance)
+        return terms, np.sqrt(np.diagonal(covariance.reshape(2 * frames, -1)).reshape(frames, 2))
 
 
 def _ridge(normal: FloatArray) -> FloatArray:

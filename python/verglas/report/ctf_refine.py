@@ -101,6 +101,51 @@ def _phase_field(plane: FloatArray, step_per_A: float) -> Field:
     return Field(np.where(known.any(axis=(1, 3)), np.angle(sums), np.nan), edges, edges)
 
 
+@dataclass(frozen=True)
+class DrawnMagnification:
+    """The magnification of an optics group to draw.
+
+    Attributes
+    ----------
+    title : str
+    fit : GroupFit
+        With displacements.
+    """
+
+    title: str
+    fit: GroupFit
+
+
+def magnification_charts(drawn: DrawnMagnification) -> list[Chart]:
+    """Displacements of frequencies along x and y, as measured and as the matrix has them."""
+    measured = drawn.fit.displacement_per_A
+    assert measured is not None
+    cells, reach_per_A = measured.shape[-1], drawn.fit.reach_per_A
+    k = ((np.arange(cells) + 0.5) / cells * 2 - 1) * reach_per_A
+    kx, ky = np.meshgrid(k, k)
+    fitted = np.einsum("ij,jyx->iyx", drawn.fit.change.reshape(2, 2), np.stack([kx, ky]))
+    fitted[np.isnan(measured)] = np.nan
+    edges = (-reach_per_A, reach_per_A)
+    # The noise of a cell without signal must not hide the slope of all.
+    most = 1e3 * max(float(np.nanpercentile(np.abs(measured), 95)), float(np.nanmax(np.abs(fitted))))
+    return [
+        Chart(
+            f"{drawn.title}, along {'xy'[axis]}: {what}",
+            "kx (1/Å)",
+            "ky (1/Å)",
+            [],
+            field=Field(np.clip(1e3 * values[axis], -most, most), edges, edges),
+            scale_label="displacement (0.001/Å)",
+            equal=True,
+            down=True,
+            signed=True,
+            colours_to=most,
+        )
+        for axis in (0, 1)
+        for what, values in (("measured", measured), ("fitted", fitted))
+    ]
+
+
 def defocus_chart(table: pd.DataFrame) -> Chart:
     """The micrograph with most particles, coloured by their defoci."""
     most = table["rlnMicrographName"].value_counts().index[0]
@@ -147,6 +192,7 @@ class DrawnPhase:
 def refinement_page(
     particles: Particles,
     phases: Sequence[DrawnPhase],
+    magnifications: Sequence[DrawnMagnification],
     defocus: DefocusFit | None,
     told: Mapping[str, Any],
 ) -> str:
@@ -158,6 +204,8 @@ def refinement_page(
         As refined.
     phases : sequence of DrawnPhase
         What to draw.
+    magnifications : sequence of DrawnMagnification
+        What else.
     defocus : DefocusFit or None
     told : mapping
         The summary of the job.
@@ -188,6 +236,10 @@ def refinement_page(
     ]
     if planes:
         sections.append(Section("Phase differences between images and reference", "", planes))
+    if magnifications:
+        about = "A magnification moves every frequency in proportion to it: u = (M - 1) k."
+        blocks = [charts_block(magnification_charts(one), f"{one.title}: first round.") for one in magnifications]
+        sections.append(Section("Displacements of frequencies between images and reference", about, blocks))
     if defocus is not None:
         sections.append(_defoci(particles.table, defocus))
     figures = {"particles": str(told["particles"]), "rounds": str(len(told["rounds"])), "seconds": str(told["seconds"])}

@@ -28,7 +28,7 @@ from verglas.optics.refine import (
     recalibrate,
 )
 from verglas.optics.refine.micrographs import Term
-from verglas.report.ctf_refine import DrawnPhase, refinement_page
+from verglas.report.ctf_refine import DrawnMagnification, DrawnPhase, refinement_page
 from verglas.run.checkpoint import Checkpoints
 from verglas.run.ctf_refine_inputs import Prepared, places, prepare, with_group_fits, with_micrograph_fit
 from verglas.run.ctf_refine_rounds import Round, RoundsKeeper
@@ -453,5 +453,10 @@ def _write(job: CtfRefineJob, refined: CtfRefinement) -> dict[str, Any]:
         for g, fit in fits.items()
         if first.sums is not None
     ]
-    write_text(job.out / "report.html", refinement_page(refined.particles, drawn, first.defocus, told))
+    matrices = [
+        DrawnMagnification(f"magnification of optics group {g + 1}", fit)
+        for g, fit in first.magnification.items()
+        if fit.displacement_per_A is not None and np.isfinite(fit.displacement_per_A).any()
+    ]
+    write_text(job.out / "report.html", refinement_page(refined.particles, drawn, matrices, first.defocus, told))
     return told

@@ -133,7 +133,7 @@ class PolishedFolder:
             write_star(self.folder / "tracks.star", {"tracks": pd.concat(parts, ignore_index=True)})
 
     def write_weights(self, fit: WeightsFit) -> None:
-        """``bfactors.star``: of every frame, in RELION's columns (its B-factors are minus the decay)."""
+        """``bfactors.star``: of every frame, in RELION's columns (its B-factors are minus the decay), and smooth."""
         if fit.own is None:
             return
         columns = {
@@ -143,6 +143,8 @@ class PolishedFolder:
             "vgBfactorError": fit.own.b_factor_error_A2,
             "vgInterceptError": fit.own.scale_error,
         }
+        if fit.smooth is not None:
+            columns |= {"vgBfactorSmooth": -fit.smooth.b_factor_A2, "vgInterceptSmooth": fit.smooth.scale}
         write_star(self.folder / "bfactors.star", {"perframe_bfactors": pd.DataFrame(columns)})
 
     def write_account(self, particles: Particles, told: Mapping[str, Any], excluded: Mapping[int, str]) -> None:

@@ -80,8 +80,10 @@ class WeightsFit:
         In use.
     by_data : bool
         Whether they come from the data; else from the exposure curve.
-    own : FrameWeights or None
-        Scale and B-factor of each frame by itself, whatever their errors.
+    own, smooth : FrameWeights or None
+        Scale and B-factor of each frame by itself, whatever their errors; and as smooth curves along the frames.
+    by_smooth : bool
+        Whether weights in use depart from the exposure curve smoothly along the frames, which told others more.
     gain_nats, gain_error_nats : float
         What weights of one half of the particles tell more of the others than the exposure curve.
     why : str
@@ -91,6 +93,8 @@ class WeightsFit:
     weights: FrameWeights
     by_data: bool
     own: FrameWeights | None
+    smooth: FrameWeights | None = None
+    by_smooth: bool = False
     gain_nats: float = 0.0
     gain_error_nats: float = 0.0
     why: str = ""
@@ -99,6 +103,7 @@ class WeightsFit:
         """For JSON."""
         told: dict[str, Any] = {
             "by_data": self.by_data,
+            "by_smooth": self.by_smooth,
             "gain_nats": round(self.gain_nats, 2),
             "gain_error_nats": round(self.gain_error_nats, 2),
             "why": self.why,
@@ -327,6 +332,8 @@ def both(measured: Measured, amplitude: float) -> Surfaces:
 def weights_of(halves: tuple[FrameCorrelation, FrameCorrelation], left: FloatArray, *, by_data: bool) -> WeightsFit:
     """Weights by the data where these tell more of the other half of the particles, by more than three errors.
 
+    Departures from the exposure curve are those of each frame, or smooth along the frames: what tells others more.
+
     Examples
     --------
     >>> import numpy as np
@@ -343,13 +350,15 @@ def weights_of(halves: tuple[FrameCorrelation, FrameCorrelation], left: FloatArr
     if not by_data:
         return WeightsFit(curve, False, None, why="not asked for")
     try:
-        own = fit_frame_weights(halves[0] + halves[1])
-        fits = [fit_frame_weights(half, fitted) for half in halves]
+        own, smooth = (fit_frame_weights(halves[0] + halves[1], smooth=s) for s in (False, True))
+        ways = [[fit_frame_weights(half, fitted, smooth=s) for half in halves] for s in (False, True)]
     except InputError as error:
         return WeightsFit(curve, False, None, why=str(error))
-    gains = np.array([weights_gain(fits[i].at(k2), curve.at(k2), halves[1 - i]) for i in range(2)])
-    gain, spread = float(gains[:, 0].sum()), float(np.hypot(*gains[:, 1]))
+    gains = np.array([[weights_gain(fits[i].at(k2), curve.at(k2), halves[1 - i]) for i in range(2)] for fits in ways])
+    best = int(gains[:, :, 0].sum(axis=1).argmax())
+    gain, spread = float(gains[best, :, 0].sum()), float(np.hypot(*gains[best, :, 1]))
+    told: dict[str, Any] = {"own": own, "smooth": smooth, "gain_nats": gain, "gain_error_nats": spread}
     if gain <= 3 * spread:
-        return WeightsFit(curve, False, own, gain, spread, "other particles gain nothing by them")
-    every = fit_frame_weights(halves[0] + halves[1], fitted)
-    return WeightsFit(replace(every, left=curve.left, k2=all_k2), True, own, gain, spread)
+        return WeightsFit(curve, False, why="other particles gain nothing by them", **told)
+    every = fit_frame_weights(halves[0] + halves[1], fitted, smooth=bool(best))
+    return WeightsFit(replace(every, left=curve.left, k2=all_k2), True, by_smooth=bool(best), **told)

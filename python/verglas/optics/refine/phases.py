@@ -43,12 +43,18 @@ class GroupFit(HeldOutGain):
     standard_error : (n,) float64
     gain_nats, gain_error_nats : float
         What particles that the fit did not see gain by it, and its standard error.
+    displacement_per_A : (2, cells, cells) float64, optional
+        Of a magnification, for pictures: see :func:`displacement_field`.
+    reach_per_A : float
+        Frequency at the edge of that plane.
     """
 
     change: FloatArray
     standard_error: FloatArray
     gain_nats: float
     gain_error_nats: float
+    displacement_per_A: FloatArray | None = None
+    reach_per_A: float = 0.0
 
 
 class GroupSums:
@@ -253,7 +259,53 @@ def fit_magnification(sums: GroupSums, group: int, amplitude: FloatArray) -> Gro
     normal, right = parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
     z, inverse = _solve_scaled(normal, right)
     error = np.sqrt(np.diag(inverse)[:_MATRIX] / 2)
-    return GroupFit(z[:_MATRIX], error, gain, float(np.sqrt(max(variance, 0.0))))
+    seen = displacement_field(sums, group, amplitude)
+    spread = float(np.sqrt(max(variance, 0.0)))
+    return GroupFit(z[:_MATRIX], error, gain, spread, seen, _reach_per_A(sums.pixels))
+
+
+def _reach_per_A(pixels: Pixels) -> float:
+    return float(np.sqrt(pixels.k2.max()))
+
+
+def displacement_field(sums: GroupSums, group: int, amplitude: FloatArray, cells: int = 36) -> FloatArray:
+    r"""Where frequencies of the model lie in the images of one group, less where they should.
+
+    Of each cell of a grid over the plane, least squares of u in :math:`X = a (C P + u\cdot\nabla (C P))`;
+    of a magnification u is (M - 1) k. The other half of the plane has -u.
+
+    Parameters
+    ----------
+    sums : GroupSums
+        With gradients.
+    group : int
+    amplitude : (shells,) float64
+        a.
+    cells : int
+        Along a side, from minus to plus the largest frequency in use.
+
+    Returns
+    -------
+    (2, cells, cells) float64
+        u along x and y in 1/A, rows along ky; NaN where the reference has no signal.
+    """
+    assert sums.gradients is not None
+    pixels = sums.pixels
+    a = amplitude[pixels.shell]
+    xx, xy, yy, hx, hy, ex, ey, _, _ = sums.gradients[:, group].sum(axis=1)
+    even, odd = a**2 * np.stack([xx, xy, yy]), np.stack([a * hx - a**2 * ex, a * hy - a**2 * ey])
+    reach = _reach_per_A(pixels) * (1 + 1e-9)
+    totals = np.zeros((5, cells * cells))
+    column, row = (((k / reach + 1) / 2 * cells).astype(int) for k in (pixels.kx, pixels.ky))
+    cell = row * cells + column
+    for sign, place in ((1, cell), (-1, cells * cells - 1 - cell)):
+        for total, values in zip(totals, (*even, *(sign * odd)), strict=True):
+            total += np.bincount(place, values, cells * cells)
+    xx, xy, yy, bx, by = totals
+    determinant = xx * yy - xy**2
+    known = determinant > _LEAST_WEIGHT * float((xx * yy).max(initial=0.0))
+    scale = np.divide(1.0, determinant, out=np.full(len(determinant), np.nan), where=known)
+    return np.asarray(np.stack([yy * bx - xy * by, xx * by - xy * bx]) * scale).reshape(2, cells, cells)
 
 
 def _magnification_equations(
