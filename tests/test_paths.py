@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import verglas as vg
-from verglas.io import read_micrographs, read_picks, read_star, write_picks, write_stack, write_star
+from verglas.io import read_header, read_micrographs, read_picks, read_star, write_picks, write_stack, write_star
 from verglas.io.rules import project_folder, use_file_rules, written_name
 from verglas.types import Picks
 
@@ -121,6 +121,23 @@ def test_the_options_may_stand_anywhere_and_messages_name_them(project, tmp_path
     status, _, error = run(*restacked, "--paths", "relative")
     assert status == 2
     assert "expected relion, star, absolute, got relative" in error
+
+
+def test_all_maps_of_a_command_are_written_in_half_the_space_where_that_is_asked_for(tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
+    vg.write_map("m.mrc", vg.Map(data, 2.0))
+    assert run("mask", "m.mrc", "--out", "whole.mrc", "--diameter", "12")[0] == 0
+    assert run("mask", "m.mrc", "--out", "half.mrc", "--diameter", "12", "--map-dtype", "float16")[0] == 0
+    assert [read_header(f"{name}.mrc").mode for name in ("whole", "half")] == [2, 12]
+    assert np.allclose(vg.read_map("half.mrc").data, vg.read_map("whole.mrc").data, atol=1e-3)
+    status, _, error = run("--map-dtype", "int8", "mask", "m.mrc", "--out", "a.mrc")
+    assert (status, "expected float32, float16, got int8" in error) == (2, True)
+    with use_file_rules(map_dtype="float16"), pytest.warns(vg.errors.VerglasWarning, match="written as float32"):
+        vg.write_map("large.mrc", vg.Map(1e6 * data, 2.0))
+    assert read_header("large.mrc").mode == 2
+    with pytest.raises(vg.InputError, match="map_dtype: expected float32, float16"), use_file_rules(map_dtype="int8"):
+        pass
 
 
 def test_another_pixel_size_in_the_header_is_refused_without_a_flag(project, run):

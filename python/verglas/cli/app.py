@@ -125,6 +125,9 @@ def _options(
         "--any-pixel-size",
         help="Read stacks whose header gives a pixel size over 1 % off the metadata's.",
     ),
+    map_dtype: str = typer.Option(
+        "float32", "--map-dtype", help="Of all maps that are written: float32, or float16 in half the space."
+    ),
     threads: int = typer.Option(None, "--threads", help="Of every command that computes: threads [all]."),
     memory: float = typer.Option(
         None,

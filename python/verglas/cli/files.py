@@ -9,9 +9,10 @@ from typing import Any
 
 import typer
 
-_VALUED = {"--paths": "paths", "--stack-root": "stack_roots"}
+_VALUED = {"--paths": "paths", "--stack-root": "stack_roots", "--map-dtype": "map_dtype"}
 _FLAGS = {"--any-pixel-size": "any_pixel_size"}
-_STYLES = ("relion", "star", "absolute")
+# what each may say, and first what it does where it is left out
+_CHOICES = {"--paths": ("relion", "star", "absolute"), "--map-dtype": ("float32", "float16")}
 
 
 def taken_file_rules(arguments: Sequence[str]) -> tuple[list[str], AbstractContextManager[Any]]:
@@ -38,8 +39,10 @@ def taken_file_rules(arguments: Sequence[str]) -> tuple[list[str], AbstractConte
             _take(rules, _VALUED[name], given)
         else:
             rest.append(argument)
-    if rules.get("paths", _STYLES[0]) not in _STYLES:
-        raise typer.BadParameter(f"expected {', '.join(_STYLES)}, got {rules['paths']}", param_hint="--paths")
+    for name, choices in _CHOICES.items():
+        chosen = rules.get(_VALUED[name], choices[0])
+        if chosen not in choices:
+            raise typer.BadParameter(f"expected {', '.join(choices)}, got {chosen}", param_hint=name)
     return rest, _in_force(rules) if rest else nullcontext()
 
 

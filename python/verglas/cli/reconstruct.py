@@ -27,7 +27,7 @@ def reconstruct(
     halves: bool = typer.Option(False, "--halves", help="Also make half maps and their FSC."),
     wiener: bool = typer.Option(False, "--wiener", help="Weight the map by the SSNR of the half maps."),
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
-    dtype: StackType = typer.Option(StackType.FLOAT32, "--dtype", help="Of the maps."),
+    dtype: StackType = typer.Option(None, "--dtype", help="Of the maps [float32, or what --map-dtype says]."),
     device: str = typer.Option("cpu", "--device", help="cpu, cuda:0, cuda:0,cuda:1, or cuda for all."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
@@ -40,7 +40,9 @@ def reconstruct(
     cg end early; tv weighs total variation by what each half of the particles says of the other.
     """
     chosen = settings_from("reconstruct", ReconstructSettings, **settings)
-    job = ReconstructJob(particles, out, chosen, halves, wiener, stack, threads, device, dtype.value)
+    job = ReconstructJob(
+        particles, out, chosen, halves, wiener, stack, threads, device, None if dtype is None else dtype.value
+    )
     summary = reconstruct_files(job)
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), indent=2))

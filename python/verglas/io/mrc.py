@@ -22,6 +22,7 @@ from verglas.errors import FormatError, InputError, VerglasWarning
 from verglas.io.atomic import atomic_path
 from verglas.io.mrc_header import PACKED_4BIT, MrcHeader, PathLike, check_size, compression_of, open_plain, read_header
 from verglas.io.plain import PlainFile
+from verglas.io.rules import MAP_DTYPES, file_rules
 from verglas.io.spider import SpiderHeader, read_spider, spider_header
 from verglas.types import Map
 from verglas.types.arrays import IntArray
@@ -239,7 +240,7 @@ def _map_pixel(header: MrcHeader, override: float | None) -> float:
     return in_header
 
 
-def write_map(path: PathLike, map: Any, dtype: str = "float32") -> None:
+def write_map(path: PathLike, map: Any, dtype: str | None = None) -> None:
     """Write a map; pixel size and origin always go into the header.
 
     Parameters
@@ -248,13 +249,15 @@ def write_map(path: PathLike, map: Any, dtype: str = "float32") -> None:
         ``.mrc`` or ``.map``, with ``.gz`` or ``.bz2`` for a compressed file.
     map : Map
         Or a result that has one, as a local resolution.
-    dtype : str
-        ``float32`` (mode 2), ``float16`` (12), ``int8`` (0), ``int16`` (1), ``uint16`` (6) or ``uint4`` (101).
+    dtype : str, optional
+        ``float32`` (mode 2), ``float16`` (12), ``int8`` (0), ``int16`` (1), ``uint16`` (6) or ``uint4`` (101); by
+        default what ``verglas --map-dtype`` says, or float32. A map that float16 by that rule would spoil is written as
+        float32, with a warning.
 
     Raises
     ------
     InputError
-        A value is not finite, or an integer type cannot hold the values exactly.
+        A value is not finite, or a type cannot hold the values.
     """
     if isinstance(getattr(map, "map", None), Map):
         map = map.map
@@ -265,7 +268,7 @@ def write_map(path: PathLike, map: Any, dtype: str = "float32") -> None:
     bad = map.data.size - int(np.count_nonzero(np.isfinite(map.data)))
     if bad:
         raise InputError(f"cannot write {path}: {bad} voxels are NaN or infinite")
-    values = as_stored(map.data, dtype, str(path))
+    values = _by_rule(map.data, str(path)) if dtype is None else as_stored(map.data, dtype, str(path))
     with atomic_path(path) as temporary, mrcfile.new(temporary, compression=compression) as f:
         # as int8, since mrcfile widens uint8 to 16 bits
         f.set_data(pack_4bit(values).view(np.int8) if dtype == "uint4" else values)
@@ -276,6 +279,17 @@ def write_map(path: PathLike, map: Any, dtype: str = "float32") -> None:
         if dtype == "uint4":
             _mark_4bit(f.header, map.data.shape[2], map.pixel_size_A)
         f.add_label("verglas")
+
+
+def _by_rule(data: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
+    """As the rules in force store maps; hours of work do not end for a type that cannot hold their map."""
+    try:
+        return as_stored(data, file_rules().map_dtype, what)
+    except InputError as error:
+        if file_rules().map_dtype == MAP_DTYPES[0]:
+            raise
+        warnings.warn(f"{error}; written as float32", VerglasWarning, stacklevel=3)
+        return as_stored(data, MAP_DTYPES[0], what)
 
 
 def _mark_4bit(header: Any, nx: int, pixel_size_A: float) -> None:

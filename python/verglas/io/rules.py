@@ -16,6 +16,7 @@ from typing import Any
 from verglas.errors import FormatError, InputError
 
 STYLES = ("relion", "star", "absolute")
+MAP_DTYPES = ("float32", "float16")
 RECALIBRATED = 0.01  # relative: up to here a pixel size may have been recalibrated since a file was written
 _PIPELINE = "default_pipeline.star"  # RELION's mark of a project's folder
 
@@ -32,6 +33,8 @@ class FileRules:
         Folders in which stacks are looked for first.
     any_pixel_size : bool
         Read stacks whose header gives another pixel size than the metadata, by more than 1 %; the metadata's is used.
+    map_dtype : "float32" or "float16"
+        Of maps that are written, where a call does not say.
     command_line : bool
         Messages name options of the command line instead of Python's arguments.
     """
@@ -39,12 +42,15 @@ class FileRules:
     paths: str = "relion"
     stack_roots: tuple[Path, ...] = ()
     any_pixel_size: bool = False
+    map_dtype: str = MAP_DTYPES[0]
     command_line: bool = False
 
     def __post_init__(self) -> None:
         """Check once."""
         if self.paths not in STYLES:
             raise InputError(f"paths: expected {', '.join(STYLES)}, got {self.paths!r}")
+        if self.map_dtype not in MAP_DTYPES:
+            raise InputError(f"map_dtype: expected {', '.join(MAP_DTYPES)}, got {self.map_dtype!r}")
         missing = next((root for root in self.stack_roots if not root.is_dir()), None)
         if missing is not None:
             name = "--stack-root" if self.command_line else "stack_root"

@@ -54,8 +54,8 @@ class ReconstructJob:
         Threads; all by default.
     device : str
         As in :func:`verglas.reconstruct`.
-    dtype : str
-        Of the maps.
+    dtype : str, optional
+        Of the maps; see :func:`verglas.io.write_map`.
     """
 
     particles: Path
@@ -66,7 +66,7 @@ class ReconstructJob:
     stack: Path | None = None
     threads: int | None = None
     device: str = "cpu"
-    dtype: str = "float32"
+    dtype: str | None = None
 
 
 @dataclass(frozen=True)
