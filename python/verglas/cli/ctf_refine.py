@@ -35,6 +35,7 @@ def ctf_refine(
     ),
     stack: Path = typer.Option(None, "--stack", help="Image stack in place of the one the file names."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the job in --out; fail if there is none."),
+    device: str = typer.Option("cpu", "--device", help="cpu or cuda:0."),
     threads: int = typer.Option(None, "--threads", min=1, help="Threads [all]."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     *,
@@ -48,7 +49,7 @@ def ctf_refine(
     """
     words = settings_of_words(fit) if fit is not None else {}
     chosen = settings_from("ctf-refine", CtfRefineSettings, **(words | settings))
-    job = CtfRefineJob(particles, out, half_maps or None, mask, stack, chosen, threads, resume)
+    job = CtfRefineJob(particles, out, half_maps or None, mask, stack, chosen, threads, resume, device)
     told = ctf_refine_files(job)
     if as_json:
         typer.echo(json.dumps(told, indent=2))

@@ -132,6 +132,7 @@ class CtfRefineStage(FinishStage):
             (source / "half1.mrc", source / "half2.mrc"),
             settings=self.resolve_settings(project),
             threads=project.threads,
+            device=project.device.split(",")[0],
         )
         ctf_refine_files(job, listener=StageListener(self.name, project.listener))
         return self.outputs(project, "particles.star", "ctf_refine.json")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from verglas._devices import one_device, work_on
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.io import check_folder, read_map, read_particles, write_json, write_map, write_particles
@@ -132,6 +133,7 @@ def refine_ctf(
     half_maps: tuple[MapLike, MapLike] | None = None,
     mask: MapLike | None = None,
     fit: str | Sequence[str] | None = None,
+    device: str = "cpu",
     threads: int | None = None,
     listener: ListenerChoice = "screen",
     **changes: Any,
@@ -155,6 +157,8 @@ def refine_ctf(
     fit : sequence of str, optional
         What is fitted, in words, and nothing else: defocus (of particles); astigmatism, phase_shift, b_factor (of
         micrographs); beam_tilt, trefoil, tetrafoil, cs, fourth_order, magnification (of optics groups).
+    device : str
+        ``"cpu"``, or a GPU as ``"cuda:0"``: images and slices are compared there.
     threads : int, optional
         Threads; all by default.
     listener : Listener or None
@@ -194,7 +198,19 @@ def refine_ctf(
     maps = None if half_maps is None else [map_of(m, "ctf-refine: half map") for m in half_maps]
     solvent = None if mask is None else map_of(mask, "ctf-refine: mask")
     with shown_to(listener) as heard:
-        return _refine(given, _Against(maps, solvent), chosen, threads, heard)
+        return _refine(given, _Against(maps, solvent), chosen, _Work.on(device, threads), heard)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Where it is done."""
+
+    device: str
+    threads: int | None
+
+    @classmethod
+    def on(cls, device: str, threads: int | None) -> _Work:
+        return cls(one_device("ctf-refine", device), threads)
 
 
 @dataclass(frozen=True)
@@ -209,7 +225,7 @@ def _refine(
     given: Particles,
     against: _Against,
     chosen: CtfRefineSettings,
-    threads: int | None,
+    work: _Work,
     heard: Listener,
     keeper: RoundsKeeper | None = None,
 ) -> CtfRefinement:
@@ -231,10 +247,11 @@ def _refine(
         heard.say(prepared.sentence)
     for number in range(len(rounds) + 1, chosen.rounds + 1):
         if maps is None or number > 1:
-            maps = list(reconstruct_halves(state, chosen.symmetry, threads))
+            maps = list(reconstruct_halves(state, chosen.symmetry, work.threads, work.device))
         first, second = maps
-        masked = masked_halves("ctf-refine", (first, second), against.mask, chosen.diameter_A, threads)
-        state, made = _one_round(state, prepared, masked, chosen, threads, heard)
+        masked = masked_halves("ctf-refine", (first, second), against.mask, chosen.diameter_A, work.threads)
+        with work_on(work.device):
+            state, made = _one_round(state, prepared, masked, chosen, work, heard)
         # sums of many groups at a large box are gigabytes: only those of the first round are drawn
         rounds.append(made if number == 1 else replace(made, sums=None))
         heard.say(_sentence(number, made))
@@ -257,7 +274,7 @@ class _Fitting:
     prepared: Prepared
     maps: tuple[Map, Map]
     pixels: Pixels
-    threads: int | None
+    work: _Work
     heard: Listener
 
     def __post_init__(self) -> None:
@@ -265,7 +282,13 @@ class _Fitting:
 
     def _measure(self) -> None:
         self.setting = Setting.of(
-            self.state, self.prepared.half, self.maps, self.pixels, self.threads, image=self.prepared.image
+            self.state,
+            self.prepared.half,
+            self.maps,
+            self.pixels,
+            self.work.threads,
+            image=self.prepared.image,
+            device=self.work.device,
         )
         self.calibration = calibrate(self.setting)
         self.groups = [int(g) for g in np.unique(self.setting.group)]
@@ -325,11 +348,11 @@ def _one_round(
     prepared: Prepared,
     maps: tuple[Map, Map],
     chosen: CtfRefineSettings,
-    threads: int | None,
+    work: _Work,
     heard: Listener,
 ) -> tuple[Particles, Round]:
     pixels = pixels_between("ctf-refine", state, maps[0], chosen.max_resolution_A)
-    fitting = _Fitting(state, prepared, maps, pixels, threads, heard)
+    fitting = _Fitting(state, prepared, maps, pixels, work, heard)
     made = Round(fitting.calibration.informative)
     if made.informative_shells < _LEAST_SHELLS:
         return state, made
@@ -382,6 +405,8 @@ class CtfRefineJob:
     threads : int, optional
     resume : bool
         There must be a job in ``out`` that was stopped. The same job goes on from one by itself.
+    device : str
+        As in :func:`refine_ctf`.
     """
 
     particles: Path
@@ -392,6 +417,7 @@ class CtfRefineJob:
     settings: CtfRefineSettings = field(default_factory=CtfRefineSettings)
     threads: int | None = None
     resume: bool = False
+    device: str = "cpu"
 
 
 def summary(refined: CtfRefinement) -> dict[str, Any]:
@@ -420,6 +446,7 @@ def ctf_refine_files(job: CtfRefineJob, *, listener: ListenerChoice = "screen") 
     Particles and fits are kept after each round until all is written.
     """
     check_folder(job.out)
+    work = _Work.on(job.device, job.threads)
     particles = read_particles(job.particles, stack=job.stack)
     maps = None if job.half_maps is None else [read_map(path) for path in job.half_maps]
     mask = None if job.mask is None else read_map(job.mask)
@@ -430,7 +457,7 @@ def ctf_refine_files(job: CtfRefineJob, *, listener: ListenerChoice = "screen") 
         checkpoints.open(resume=job.resume)
         keeper = RoundsKeeper(checkpoints.part("rounds"), checkpoints.part("sums"))
         try:
-            refined = _refine(particles, _Against(maps, mask), job.settings, job.threads, heard, keeper)
+            refined = _refine(particles, _Against(maps, mask), job.settings, work, heard, keeper)
         except InputError:
             if keeper.rounds.load() is None:  # nothing that a second call could go on from
                 checkpoints.remove()

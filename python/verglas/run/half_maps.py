@@ -27,9 +27,11 @@ def maps_digest(maps: Sequence[Map] | None) -> str | None:
     return voxels.hexdigest()[:12]
 
 
-def reconstruct_halves(particles: Particles, symmetry: str, threads: int | None) -> tuple[Map, Map]:
+def reconstruct_halves(
+    particles: Particles, symmetry: str, threads: int | None, device: str = "cpu"
+) -> tuple[Map, Map]:
     """Maps of rlnRandomSubset 1 and 2, from known poses."""
-    made = reconstruct_report(particles, symmetry=symmetry, halves=True, threads=threads, listener=None)
+    made = reconstruct_report(particles, symmetry=symmetry, halves=True, device=device, threads=threads, listener=None)
     assert made.half_maps is not None
     return made.half_maps
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from verglas._array_module import array_module, to_host
 from verglas.optics.refine.held_out import HeldOutGain
 from verglas.optics.refine.pixels import Pixels, PixelTerms
 from verglas.types.arrays import Array, Float32Array, FloatArray, IntArray
@@ -67,8 +68,10 @@ class DefocusScores:
 
     def add(self, rows: IntArray, batch: PixelTerms, amplitude: Float32Array, wavelength_A: float) -> None:
         """Of a batch whose particles share a wavelength; ``amplitude`` (m,) is the reference's of each pixel."""
-        real = batch.cross.real * amplitude
-        power = batch.power * amplitude**2
+        xp = array_module(batch.cross)
+        of_pixels = xp.asarray(amplitude)
+        real = batch.cross.real * of_pixels
+        power = batch.power * of_pixels**2
         terms = (
             real * batch.sine,
             real * batch.cosine,
@@ -76,13 +79,23 @@ class DefocusScores:
             power * (batch.sine * batch.cosine),
         )
         starts = np.concatenate(self._starts)
-        binned = [np.add.reduceat(term, starts, axis=1) for term in terms]
+        binned = [_bin_sums(term, starts) for term in terms]
         first = len(self._starts[0])
         for half, part in enumerate((slice(0, first), slice(first, None))):
             theta = np.pi * wavelength_A * np.outer(self._k2[half], self.changes_A)
             tables = (2 * np.cos(theta), 2 * np.sin(theta), -0.5 * np.cos(2 * theta), -np.sin(2 * theta))
             score = sum(b[:, part] @ t.astype(np.float32) for b, t in zip(binned, tables, strict=True))
             self.values[half, rows] = score
+
+
+def _bin_sums(values: Array, starts: IntArray) -> Float32Array:
+    """(n, bins) sums of (n, m) from one start to the next, on the host; CuPy has no ``reduceat``."""
+    xp = array_module(values)
+    if xp is np:
+        return np.asarray(np.add.reduceat(values, starts, axis=1))
+    # in double precision: differences of sums over all pixels
+    running = xp.cumsum(values, axis=1, dtype=np.float64)[:, xp.asarray(np.append(starts[1:], values.shape[1]) - 1)]
+    return np.diff(to_host(running), axis=1, prepend=0.0).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import minimize
 
+from verglas._array_module import array_module, to_host
 from verglas.optics.refine.held_out import HeldOutGain
 from verglas.optics.refine.passes import Calibration, Setting, evaluate
 from verglas.optics.refine.pixels import Pixels
@@ -204,16 +205,17 @@ def _add(
 ) -> None:
     """Sums of particles of one half and group to their folds."""
     batch, _ = evaluate(setting, calibration, rows, params)
-    a = calibration.amplitude[setting.half[rows[0]]][setting.pixels.shell]
+    xp = array_module(batch.cross)
+    a = xp.asarray(calibration.amplitude[setting.half[rows[0]]][setting.pixels.shell])
     real, power = batch.cross.real * a, batch.power * a**2
     cross = (real * batch.sine, real * batch.cosine)
     powers = (power * batch.sine**2, power * batch.sine * batch.cosine, power * batch.cosine**2)
     for f, likelihood in enumerate(folds):
-        mine = setting.fold[rows] == f
+        mine = xp.asarray(np.flatnonzero(setting.fold[rows] == f))
         for i, values in enumerate(cross):
-            likelihood.cross[i] += values[mine].sum(axis=0)
+            likelihood.cross[i] += to_host(values[mine].sum(axis=0))
         for i, values in enumerate(powers):
-            likelihood.power[i] += values[mine].sum(axis=0)
+            likelihood.power[i] += to_host(values[mine].sum(axis=0))
 
 
 def _gain(seen: _Likelihood, unseen: _Likelihood) -> tuple[float, float]:

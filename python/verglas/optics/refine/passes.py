@@ -9,9 +9,19 @@ from typing import NamedTuple
 import numpy as np
 
 from verglas import fourier, ops
+from verglas._array_module import array_module, to_host
 from verglas.optics.refine.defocus import DefocusScores, fit_defocus
 from verglas.optics.refine.phases import GroupSums
-from verglas.optics.refine.pixels import BATCH, Pixels, PixelTerms, Reference, gather, image_spectra, pixel_terms
+from verglas.optics.refine.pixels import (
+    BATCH,
+    BATCH_OF_GPU,
+    Pixels,
+    PixelTerms,
+    Reference,
+    gather,
+    image_spectra,
+    pixel_terms,
+)
 from verglas.optics.stored import plain_images
 from verglas.optics.transfer import wavelength_A
 from verglas.types import Map, Particles
@@ -36,6 +46,8 @@ class Setting:
         That of the *other* half for each half.
     pixels : Pixels
     threads : int or None
+    device : str
+        ``"cpu"``, or a GPU on which images and slices are compared.
     """
 
     particles: Particles
@@ -45,6 +57,7 @@ class Setting:
     references: tuple[Reference, Reference]
     pixels: Pixels
     threads: int | None = None
+    device: str = "cpu"
 
     @classmethod
     def of(
@@ -56,6 +69,7 @@ class Setting:
         threads: int | None = None,
         *,
         image: IntArray | None = None,
+        device: str = "cpu",
     ) -> Setting:
         """Of particles as stored, half sets 0 and 1, and the maps of half sets 0 and 1, masked.
 
@@ -68,8 +82,12 @@ class Setting:
                 rows = np.flatnonzero((group == g) & (half == h))
                 of_image = rows if image is None else image[rows]
                 fold[rows] = np.unique(of_image, return_inverse=True)[1].reshape(-1) % 2
-        references = (Reference(half_maps[1], pixels, threads), Reference(half_maps[0], pixels, threads))
-        return cls(plain_images(particles), half, group, fold, references, pixels, threads)
+        references = tuple(Reference(half_maps[1 - h], pixels, threads, device) for h in range(2))
+        return cls(plain_images(particles), half, group, fold, (references[0], references[1]), pixels, threads, device)
+
+    def spectra(self, particles: Particles) -> Complex64Array:
+        """Half transforms of images of some of the particles."""
+        return image_spectra(particles, self.threads, self.device)
 
     def take(self, rows: IntArray) -> Setting:
         """Some of the particles."""
@@ -79,12 +97,12 @@ class Setting:
     def batches(self, rows: IntArray, listener: Listener | None = None, phase: str = "") -> Iterator[IntArray]:
         """Rows of one half and one group at a time."""
         tell = None if listener is None else phase_progress(listener, phase)
-        done = 0
+        done, batch = 0, BATCH if self.device == "cpu" else BATCH_OF_GPU
         for h in range(2):
             for g in np.unique(self.group[rows]):
                 here = rows[(self.half[rows] == h) & (self.group[rows] == g)]
-                for begin in range(0, len(here), BATCH):
-                    part = here[begin : begin + BATCH]
+                for begin in range(0, len(here), batch):
+                    part = here[begin : begin + batch]
                     yield part
                     done += len(part)
                     if tell is not None:
@@ -156,12 +174,12 @@ def calibrate(setting: Setting) -> Calibration:
     for rows in setting.batches(_sample(setting)):
         h, g = setting.half[rows[0]], setting.group[rows[0]]
         some = setting.particles[rows]
-        spectra = image_spectra(some, setting.threads)
+        spectra = setting.spectra(some)
         slices = setting.references[h].slices(some)
         batch = pixel_terms(spectra, slices, params[rows], one, pixels, setting.threads)
-        image_power = np.abs(gather(spectra, pixels)) ** 2
+        image_power = abs(gather(spectra, pixels)) ** 2
         terms = ((batch.cross.real * batch.sine), batch.power * batch.sine**2, image_power)
-        sums[h, g] += pixels.shell_sums(np.stack([t.sum(axis=0) for t in terms]))
+        sums[h, g] += pixels.shell_sums(np.stack([to_host(t.sum(axis=0)) for t in terms]))
         counts[h, g] += len(rows)
     per_shell = np.maximum(np.bincount(pixels.shell, minlength=pixels.shells), 1)
     cross, power, total = (sums[:, :, i] for i in range(3))
@@ -178,7 +196,7 @@ def evaluate(
 ) -> tuple[PixelTerms, Array]:
     """Images and model of particles of one half and group on the pixels of the fit, and their slices."""
     some, h, g = setting.particles[rows], setting.half[rows[0]], int(setting.group[rows[0]])
-    spectra = image_spectra(some, setting.threads)
+    spectra = setting.spectra(some)
     slices = setting.references[h].slices(some)
     inverse = calibration.inverse_noise(g, setting.pixels)
     return pixel_terms(spectra, slices, params[rows], inverse, setting.pixels, setting.threads), slices
@@ -194,7 +212,7 @@ def group_pass(
         batch, slices = evaluate(setting, calibration, rows, params)
         gradients = None
         if magnification:
-            spectra = image_spectra(setting.particles[rows], setting.threads)
+            spectra = setting.spectra(setting.particles[rows])
             model = _GroupModel(spectra, slices, params[rows], batch.cosine)
             gradients = _gradients(setting, calibration, int(setting.group[rows[0]]), model)
         sums.add(batch, setting.group[rows], setting.fold[rows], gradients)
@@ -213,19 +231,20 @@ class _GroupModel(NamedTuple):
 def _gradients(setting: Setting, calibration: Calibration, group: int, of: _GroupModel) -> Float32Array:
     """(9, n, m): products of the gradient of C P along kx and ky with itself, the image, C P, and P cos chi."""
     pixels, box, pixel_A = setting.pixels, setting.pixels.box, setting.pixels.pixel_size_A
-    model = of.slices * ops.ctf(of.params, box, pixel_A, threads=setting.threads)
+    xp = array_module(of.slices)
+    model = of.slices * ops.ctf(of.params, box, pixel_A, device=setting.device, threads=setting.threads)
     image = fourier.inverse(model, (box, box), threads=setting.threads)
-    place = (np.arange(box) - box // 2) * pixel_A
+    place = xp.asarray(((np.arange(box) - box // 2) * pixel_A).astype(np.float32))
     # the derivative of sum f exp(-2 pi i k r) along k is the transform of -2 pi i r f
-    gx = gather(fourier.forward(image * place.astype(np.float32), 2, threads=setting.threads), pixels)
-    gy = gather(fourier.forward(image * place.astype(np.float32)[:, None], 2, threads=setting.threads), pixels)
+    gx = gather(fourier.forward(image * place, 2, threads=setting.threads), pixels)
+    gy = gather(fourier.forward(image * place[:, None], 2, threads=setting.threads), pixels)
     gx, gy = -2j * np.pi * gx, -2j * np.pi * gy
     x, m = gather(of.spectra, pixels), gather(model, pixels)
-    inverse = calibration.inverse_noise(group, pixels)
-    a, b = np.conj(gx), np.conj(gy)
+    inverse = xp.asarray(calibration.inverse_noise(group, pixels))
+    a, b = gx.conj(), gy.conj()
     beside = gather(of.slices, pixels) * of.cosine
     terms = [a * gx, a * gy, b * gy, a * x, b * x, a * m, b * m, a * beside, b * beside]
-    return np.stack([np.asarray(t.real, np.float32) * inverse for t in terms])
+    return xp.stack([xp.asarray(t.real, np.float32) * inverse for t in terms])
 
 
 def defocus_pass(

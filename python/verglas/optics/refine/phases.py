@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize
 
+from verglas._array_module import array_module, to_host
 from verglas.optics.refine.held_out import HeldOutGain
 from verglas.optics.refine.pixels import Pixels, PixelTerms
 from verglas.optics.zernike import zernike, zernike_indices
@@ -76,16 +77,17 @@ class GroupSums:
         ps, pc = batch.power * batch.sine, batch.power * batch.cosine
         odd, terms = batch.cross * batch.sine, (real * batch.sine, real * batch.cosine)
         powers = (ps * batch.sine, ps * batch.cosine, pc * batch.cosine)
+        xp = array_module(batch.cross)
         for g, f in {(int(a), int(b)) for a, b in zip(group, fold, strict=True)}:
-            rows = (group == g) & (fold == f)
-            self.odd_cross[g, f] += odd[rows].sum(axis=0)
-            self.odd_power[g, f] += powers[0][rows].sum(axis=0)
+            rows = xp.asarray(np.flatnonzero((group == g) & (fold == f)))
+            self.odd_cross[g, f] += to_host(odd[rows].sum(axis=0))
+            self.odd_power[g, f] += to_host(powers[0][rows].sum(axis=0))
             for i, values in enumerate(terms):
-                self.even_cross[i, g, f] += values[rows].sum(axis=0)
+                self.even_cross[i, g, f] += to_host(values[rows].sum(axis=0))
             for i, values in enumerate(powers):
-                self.even_power[i, g, f] += values[rows].sum(axis=0)
+                self.even_power[i, g, f] += to_host(values[rows].sum(axis=0))
             if self.gradients is not None and gradients is not None:
-                self.gradients[:, g, f] += gradients[:, rows].sum(axis=1)
+                self.gradients[:, g, f] += to_host(gradients[:, rows].sum(axis=1))
 
 
 # Of coefficients: S and D on the pixels, and their derivatives (n, m)

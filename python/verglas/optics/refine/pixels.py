@@ -9,11 +9,14 @@ from functools import cached_property
 import numpy as np
 
 from verglas import fourier, gridding, ops
+from verglas._array_module import array_module
+from verglas._devices import to_device
 from verglas.geometry import euler_to_matrix
+from verglas.ops._device import device_of
 from verglas.types import Map, Particles
 from verglas.types.arrays import Array, Complex64Array, Float32Array, FloatArray, IntArray
 
-BATCH = 64  # images at a time: what fits a processor's cache
+BATCH, BATCH_OF_GPU = 64, 512  # images at a time: what fits a processor's cache, what keeps a GPU at work
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +97,11 @@ class Pixels:
 class Reference:
     """Slices of a map on the pixels of a fit."""
 
-    def __init__(self, volume: Map, pixels: Pixels, threads: int | None = None) -> None:
-        self.pixels, self.threads = pixels, threads
+    def __init__(self, volume: Map, pixels: Pixels, threads: int | None = None, device: str = "cpu") -> None:
+        self.pixels, self.threads, self.device = pixels, threads, device
         full = ops.Grid(volume.box)
         self._grid = ops.Grid(volume.box, max_radius=min(pixels.last + 1, full.max_radius))
-        self._spectrum = gridding.to_grid(volume.data, self._grid, threads=threads)
+        self._spectrum = to_device(gridding.to_grid(volume.data, self._grid, threads=threads), device)
 
     def on(self, pixels: Pixels) -> Reference:
         """The same map on other pixels, none of them finer."""
@@ -120,6 +123,7 @@ class Reference:
             matrices,
             max_radius=min(self.pixels.last + 1, self._grid.max_radius),
             shifts_px=displacement_px,
+            device=self.device,
             threads=self.threads,
         )
 
@@ -146,19 +150,22 @@ class PixelTerms:
 
 def gather(spectra: Array, pixels: Pixels) -> Array:
     """(n, m) of (n, box, box // 2 + 1)."""
-    return np.take(spectra.reshape(len(spectra), -1), pixels.index, axis=1)
+    xp = array_module(spectra)
+    return xp.take(spectra.reshape(len(spectra), -1), xp.asarray(pixels.index), axis=1)
 
 
-def image_spectra(particles: Particles, threads: int | None = None) -> Complex64Array:
-    """Half transforms of the images."""
-    return fourier.forward(particles.images(), 2, threads=threads)
+def image_spectra(particles: Particles, threads: int | None = None, device: str = "cpu") -> Complex64Array:
+    """Half transforms of the images, on a device."""
+    return fourier.forward(to_device(particles.images(), device), 2, threads=threads)
 
 
-def transfer(params: FloatArray, pixels: Pixels, threads: int | None = None) -> tuple[Float32Array, Float32Array]:
+def transfer(
+    params: FloatArray, pixels: Pixels, threads: int | None = None, device: str = "cpu"
+) -> tuple[Float32Array, Float32Array]:
     """Sine and cosine of the CTF's phase on the pixels, each (n, m)."""
     turned = params.copy()
     turned[:, 6] += 90.0
-    values = [ops.ctf(p, pixels.box, pixels.pixel_size_A, threads=threads) for p in (params, turned)]
+    values = [ops.ctf(p, pixels.box, pixels.pixel_size_A, device=device, threads=threads) for p in (params, turned)]
     return gather(values[0], pixels), gather(values[1], pixels)
 
 
@@ -170,8 +177,9 @@ def pixel_terms(
     pixels: Pixels,
     threads: int | None = None,
 ) -> PixelTerms:
-    """What the fits use, of n images and slices; ``inverse_noise`` is (n, m) or (m,)."""
-    x, p = gather(spectra, pixels), gather(slices, pixels)
-    sine, cosine = transfer(params, pixels, threads)
-    cross = np.asarray(x * np.conj(p) * inverse_noise, np.complex64)
-    return PixelTerms(cross, np.asarray((p.real**2 + p.imag**2) * inverse_noise, np.float32), sine, cosine)
+    """What the fits use, of n images and slices, where these lie; ``inverse_noise`` is (n, m) or (m,)."""
+    xp = array_module(spectra)
+    x, p, weight = gather(spectra, pixels), gather(slices, pixels), xp.asarray(inverse_noise)
+    sine, cosine = transfer(params, pixels, threads, device_of(spectra))
+    cross = xp.asarray(x * p.conj() * weight, np.complex64)
+    return PixelTerms(cross, xp.asarray((p.real**2 + p.imag**2) * weight, np.float32), sine, cosine)
