@@ -11,6 +11,7 @@ from verglas import fourier, image
 from verglas.classification import Class2DSettings
 from verglas.errors import InputError, VerglasWarning
 from verglas.heterogeneity.posed import posed_images
+from verglas.heterogeneity.subtract import SCALE
 from verglas.io import read_particles, write_particles, write_stack, write_star
 from verglas.optics import common_size, plain_images
 from verglas.optics.one_grid import Grids, grid_matrix
@@ -19,6 +20,7 @@ from verglas.run.class2d import Class2DJob, class2d_files
 from verglas.run.ctf_refine_inputs import prepare
 from verglas.run.reconstruct import ReconstructJob, plan_sentence, reconstruct_files
 from verglas.run.refine_inputs import close_identity, differences
+from verglas.run.subtract import revert_files, subtract_files
 from verglas.search import AlignSettings, align_plan
 
 FINE, COARSE = (48, 2.0), (36, 2.62)  # a box of 96 A and one of 94.32 A
@@ -179,10 +181,35 @@ def test_plans_and_identities_of_files_count_the_common_size(model, tmp_path):
 def test_jobs_on_stored_images_say_so_at_once(model, tmp_path, fine):
     """Another box as well as another pixel size alone: before any map is made."""
     both = write_two(tmp_path, simulated(model, 4, fine, 5, 0.5), simulated(model, 4, COARSE, 6, 0.5))
-    truth = vg.simulate.density(model, *COARSE)
     for particles in (both, stored_images(both)):
-        with pytest.raises(InputError, match="subtract takes images of one size at a time"):
-            vg.subtract(particles, truth, truth)
         for job in ("ctf-refine", "polish"):
             with pytest.raises(InputError, match=f"{job} takes images of one size at a time, .*36 px of 2.62 A"):
                 prepare(particles, fits_ctf=False, needs_halves=False, job=job)
+
+
+@pytest.mark.filterwarnings("ignore:.*images of several sizes")
+def test_subtracted_images_of_both_groups_lie_on_one_grid(model, tmp_path):
+    near = {"defocus_A": (2000, 3000), "shift_sd_A": 1.0}
+    fine, coarse = (simulated(model, 8, grid, 3, **near) for grid in (FINE, COARSE))
+    both = write_two(tmp_path, fine, coarse, normalised=False)
+    truth = vg.simulate.density(model, *COARSE)
+    wrong = vg.simulate.density(model, *FINE)
+    with pytest.raises(InputError, match=r"the map has 48 px of 2 A, the particles 36 px of 2.62 A"):
+        vg.subtract(both, wrong, wrong)
+    vg.write_map(tmp_path / "map.mrc", truth)
+    vg.write_map(tmp_path / "mask.mrc", vg.Map(np.zeros_like(truth.data), truth.pixel_size_A))
+    out = tmp_path / "left.star"
+    told = subtract_files(tmp_path / "p.star", out, tmp_path / "map.mrc", tmp_path / "mask.mrc", listener=None)
+    assert told["particles"] == 16
+    left = read_particles(out)
+    assert (left.box, left.pixel_size_A) == COARSE
+    alone = vg.subtract(coarse, truth, vg.Map(np.zeros_like(truth.data), truth.pixel_size_A)).images()
+    assert np.allclose(left.images()[8:], alone, atol=1e-3 * np.abs(coarse.images()).max())
+    # of the same particles at the other sampling as much is left; their scale is that of their grey
+    rest = np.linalg.norm(left.images(), axis=(1, 2)) / np.linalg.norm(plain_images(both).images(), axis=(1, 2))
+    assert np.allclose(rest[:8], rest[8:], atol=0.05)
+    assert rest.max() < 0.5
+    assert np.allclose(left.table[SCALE][8:], 1, atol=0.01)
+    assert left.optics_table.rlnImageSize.tolist() == [36, 36]
+    with pytest.raises(InputError, match="from images of several sizes"):
+        revert_files(out, tmp_path / "back.star")

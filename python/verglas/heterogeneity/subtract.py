@@ -9,14 +9,13 @@ import numpy as np
 
 from verglas.errors import InputError, VerglasWarning
 from verglas.masks import checked_mask
-from verglas.optics import for_job
-from verglas.optics.one_grid import refuse_several_sizes
+from verglas.optics import common_size, for_job
 from verglas.optics.stored import Change, stored_images, to_stored
 from verglas.reconstruction import project
 from verglas.types import Map, Particles, Poses
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
 from verglas.types.convert import MapLike, ParticlesLike, map_of, particles_of
-from verglas.types.images import ImageSource
+from verglas.types.images import GridSource, ImageSource
 
 SCALE = "verglasSubtractionScale"
 _SAME_PIXEL = 0.01
@@ -111,7 +110,8 @@ def subtract(
     r"""Particles less the projections of what a map holds outside a mask.
 
     Poses, CTF parameters and all other columns stay as they are; the images are made when they are read. Images with
-    odd aberrations or a magnification, or flipped or multiplied by their CTF, are so afterwards, too. The scale
+    odd aberrations or a magnification, or flipped or multiplied by their CTF, are so afterwards, too; those of several
+    boxes or pixel sizes are brought to one grid, and stay there. The scale
     :math:`a_i` of each particle is that of least squares against the whole map,
     :math:`a_i = \langle X_i, C_i P_i V \rangle / \| C_i P_i V \|^2`, kept between 0.2 and 3.
 
@@ -160,23 +160,26 @@ def subtract(
         raise InputError(f"{particles.where}: these particles have no images")
     if particles.poses is None:
         raise InputError(f"{particles.where}: subtract needs poses and these particles have none; refine them first")
-    refuse_several_sizes(stored_images(particles), "subtract")
+    stored = stored_images(particles)
+    box, pixel_size_A = common_size(stored)
     for name, value in (("map", map), ("mask", mask)):
-        if value.box != particles.box or abs(value.pixel_size_A / particles.pixel_size_A - 1) > _SAME_PIXEL:
+        if value.box != box or abs(value.pixel_size_A / pixel_size_A - 1) > _SAME_PIXEL:
             raise InputError(
                 f"subtract: the {name} has {value.box} px of {value.pixel_size_A:g} A, the particles "
-                f"{particles.box} px of {particles.pixel_size_A:g} A; resample it first (verglas resample)"
+                f"{box} px of {pixel_size_A:g} A; resample it first (verglas resample)"
             )
     if not np.isfinite(map.data).all() or not np.ptp(map.data):
         raise InputError("subtract: the map is constant or holds values that are not finite; expected a density")
-    stored = stored_images(particles)
     work = for_job(stored, "subtract", posed=True)
+    if isinstance(work.source, GridSource):
+        stored = work  # one stack has one size
     assert stored.source is not None
     keep = np.asarray(mask.data, np.float32) if not mask.data.any() else checked_mask(mask.data)
-    removed = Map(map.data * (1 - keep), particles.pixel_size_A)
+    removed = Map(map.data * (1 - keep), pixel_size_A)
     scale = _scales(work, map, threads) if fit_scale else np.ones(len(work))
     # the images stay in the state that their columns tell, for every program that reads them
-    source = SubtractedSource(stored.source, work, removed, scale, threads=threads, to_stored=to_stored(work))
+    back = None if stored is work else to_stored(work)
+    source = SubtractedSource(stored.source, work, removed, scale, threads=threads, to_stored=back)
     return stored.with_source(source).with_columns(**{SCALE: scale})
 
 

@@ -14,6 +14,7 @@ from verglas.heterogeneity.recentred import MOVED_X, MOVED_Y, middle_A, recentre
 from verglas.heterogeneity.subtract import LEAST_SCALE, MOST_SCALE, SCALE
 from verglas.io import check_writable, read_map, read_particles, write_particles
 from verglas.io.stack import StackSource
+from verglas.optics.one_grid import Grids
 from verglas.run.kept_inputs import keeps_inputs
 from verglas.types import Particles
 from verglas.types.arrays import Float32Array, FloatArray, IntArray
@@ -100,8 +101,10 @@ def subtract_files(
         cut = {"box": box, "centre_A": centre_A.tolist(), "boxes_beyond_image": _beyond(left, particle_set.box)}
     assert left.source is not None
     scale = left.table[SCALE].to_numpy(np.float64)
+    # Those of several sizes are on one grid now, of which their old images are not.
+    originals = {} if Grids.of(particle_set) is not None else {ORIGINAL: names}
     with shown_to(listener) as heard:
-        remainder = left.with_columns(**{ORIGINAL: names}).with_source(_Counted(left.source, heard))
+        remainder = left.with_columns(**originals).with_source(_Counted(left.source, heard))
         write_particles(out, remainder, stack=out.with_suffix(".mrcs"), dtype=dtype)
     return {
         "particles": len(particle_set),
@@ -145,7 +148,10 @@ def revert_files(particles: Path, out: Path) -> int:
     check_writable(out)
     particle_set = read_particles(particles)
     if ORIGINAL not in particle_set.table or SCALE not in particle_set.table:
-        raise InputError(f"{particles}: these particles were not made by verglas subtract (no {ORIGINAL}, {SCALE})")
+        raise InputError(
+            f"{particles}: these particles were not made by verglas subtract, or from images of several sizes, which "
+            f"lie on one grid now (no {ORIGINAL}, {SCALE})"
+        )
     names = particle_set.table[ORIGINAL].to_numpy(str)
     # Without its source, which reads the subtracted stack whatever names the table has.
     back = undo_recentring(particle_set) if MOVED_X in particle_set.table else particle_set
