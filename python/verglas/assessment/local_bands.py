@@ -46,8 +46,10 @@ class Band:
 
     def gain(self, radius: FloatArray) -> Float32Array:
         """Of shells at this radius."""
-        away = np.minimum(np.abs(radius - self.centre) / self.half_width, 1.0)
-        return (np.cos(0.5 * np.pi * away) ** 2).astype(np.float32)
+        away = np.abs(radius - self.centre) / self.half_width
+        gain, inside = np.zeros(np.shape(radius), np.float32), away < 1  # most shells are outside, and cosines take long
+        gain[inside] = np.cos(0.5 * np.pi * away[inside]) ** 2
+        return gain
 
     def fine_grid(self, box: int) -> int:
         """Side of a grid on which the band is made: its products need not be sampled, only their averages."""
@@ -86,6 +88,22 @@ def _reach(window_px: float, box: int) -> int:
     return min(box // 2 - 1, int(np.ceil((beyond[-1] + 1) * box / side)))
 
 
+@functools.lru_cache(maxsize=16)  # of small grids: bands of one window ask for the same again
+def _window_transform(window_px: float, box: int, side: int, threads: int | None) -> Float32Array:
+    """Transform of a window on a coarse grid of this side, 1 at frequency 0."""
+    window = fourier.forward(window_weights(box, window_px), 3, threads=threads)
+    return np.asarray(crop_transform(window, box, side).real / float(window[0, 0, 0].real), np.float32)
+
+
+@functools.lru_cache(maxsize=2)  # of a small box: the bands of one window follow one another
+def _overlap(window_px: float, side: int) -> tuple[float, FloatArray]:
+    """Weight of a window, and its autocorrelation."""
+    window, shape = window_weights(side, window_px), (side, side, side)
+    spectrum = fourier.forward(window, 3)
+    overlap = fourier.inverse((np.abs(spectrum) ** 2).astype(np.complex64), shape)
+    return float(window.sum(dtype=np.float64)), overlap.astype(np.float64)
+
+
 @functools.lru_cache(maxsize=1024)
 def _independent(band: Band, box: int) -> float:
     side = min(fourier.fast_size(max(int(np.ceil(6 * band.window_px)), 16), even=True), box)
@@ -93,11 +111,8 @@ def _independent(band: Band, box: int) -> float:
     # A small box of the same voxels: shells are rarer there in the same measure, so the band is as wide.
     shape = (side, side, side)
     power = fourier.inverse(band.gain(fourier.radius(shape) / scale).astype(np.complex64) ** 2, shape)
-    window = band.window(side)
-    spectrum = fourier.forward(window, 3)
-    overlap = fourier.inverse((np.abs(spectrum) ** 2).astype(np.complex64), shape)
-    weight = float(window.sum(dtype=np.float64))
-    pairs = float(np.sum(overlap.astype(np.float64) * power.astype(np.float64) ** 2))
+    weight, overlap = _overlap(band.window_px, side)
+    pairs = float(np.sum(overlap * power.astype(np.float64) ** 2))
     return weight**2 * float(power.max()) ** 2 / pairs
 
 
@@ -145,9 +160,12 @@ class Windowed:
     def __init__(self, band: Band, box: int, threads: int | None) -> None:
         self.band, self.box, self.threads = band, box, threads
         self.fine, self.coarse = band.fine_grid(box), band.coarse_grid(box)
-        window = fourier.forward(band.window(box), 3, threads=threads)
-        self.transform = crop_transform(window, box, self.coarse).real / float(window[0, 0, 0].real)
-        self.matrix = interpolation(self.coarse, box)
+        self.transform = _window_transform(band.window_px, box, self.coarse, threads)
+
+    @functools.cached_property
+    def matrix(self) -> Float32Array:
+        """From an axis of the coarse grid to one of the map's."""
+        return interpolation(self.coarse, self.box)
 
     def average(self, product: Float32Array) -> Float32Array:
         """A product on the band's grid, averaged: at the points of the coarse grid."""
