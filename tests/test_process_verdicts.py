@@ -22,6 +22,7 @@ from verglas.pipeline.settings import ProcessSettings
 from verglas.types.verdict import Finding, Verdict
 
 SUMMARY = {
+    "resolution_withheld_by": None,
     "resolution_A": 7.5,
     "resolutions_A": {},
     "b_factor_A2": 0.0,
@@ -86,6 +87,16 @@ def test_the_hand_is_said_and_is_no_warning(project):
     assert (made.state, made.codes, made.reasons[0]) == ("warn", ("mask", "hand"), "a tight mask")
     write_json(path, {"resolution_A": None})
     assert PostprocessStage().verdict(project).codes == ("no_signal",)
+
+
+def test_a_resolution_that_is_withheld_is_so_in_the_numbers_of_both_stages(project):
+    path = project.root / "postprocess/summary.json"
+    withheld = {"resolution_A": 7.5, "claimed_resolution_A": None, "resolution_withheld_by": "uncertain-orientations"}
+    write_json(path, withheld)
+    numbers = PostprocessStage().verdict(project).numbers
+    assert (numbers["resolution_A"], numbers["resolution_withheld_by"]) == (7.5, "uncertain-orientations")
+    assert refined(project, **withheld).numbers["resolution_withheld_by"] == "uncertain-orientations"
+    assert "resolution_withheld_by" not in refined(project).numbers
 
 
 @pytest.mark.parametrize(("kind", "state"), [("found", "go on"), ("unconfirmed", "warn"), ("noise", "stop")])

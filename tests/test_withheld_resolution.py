@@ -61,6 +61,7 @@ def test_the_page_says_it(refined):
     page = write_refine_page(folder).read_text()
     assert "not to be stated: the verdict says uncertain-orientations" in page
     assert "nothing (uncertain-orientations)" in page
+    assert "whether all particles show this map" in page  # a part that half of them lack raises no finding
     assert Assessed({}, None, {"resolution_A": 5.0, "claimed_resolution_A": 5.0}).withheld_by is None
 
 

@@ -47,7 +47,10 @@ class Band:
     def gain(self, radius: FloatArray) -> Float32Array:
         """Of shells at this radius."""
         away = np.abs(radius - self.centre) / self.half_width
-        gain, inside = np.zeros(np.shape(radius), np.float32), away < 1  # most shells are outside, and cosines take long
+        gain, inside = (
+            np.zeros(np.shape(radius), np.float32),
+            away < 1,
+        )  # most shells are outside, and cosines take long
         gain[inside] = np.cos(0.5 * np.pi * away[inside]) ** 2
         return gain
 
