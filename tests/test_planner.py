@@ -19,6 +19,7 @@ from verglas.assessment.planner import (
     particles_for_resolution,
     refinement_operations,
     resolution_of_particles_A,
+    scattering_contrast,
     useful_dose_e_A2,
 )
 from verglas.errors import InputError
@@ -29,6 +30,18 @@ def test_printed_values():
     assert 1e4 * elastic_cross_section_A2(6, 200.0) == pytest.approx(41.9, abs=0.05)  # square picometres
     assert electron_speed(200.0) == pytest.approx(0.6953, abs=1e-4)
     assert refinement_operations(100_000, 128, 7) == pytest.approx(6.53e17, rel=1e-3)
+
+
+def test_contrast_of_a_slab_of_protein_in_ice():
+    """Linear while it is small; less at a higher voltage as cross-sections are; a few tenths of a percent per 100 A."""
+    thin, thick = scattering_contrast(10.0, 200.0), scattering_contrast(100.0, 200.0)
+    assert thick == pytest.approx(10 * thin, rel=0.01)
+    assert 0.004 < thick < 0.02
+    ratio = scattering_contrast(100.0, 300.0) / thick
+    assert ratio == pytest.approx(elastic_cross_section_A2(6, 300.0) / elastic_cross_section_A2(6, 200.0), rel=0.01)
+    assert detection_dose_e_A2(100.0, thick) > 10  # amplitude contrast alone: why images are taken out of focus
+    with pytest.raises(InputError, match="thickness_A: expected a positive number, got -1"):
+        scattering_contrast(-1.0, 300.0)
 
 
 @pytest.mark.parametrize("contrast", [0.03, 0.1, 0.4])
@@ -103,6 +116,13 @@ def test_the_command(capsys):
     status, _, said = main(["plan", "--mass", "-3"], capsys)
     assert status == 2
     assert "mass" in said
+
+
+def test_a_plan_says_what_shows_one_particle():
+    small, large = vg.plan(mass_kDa=50), vg.plan(mass_kDa=4000)
+    assert small.contrast < large.contrast
+    assert small.detection_dose_e_A2 > 3 * large.detection_dose_e_A2
+    assert large.as_dict()["detection_dose_e_A2"] == pytest.approx(large.detection_dose_e_A2, rel=0.01)
 
 
 def test_bad_numbers_are_refused():

@@ -26,6 +26,9 @@ _ELECTRON_REST_keV = 510.998950
 _FINE_STRUCTURE = 137.0
 _SIGNAL_TO_NOISE = 1 / np.sqrt(3)  # amplitude, where the FSC of half maps is 1 / 7: C_ref = 0.5
 _A3_PER_DA = 1.21
+# density in Da/A^3, mass of a unit in Da, its atoms by their number
+_PROTEIN = (0.813, 24.14, {6: 1.0, 1: 1.67, 7: 0.3, 8: 0.33, 16: 0.03})
+_ICE = (0.560, 18.02, {8: 1.0, 1: 2.0})
 _FINEST_A, _COARSEST_A = 0.8, 100.0
 _CLOSEST = 2.0  # spacing of neighbours in diameters
 
@@ -61,6 +64,35 @@ def elastic_cross_section_A2(atomic_number: int, voltage_kV: float) -> float:
     _positive(atomic_number=atomic_number)
     beta = electron_speed(voltage_kV)
     return float(1.4e-4 * atomic_number**1.5 / beta**2 * (1 - 0.26 * atomic_number / (_FINE_STRUCTURE * beta)))
+
+
+def scattering_contrast(thickness_A: float, voltage_kV: float) -> float:
+    r"""Share of the electrons that protein scatters elastically beyond what the ice in its place would.
+
+    .. math:: C = 1 - e^{-D (\mu_p - \mu_i)}, \quad \mu = \sum_Z n_Z \sigma_Z
+
+    of an aperture that stops what is scattered: for :func:`detection_dose_e_A2`, in the place of phase contrast, which is
+    larger. n_Z are atoms per cubic angstrom of protein (1.35 g/cm^3, per carbon 1.67 H, 0.3 N, 0.33 O, 0.03 S) and of
+    amorphous ice (0.93 g/cm^3).
+
+    Parameters
+    ----------
+    thickness_A : float
+        D, of the protein along the beam.
+    voltage_kV : float
+
+    Examples
+    --------
+    >>> from verglas.assessment.planner import scattering_contrast
+    >>> round(scattering_contrast(100.0, 300.0), 4)
+    0.0066
+    """
+    _positive(thickness_A=thickness_A, voltage_kV=voltage_kV)
+    protein, ice = (
+        density * sum(count * elastic_cross_section_A2(z, voltage_kV) for z, count in atoms.items()) / mass_Da
+        for density, mass_Da, atoms in (_PROTEIN, _ICE)
+    )
+    return float(-np.expm1(-thickness_A * (protein - ice)))
 
 
 def detection_dose_e_A2(

@@ -44,6 +44,8 @@ def _lines(made: Plan) -> list[str]:
         " extrapolated",
         f"  views about one axis   {made.views} or more",
         f"of {chosen.dose_e_A2:g} e/A^2 the damage leaves {made.useful_dose_e_A2:.1f} of use there, frames weighted",
+        f"one particle in focus: {100 * made.contrast:.2g} % of scattering contrast, seen from "
+        f"{_number(made.detection_dose_e_A2)} e/A^2; defocus shows more",
         "particles give",
         *(f"  {n:>10,d}             {_text(r, 'A')}" for n, r in made.resolution_A.items()),
     ]

@@ -10,11 +10,13 @@ import numpy as np
 from verglas._native import resolve_threads
 from verglas.assessment.planner import (
     Imaging,
+    detection_dose_e_A2,
     least_diameter_A,
     particles_for_resolution,
     particles_per_micrograph,
     refinement_operations,
     resolution_of_particles_A,
+    scattering_contrast,
     useful_dose_e_A2,
     views_about_one_axis,
 )
@@ -95,6 +97,9 @@ class Plan:
         That so many particles give; those in hand among them.
     useful_dose_e_A2 : float
         Of the dose, at the resolution wanted, with frames weighted.
+    contrast, detection_dose_e_A2 : float
+        Of the particle as a ball of its mass, by what it scatters out of an aperture, without any defocus: its contrast
+        against ice, and the dose that shows one (99 %, with 1 % of false alarms).
     views : int
         About one axis: fewer leave gaps however good they are.
     box : int
@@ -115,6 +120,8 @@ class Plan:
     hours: Range
     resolution_A: dict[int, Range]
     useful_dose_e_A2: float
+    contrast: float
+    detection_dose_e_A2: float
     views: int
     box: int
     operations: float
@@ -136,6 +143,8 @@ class Plan:
             "hours": self.hours.as_dict(),
             "resolution_of_particles_A": {str(n): r.as_dict() for n, r in self.resolution_A.items()},
             "useful_dose_e_A2": round(self.useful_dose_e_A2, 2),
+            "scattering_contrast": float(f"{self.contrast:.3g}"),
+            "detection_dose_e_A2": float(f"{self.detection_dose_e_A2:.3g}"),
             "views_about_one_axis": self.views,
             "operations_of_an_exhaustive_search": float(f"{self.operations:.3g}"),
             "refinement_hours_here": {**self.refinement_hours.as_dict(), "threads": self.threads},
@@ -183,6 +192,8 @@ def plan(settings: PlanSettings | None = None, **changes: Any) -> Plan:
     per_micrograph = particles_per_micrograph(diameter, (chosen.field_px * pixel,) * 2)
     particles = _range(chosen, imaging, lambda how: particles_for_resolution(chosen.resolution_A, how))
     micrographs = _whole(_scale(particles, 1 / (chosen.used * per_micrograph)))
+    ball_A = least_diameter_A(chosen.mass_kDa)
+    contrast = scattering_contrast(2 * ball_A / 3, chosen.voltage_kV)  # a ball's mean thickness
     counts = sorted({*map(int, _COUNTS), *([] if chosen.particles is None else [chosen.particles])})
     box = 2 * int(np.ceil(_BOX_OVER_DIAMETER * diameter / pixel / 2))
     return Plan(
@@ -195,6 +206,8 @@ def plan(settings: PlanSettings | None = None, **changes: Any) -> Plan:
         _scale(micrographs, 1 / chosen.micrographs_per_hour),
         {n: _range(chosen, imaging, lambda how, n=n: resolution_of_particles_A(n, how)) for n in counts},
         useful_dose_e_A2(chosen.dose_e_A2, chosen.resolution_A, chosen.voltage_kV),
+        contrast,
+        detection_dose_e_A2(ball_A * np.sqrt(np.pi) / 2, contrast),
         views_about_one_axis(diameter, chosen.resolution_A),
         box,
         refinement_operations(max(1, round(min(particles.value, 1e12))), box, _THOROUGHNESS),
