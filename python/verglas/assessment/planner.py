@@ -72,8 +72,8 @@ def scattering_contrast(thickness_A: float, voltage_kV: float) -> float:
     .. math:: C = 1 - e^{-D (\mu_p - \mu_i)}, \quad \mu = \sum_Z n_Z \sigma_Z
 
     of an aperture that stops what is scattered: for :func:`detection_dose_e_A2`, in the place of phase contrast, which
-    is larger. n_Z are atoms per cubic angstrom of protein (1.35 g/cm^3, per carbon 1.67 H, 0.3 N, 0.33 O, 0.03 S) and of
-    amorphous ice (0.93 g/cm^3).
+    is larger. n_Z are atoms per cubic angstrom of protein (1.35 g/cm^3, per carbon 1.67 H, 0.3 N, 0.33 O, 0.03 S) and
+    of amorphous ice (0.93 g/cm^3).
 
     Parameters
     ----------
