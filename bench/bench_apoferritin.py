@@ -129,6 +129,9 @@ def refined(name: str, ctf: Path, args: argparse.Namespace, folder: Path) -> dic
         "peak_GB": peak_GB,
         "randomised_from_A": record.get("randomised_from_A"),
         "b_factor_A2": found["b_factor_A2"],
+        "regularisation": found["regularisation"]["prior"],
+        "gain_nats": found["regularisation"]["gain_nats"],
+        "gain_error_nats": found["regularisation"]["gain_error_nats"],
     }
     for curve in ("unmasked", "masked", "corrected"):
         one = replace(unmasked, curve=curves[curve])
@@ -146,6 +149,7 @@ def main() -> None:
     parser.add_argument("--micrographs", type=int, help="only so many")
     parser.add_argument("--ctf-star", type=Path)
     parser.add_argument("--options", default="", help="more for verglas refine, in one string")
+    parser.add_argument("--name", default="apoferritin", help="of the file in bench/results")
     args = parser.parse_args()
     tables = {"quick fit": args.data / "apoferritin" / "ctf_quickfit.tsv"}
     if args.ctf_star is not None:
@@ -154,7 +158,7 @@ def main() -> None:
         rows = [refined(what, ctf, args, Path(name)) for what, ctf in tables.items()]
     for row in rows if args.micrographs is None else ():  # RELION's figures, from another run, are of the whole set
         row["reported_relion_seconds_on_ours"] = _RELION["seconds"] / row["seconds"]
-    write("apoferritin", [_RELION, *rows], options=args.options)
+    write(args.name, [_RELION, *rows], options=args.options)
 
 
 if __name__ == "__main__":

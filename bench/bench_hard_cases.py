@@ -148,7 +148,7 @@ def trial(name: str, seed: int, count: int, box: int, pixel_A: float, snr_times:
         wrong = errors.angle_deg[good[rows]]
         numbers = {
             "crossing_A": float(found.resolution_A),
-            "claimed_A": float(found.claimed_resolution_A),
+            "claimed_A": float(claim) if np.isfinite(claim := found.claimed_resolution_A) else None,
             "truth_A": against(found.map, truth),
             "far": float(np.mean(errors.angle_deg[good[rows]] > 30)),
             "median_angle_deg": float(np.median(wrong)),
@@ -157,7 +157,7 @@ def trial(name: str, seed: int, count: int, box: int, pixel_A: float, snr_times:
             "iterations": len(found.iterations),
         }
         numbers["crossing_ratio"] = numbers["truth_A"] / numbers["crossing_A"]
-        numbers["claim_ratio"] = numbers["truth_A"] / numbers["claimed_A"]  # 0 where the verdict withholds the claim
+        numbers["claim_ratio"] = numbers["truth_A"] / claim  # 0 where the verdict withholds the claim
         return found.particles, numbers
 
     everyone = np.arange(count)
