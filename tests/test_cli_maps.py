@@ -249,3 +249,14 @@ def test_help_has_units_and_an_example(run, command):
     assert status == 0
     assert "Example" in out
     assert "A." in out
+
+
+def test_a_mask_that_reaches_the_faces_of_the_box_is_told(run, tmp_path):
+    """A threshold in the noise, or a map of inverted contrast."""
+    density = vg.simulate.density(vg.simulate.phantom(32, 4.0, 80.0), 32, 4.0)
+    for name, sign in (("map", 1), ("dark", -1)):
+        vg.write_map(tmp_path / f"{name}.mrc", vg.Map(sign * density.data, 4.0))
+    level = float(0.3 * density.data.max())
+    status, _, error = run("mask", tmp_path / "dark.mrc", "-o", tmp_path / "m.mrc", "--threshold", -level / 30)
+    assert (status, "of the faces of the box" in error) == (0, True)
+    assert run("mask", tmp_path / "map.mrc", "-o", tmp_path / "m.mrc", "--threshold", level)[2] == ""

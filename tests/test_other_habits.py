@@ -17,7 +17,7 @@ from verglas.io import read_json
 from verglas.io.micrographs import find_micrographs
 from verglas.refinement.settings import RefineSettings
 from verglas.run.refine_inputs import fit_to_particles
-from verglas.run.refine_setup import _off_centre
+from verglas.run.refine_setup import _beyond_diameter, _off_centre
 from verglas.run.report import _WRITERS, rewrite_page
 from verglas.run.tenure import tenure
 
@@ -227,3 +227,16 @@ def test_a_record_that_was_edited_is_told_of_by_report(tmp_path, monkeypatch):
     monkeypatch.setitem(_WRITERS, "refine", lambda folder: float(read_json(folder / "run.json")["pixel_size_A"]))
     with pytest.raises(FormatError, match="its files do not hold what the page is made of"):
         rewrite_page(tmp_path)
+
+
+@pytest.mark.parametrize(("diameter_A", "said"), [(110.0, False), (55.0, True), (33.0, True)])
+def test_a_radius_or_pixels_given_as_the_diameter_are_told(diameter_A, said):
+    """Of a reference that reaches beyond it; a particle is masked there, and its map was worse without a word."""
+    for group, seed in (("C1", 1), ("D2", 3), ("O", 4)):
+        density = vg.simulate.density(vg.simulate.phantom(48, 3.0, 105.0, group, seed), 48, 3.0)
+        notes = _beyond_diameter(density, RefineSettings(diameter_A=diameter_A), "the reference")
+        assert bool(notes) == said
+        if said:
+            assert 85 < notes[0].numbers["reach_A"] < 120
+            assert "is the diameter a radius, or in pixels?" in notes[0].sentence
+    assert _beyond_diameter(density, RefineSettings(), "the reference") == []

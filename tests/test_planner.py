@@ -21,6 +21,7 @@ from verglas.assessment.planner import (
     resolution_of_particles_A,
     scattering_contrast,
     useful_dose_e_A2,
+    views_about_one_axis,
 )
 from verglas.errors import InputError
 from verglas.optics import compose_snr
@@ -30,6 +31,7 @@ def test_printed_values():
     assert 1e4 * elastic_cross_section_A2(6, 200.0) == pytest.approx(41.9, abs=0.05)  # square picometres
     assert electron_speed(200.0) == pytest.approx(0.6953, abs=1e-4)
     assert refinement_operations(100_000, 128, 7) == pytest.approx(6.53e17, rel=1e-3)
+    assert views_about_one_axis(100.0, 10.0) == 32
 
 
 def test_contrast_of_a_slab_of_protein_in_ice():

@@ -156,6 +156,8 @@ def _in_stack(path: PathLike, frames: npt.ArrayLike | None, count: int) -> IntAr
 
 # ---- maps
 
+_GIVE_PIXEL = "pixel_size_A, or write one (verglas convert --pixel-size)"
+
 
 def read_map(path: PathLike, pixel_size_A: float | None = None) -> Map:
     """Read a map.
@@ -218,7 +220,7 @@ def _spider_map(header: SpiderHeader, override: float | None) -> Map:
     if header.stack:
         raise FormatError(f"{header.path}: a SPIDER stack of {header.shape[0]} images, expected a volume")
     if override is None and not header.pixel_size_A:
-        raise InputError(f"{header.path}: a SPIDER volume, whose header has no pixel size; give pixel_size_A")
+        raise InputError(f"{header.path}: a SPIDER volume, whose header has no pixel size; give {_GIVE_PIXEL}")
     return Map(read_spider(header), float(override or header.pixel_size_A))
 
 
@@ -233,10 +235,10 @@ def _map_pixel(header: MrcHeader, override: float | None) -> float:
             )
         return float(override)
     if min(header.voxel_A) <= 0:
-        raise InputError(f"{header.path}: the header has no pixel size; give pixel_size_A")
+        raise InputError(f"{header.path}: the header has no pixel size; give {_GIVE_PIXEL}")
     if max(header.voxel_A) / min(header.voxel_A) > 1 + _SAME_PIXEL:
         sizes = " x ".join(f"{v:.6g}" for v in header.voxel_A)
-        raise FormatError(f"{header.path}: voxels of {sizes} A are not cubic; resample the map, or give pixel_size_A")
+        raise FormatError(f"{header.path}: voxels of {sizes} A are not cubic; resample the map, or give {_GIVE_PIXEL}")
     return in_header
 
 

@@ -28,6 +28,7 @@ from verglas.types.listener import phase_progress
 from verglas.types.settings import JobSettings, setting
 
 _ALL = 0.95  # of a box: a mask that hides nothing
+_MOST_OF_FACES = 0.2  # of the box that a mask may hold without a warning
 
 Progress = Callable[[int, int], None]
 
@@ -283,6 +284,12 @@ def make_mask(like: Map, shape: MaskShape) -> Map:
     )
 
 
+def _share_of_faces(mask: Map) -> float:
+    """How much of the six faces of the box a mask holds."""
+    faces = [np.take(mask.data, end, axis=axis).ravel() for axis in range(3) for end in (0, -1)]
+    return float(np.mean(np.concatenate(faces), dtype=np.float64))
+
+
 def mask_file(source: Path, target: Path, shape: MaskShape, pixel_size_A: float | None = None) -> Map:
     """Make a mask from a map file, write it and return it: see :func:`make_mask`."""
     mask = make_mask(read_map(source, pixel_size_A), shape)
@@ -291,6 +298,13 @@ def mask_file(source: Path, target: Path, shape: MaskShape, pixel_size_A: float 
         warnings.warn(
             f"{target}: the mask holds {100 * inside:.1f} % of the box, so that there is next to nothing outside it: "
             "choose a higher threshold, or a smaller diameter",
+            VerglasWarning,
+            stacklevel=3,
+        )
+    elif _share_of_faces(mask) > _MOST_OF_FACES:
+        warnings.warn(
+            f"{target}: the mask holds {100 * _share_of_faces(mask):.0f} % of the faces of the box, as where the "
+            "threshold is in the noise, or the particle is dark (--dark): look at it",
             VerglasWarning,
             stacklevel=3,
         )

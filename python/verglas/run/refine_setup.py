@@ -39,6 +39,8 @@ from verglas.types.verdict import Finding
 Reference = Map | str | Path
 
 _CENTRED_AT_A = 20.0  # resolution at which the place of a reference is judged
+# Of a smooth reference: what counts as its density, of its maximum; and the share of it that may lie elsewhere.
+_DENSE, _MOST_BEYOND = 0.2, 0.15
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _fit_references(
         name = "the reference" if len(references) == 1 else f"reference {number}"
         fits, more = fit_to_particles(as_map(reference), particles, name, settings.diameter_A)
         maps.append(fits)
-        notes += more + _off_centre(fits, particles, settings, name)
+        notes += more + _off_centre(fits, particles, settings, name) + _beyond_diameter(fits, settings, name)
     if len(maps) > 1 and settings.classes != len(maps):
         raise InputError(f"refine: {len(maps)} references but classes = {settings.classes}; leave classes out")
     if settings.mode == "max-cc" and len(maps) < settings.classes:
@@ -197,6 +199,31 @@ def _off_centre(reference: Map, particles: Particles, settings: RefineSettings, 
         f"give a larger --shift-range"
     )
     return [Finding("reference_off_centre", "warn", sentence, {"away_A": away_A, "searched_A": settings.shift_range_A})]
+
+
+def _beyond_diameter(reference: Map, settings: RefineSettings, name: str) -> list[Finding]:
+    """Whether a part of the particle lies outside of the diameter, as where a radius or pixels were given for it."""
+    diameter_A = settings.diameter_A
+    if diameter_A is None:
+        return []
+    # What is no density at all is refused where the reference meets the particles.
+    smooth = filters.apply(reference, filters.low_pass(max(_CENTRED_AT_A, 2.05 * reference.pixel_size_A))).data
+    dense = np.where(smooth > _DENSE * smooth.max(), smooth, 0.0)
+    axes = np.ogrid[tuple(slice(-(n // 2), n - n // 2) for n in smooth.shape)]
+    away_A = np.sqrt(sum(axis.astype(float) ** 2 for axis in axes)) * reference.pixel_size_A
+    total = float(dense.sum())
+    share = float(dense[away_A > diameter_A / 2].sum()) / total if total > 0 else 0.0
+    if share <= _MOST_BEYOND:
+        return []
+    order = np.argsort(away_A, axis=None)
+    inside = np.cumsum(dense.ravel()[order])
+    reach_A = 2 * float(away_A.ravel()[order][np.searchsorted(inside, 0.99 * inside[-1])])
+    sentence = (
+        f"{100 * share:.0f} % of the density of {name} lies outside of a diameter of {diameter_A:g} A, beyond which "
+        f"particles are masked; 99 % of it lie within {reach_A:.0f} A: is the diameter a radius, or in pixels?"
+    )
+    numbers = {"share_beyond": share, "diameter_A": diameter_A, "reach_A": reach_A}
+    return [Finding("reference_beyond_diameter", "warn", sentence, numbers)]
 
 
 def _set_aside_notes(excluded: Mapping[int, str]) -> list[Finding]:
