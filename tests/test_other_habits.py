@@ -229,6 +229,26 @@ def test_a_record_that_was_edited_is_told_of_by_report(tmp_path, monkeypatch):
         rewrite_page(tmp_path)
 
 
+def test_a_set_without_particles_is_called_so(tmp_path):
+    """Each job found another reason: several boxes, too few clusters, no names."""
+    made = vg.simulate.particles(vg.simulate.phantom(32, 4.0, 80.0), 3, 32, 4.0, listener=None)
+    volume = vg.simulate.density(vg.simulate.phantom(32, 4.0, 80.0), 32, 4.0)
+    vg.write_particles(tmp_path / "p.star", made)
+    none = vg.read_particles(tmp_path / "p.star")[[]]
+    jobs = (
+        lambda: vg.reconstruct(none, listener=None),
+        lambda: vg.refine(none, volume, diameter_A=90, listener=None),
+        lambda: vg.classify2d(none, diameter_A=90, listener=None),
+        lambda: vg.variability(none, diameter_A=90, listener=None),
+        lambda: vg.subtract(none, volume, volume),
+        lambda: vg.refine_ctf(none, listener=None),
+        lambda: none.box,
+    )
+    for job in jobs:
+        with pytest.raises(vg.InputError, match="there are no particles in it"):
+            job()
+
+
 @pytest.mark.parametrize(("diameter_A", "said"), [(110.0, False), (55.0, True), (33.0, True)])
 def test_a_radius_or_pixels_given_as_the_diameter_are_told(diameter_A, said):
     """Of a reference that reaches beyond it; a particle is masked there, and its map was worse without a word."""

@@ -288,11 +288,18 @@ def for_job(particles: Particles, job: str, *, ctf: bool = True, posed: bool = F
     posed : bool
         Whether the job uses the poses.
 
+    Raises
+    ------
+    InputError
+        There is no particle.
+
     Warns
     -----
     VerglasWarning
         The metadata hold what :func:`ignored_aberrations` lists, or poses that are likely in another unit.
     """
+    if not len(particles):
+        raise InputError(f"{particles.where}: {job}: there are no particles in it")
     poses = particles.poses if posed else None
     if poses is not None:
         box, pixel_size_A = common_size(particles)  # of sets of several sizes, the grid that they are brought to

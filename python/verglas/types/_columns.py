@@ -162,6 +162,8 @@ def _positive(values: FloatArray, label: str, where: str) -> FloatArray:
 def one_value(values: npt.NDArray[Any], what: str, where: str, instead: str) -> Any:
     """The value all particles share; several are an error that lists them."""
     unique = np.unique(values)
+    if not len(unique):
+        raise InputError(f"{where}: there are no particles in it")
     if len(unique) != 1:
         shown = ", ".join(f"{v:g}" for v in unique[:5]) + (", ..." if len(unique) > 5 else "")
         raise InputError(f"{where}: particles of several {what}: {shown}. {instead}")
