@@ -149,6 +149,8 @@ def collect(
 ) -> Path:
     """Run the trials that ``bench/results/<name>.json`` does not hold yet, saved one by one, until the time is over.
 
+    Trials that the file holds and this call does not name stay in it; those that hold no more are taken out by hand.
+
     Parameters
     ----------
     name : str
@@ -166,7 +168,8 @@ def collect(
     """
     path = RESULTS / f"{name}.json"
     held = json.loads(path.read_text(encoding="utf-8")).get("trials", {}) if path.is_file() else {}
-    done = {key: held[key] for key in trials if key in held}
+    # What an earlier call made with more seeds stays: it is a measurement, whoever asks for less now.
+    done = {key: held[key] for key in trials if key in held} | {k: v for k, v in held.items() if k not in trials}
     begun = time.monotonic()
     for key, call in trials.items():
         if key in done or (enough is not None and enough(key, done)):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import verglas as vg
 from verglas.assessment.planner import (
     Imaging,
+    ParticlesLaw,
     detection_dose_e_A2,
     elastic_cross_section_A2,
     electron_speed,
@@ -32,6 +33,17 @@ def test_printed_values():
     assert electron_speed(200.0) == pytest.approx(0.6953, abs=1e-4)
     assert refinement_operations(100_000, 128, 7) == pytest.approx(6.53e17, rel=1e-3)
     assert views_about_one_axis(100.0, 10.0) == 32
+
+
+def test_the_empirical_law_is_fitted_through_a_reslog():
+    n = np.geomspace(300, 30_000, 6)
+    made = ParticlesLaw.fit(n, ParticlesLaw(15.0, -2.2).one_A - 2.2 * np.log10(n))
+    assert (made.one_A, made.decade_A) == pytest.approx((15.0, -2.2))
+    assert made.particles(15.0 - 2.2 * 6) == pytest.approx(1e6)
+    with pytest.raises(InputError, match="coarser with more particles"):
+        ParticlesLaw.fit([100, 1000], [5.0, 6.0])
+    with pytest.raises(InputError, match="two numbers of particles or more"):
+        ParticlesLaw.fit([100], [5.0])
 
 
 def test_contrast_of_a_slab_of_protein_in_ice():

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import optimize, special
 
 from verglas.errors import InputError
@@ -290,10 +291,39 @@ class ParticlesLaw:
         d_0, the resolution of a single particle on this line.
     decade_A : float
         c: how much finer ten times the particles resolve, with its sign.
+
+    Examples
+    --------
+    >>> from verglas.assessment.planner import ParticlesLaw
+    >>> law = ParticlesLaw.fit([1e3, 1e4, 1e5], [8.0, 6.0, 4.0])
+    >>> round(law.one_A, 1), round(law.decade_A, 1), round(law.particles(3.0))
+    (14.0, -2.0, 316228)
     """
 
     one_A: float
     decade_A: float
+
+    @classmethod
+    def fit(cls, n_particles: npt.ArrayLike, resolution_A: npt.ArrayLike) -> ParticlesLaw:
+        """Through resolutions that numbers of particles gave, as of a ResLog, by least squares of the resolutions.
+
+        Raises
+        ------
+        InputError
+            Fewer than two numbers, none that is positive, or resolutions that do not become finer.
+        """
+        n, d = np.asarray(n_particles, np.float64), np.asarray(resolution_A, np.float64)
+        if n.shape != d.shape or n.ndim != 1 or len(np.unique(n)) < 2 or not ((n > 0) & (d > 0)).all():
+            raise InputError(
+                f"plan: expected two numbers of particles or more and as many resolutions, all positive; got {n.shape} "
+                f"and {d.shape}"
+            )
+        slope, one = np.polyfit(np.log10(n), d, 1)
+        if slope >= 0:
+            raise InputError(
+                f"plan: resolutions become coarser with more particles, by {slope:.3g} A for ten times as many"
+            )
+        return cls(float(one), float(slope))
 
     def particles(self, resolution_A: float) -> float:
         """Particles that a resolution takes."""

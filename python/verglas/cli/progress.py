@@ -1,22 +1,11 @@
-"""What several commands print: progress through the one screen, what was set aside, the verdict."""
+"""What several commands print: what was set aside, the verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import typer
-
-from verglas._screen import Screen
-from verglas.types.listener import phase_progress
-
-
-@contextmanager
-def show_progress(phase: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields a function of (done, total), for a job of one phase."""
-    with Screen() as screen:
-        yield phase_progress(screen, phase)
 
 
 def say_set_aside(reasons: Mapping[str, str], account: Path, most: int = 10) -> None:

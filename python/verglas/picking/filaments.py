@@ -98,11 +98,6 @@ class Filament:
     xy_px: FloatArray
     score: float
 
-    @property
-    def length_px(self) -> float:
-        """Along the centre-line."""
-        return _length(self.xy_px)
-
 
 def trace_filaments(
     micrograph: MicrographLike,

@@ -108,13 +108,6 @@ def _bilinear(values: Float32Array, rows: FloatArray, columns: FloatArray) -> Fl
     return out
 
 
-def network_peaks(
-    network: Network, image: Float32Array, radius_px: float, allowed: npt.NDArray[np.bool_] | None = None
-) -> tuple[FloatArray, FloatArray]:
-    """Positions x, y on the small image and heights of the peaks of :func:`network_score`, highest first."""
-    return ops.peaks(network_score(network, image, radius_px), _DISTANCE * 2 * radius_px, mask=allowed, threads=1)
-
-
 @dataclass(frozen=True)
 class BackgroundPeaks:
     """Heights of peaks of background, rising, and how many times the simulated area the image has."""
