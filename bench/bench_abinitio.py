@@ -15,6 +15,8 @@ goes on.
 ``centre``: 600 images of 64 px of 3 A at SNR 0.2, the object 12 A off the origin of its frame (C1) or on its axis (C3):
 how far from the origin the map's centre of mass ends; kept in bench/results/abinitio_centre.json in the same way.
 
+``two``: the particles, half of each of two objects, K = 2; seeds from ``--first``, in bench/results/abinitio_two.json.
+
 A start of 3,000 particles takes some 20 s of processor time; the script says how far it is after every run.
 """
 
@@ -217,16 +219,28 @@ def averages() -> dict[str, Any]:
     }
 
 
-def two_structures(options: argparse.Namespace) -> dict[str, Any]:
-    """Share of particles in the right class, K = 2."""
-    import verglas as vg
+def two_structures(n: int, starts: int, seed: int) -> dict[str, Any]:
+    """Share of particles in the right class, K = 2, and how far from the origin the maps' centres of mass end."""
+    import numpy as np
 
-    models = [vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, seed=s) for s in (3, 4)]
-    particles = vg.simulate.particles(models, options.particles, BOX, PIXEL_A, snr=0.1, seed=1)
-    found = vg.abinitio(particles, diameter_A=145.0, classes=2, starts=options.starts)
+    import verglas as vg
+    from verglas.map_geometry.symmetry_search import mass_centre
+
+    models = [vg.simulate.phantom(BOX, PIXEL_A, DIAMETER_A, seed=s) for s in (seed, seed + 1000)]
+    particles = vg.simulate.particles(models, n, BOX, PIXEL_A, snr=0.1, seed=seed)
+    cpu = time.process_time()
+    found = vg.abinitio(particles, diameter_A=145.0, classes=2, starts=starts, seed=seed, listener=None)
     true, got = (p.table["rlnClassNumber"].to_numpy() for p in (particles, found.particles))
     right = float((true == got).mean())
-    return {"what": "two structures", "particles": options.particles, "right": round(max(right, 1 - right), 3)}
+    return {
+        "what": "two structures",
+        "particles": n,
+        "seed": seed,
+        "verdict": found.verdict.kind,
+        "right": round(max(right, 1 - right), 3),
+        "farthest_off_px": max(round(float(np.linalg.norm(mass_centre(m.data))), 2) for m in found.maps),
+        "processor_seconds": round(time.process_time() - cpu, 1),
+    }
 
 
 def common_lines(n: int) -> dict[str, Any]:
@@ -257,7 +271,9 @@ def main() -> None:
     parser.add_argument("--symmetry", nargs="+", default=["C1", "D2"])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--first", type=int, default=4000)
-    parser.add_argument("--minutes", type=float, default=1e9, help="Of shapes or centre: begin no more after so many")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="Of shapes, centre or two: begin no more after so many"
+    )
     options = parser.parse_args()
     if "shapes" in options.only:
         trials: dict[str, Callable[[], dict[str, Any]]] = {
@@ -272,9 +288,16 @@ def main() -> None:
             for symmetry in ("C1", "C3")
         }
         collect("abinitio_centre", trials, count_centres, options.minutes)
+    if "two" in options.only:
+        trials = {
+            f"{options.particles} particles seed {seed}": partial(
+                two_structures, options.particles, options.starts, seed
+            )
+            for seed in range(options.first, options.first + options.seeds)
+        }
+        collect("abinitio_two", trials, lambda done: list(done.values()), options.minutes)
     parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "success": lambda: [row for s in options.symmetry for row in success(s, options)],
-        "two": lambda: [two_structures(options)],
         "averages": lambda: [averages()],
         "symmetry": lambda: [symmetry_found(s) for s in ("C1", "C2", "C4", "D2", "T", "O", "I")],
         "lines": lambda: [common_lines(n) for n in (60, 150, 500)],
