@@ -47,7 +47,8 @@ def mtf_tables(tables: Iterable[pd.DataFrame | None], paths: StackPaths) -> dict
     """
     curves: dict[str, pd.DataFrame] = {}
     for table in tables:
-        for name in dict.fromkeys(read_names(table) or ()):
+        names = read_names(table)
+        for name in [] if names is None else pd.unique(names).tolist():
             path = None if name == NO_FILE else _find(name, paths)
             if path is not None:
                 values = read_mtf_table(path)

@@ -210,7 +210,7 @@ def _detectors(particles: Particles, tables: col.Tables) -> tuple[list[Mtf | Non
     names = read_names(particles.table)
     if names is None:
         of_group = read_names(particles.optics_table)
-        names = None if of_group is None else np.asarray(of_group, object)[tables.group()].tolist()
+        names = None if of_group is None else of_group[tables.group()]
     if names is None:
         return [None], np.zeros(len(particles), np.int64)
     table, optics = particles.table, particles.optics_table
@@ -221,11 +221,14 @@ def _detectors(particles: Particles, tables: col.Tables) -> tuple[list[Mtf | Non
         pixel_A = pd.to_numeric(table[DETECTOR_PIXEL], errors="coerce").to_numpy(np.float64)
     detectors: list[Mtf | None] = [None]
     numbers = np.zeros(len(particles), np.int64)
-    codes, kinds = pd.factorize(pd.Series(list(zip(names, pixel_A.tolist(), strict=True)), dtype=object))
-    for number, (name, size) in enumerate(kinds):
+    of_name, every_name = pd.factorize(names)
+    of_size, every_size = pd.factorize(pixel_A, use_na_sentinel=False)
+    pairs = of_name * len(every_size) + of_size
+    for pair in np.unique(pairs).tolist():
+        name, size = every_name[pair // len(every_size)], float(every_size[pair % len(every_size)])
         mtf = None if name == NO_FILE else mtf_of(name, size, particles.tables)
         if mtf is not None:
-            numbers[codes == number] = len(detectors)
+            numbers[pairs == pair] = len(detectors)
             detectors.append(mtf)
     return detectors, numbers
 

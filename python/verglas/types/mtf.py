@@ -123,11 +123,13 @@ class Mtf:
             )
 
 
-def read_names(table: pd.DataFrame | None) -> list[str] | None:
-    """``rlnMtfFileName`` of every row, "None" where there is none; None without the column."""
+def read_names(table: pd.DataFrame | None) -> npt.NDArray[Any] | None:
+    """(n,) ``rlnMtfFileName`` of every row, "None" where there is none; None without the column."""
     if table is None or MTF_FILE not in table:
         return None
-    return [str(name).strip() if is_mtf_name(name) else NO_FILE for name in table[MTF_FILE]]
+    codes, names = pd.factorize(table[MTF_FILE], use_na_sentinel=False)
+    read = [str(name).strip() if is_mtf_name(name) else NO_FILE for name in names]
+    return np.asarray(read, object)[codes]
 
 
 def mtf_of(name: str, pixel_size_A: float, tables: Mapping[str, Any]) -> Mtf | None:
