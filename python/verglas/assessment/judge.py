@@ -176,7 +176,7 @@ def judge_unexplained(evidence: FloatArray, blob: FloatArray) -> list[Finding]:
     sentence = (
         f"{unexplained:.0%} of the particles ({least:.0%} at least) are explained no better by the map than by noise "
         "or a round blob: empty or damaged images, or another particle. They are in the map all the same, and make it "
-        "worse: verglas sieve finds them, and leaves them out if held-out particles say that the map gains."
+        "worse: verglas sieve looks for them, and leaves them out if held-out particles say that the map gains."
     )
     return [Finding("unexplained-particles", "warn", sentence, numbers)]
 

@@ -159,7 +159,7 @@ def _numbers(run: RunFolder) -> dict[str, str]:
     return numbers
 
 
-# Half of 400 particles without 3 % of the mass raise no finding (bench/bench_hard_cases.py).
+# That half of 600 particles lack 3 % of the mass raises no finding (bench/bench_hard_cases.py).
 _NOT_ASKED = (
     "Not asked here: whether all particles show this map. A part that some of them lack, or that moves, is weaker and "
     "blurred in it, and no finding names it; verglas class3d --poses fixed and verglas variability look for it."
