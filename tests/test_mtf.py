@@ -11,13 +11,14 @@ import pytest
 
 import verglas as vg
 from verglas import fourier
-from verglas.io import read_star, write_star
+from verglas.io import read_micrographs, read_star, write_micrographs, write_picks, write_stack, write_star
 from verglas.io.mtf import read_mtf_table
 from verglas.optics import Aberrations, ignored_aberrations, plain_images, with_aberrations
 from verglas.optics.stored import to_stored
 from verglas.run.merge import merge_particles
 from verglas.run.postprocess import PostprocessJob, postprocess_files
 from verglas.run.reconstruct import ProjectJob, project_files
+from verglas.types import Picks
 from verglas.types.mtf import Mtf
 
 BOX, PIXEL_A, DETECTOR_A = 32, 4.0, 3.0
@@ -164,3 +165,31 @@ def test_a_refinement_takes_the_mtf_away_and_says_so(folder, tmp_path):
         record = json.loads((out / "run.json").read_text())["settings"]
         assert record["mtf"] == (["mtf_a.star"] if name == "p.star" else None)
     assert vg.fsc(*maps).curve[1:12].min() > 0.99
+
+
+def test_particles_have_the_detector_and_aberrations_of_their_micrographs(tmp_path):
+    """From the optics table of a list of micrographs, through a list with CTFs, to the particles cut from them."""
+    names = [f"m{i}.mrc" for i in range(2)]
+    for i, name in enumerate(names):
+        write_stack(tmp_path / name, np.random.default_rng(i).normal(size=(1, 64, 64)).astype(np.float32), 2.0)
+    write_table(tmp_path / "mtf_a.star")
+    optics = {"rlnOpticsGroup": [1, 2], "rlnOpticsGroupName": ["a", "b"], "rlnMicrographPixelSize": [2.0, 2.0]}
+    optics |= {"rlnVoltage": [300.0, 300.0], "rlnSphericalAberration": [2.7, 2.7], "rlnAmplitudeContrast": [0.1, 0.1]}
+    optics |= {"rlnMtfFileName": ["mtf_a.star", "None"], "rlnBeamTiltX": [0.2, 0.0], "rlnEvenZernike": ["[0,1]", "[0]"]}
+    table = pd.DataFrame({"rlnMicrographName": names, "rlnOpticsGroup": [1, 2]})
+    write_star(tmp_path / "m.star", {"optics": pd.DataFrame(optics), "micrographs": table})
+    listed = read_micrographs(tmp_path / "m.star")
+    assert listed.rlnMtfFileName.tolist() == ["mtf_a.star", "None"]
+    with_ctf = listed.assign(rlnDefocusU=9000.0, rlnDefocusV=9000.0, rlnDefocusAngle=0.0)
+    write_micrographs(tmp_path / "ctf.star", with_ctf)
+    written = read_star(tmp_path / "ctf.star")
+    assert "rlnMtfFileName" not in written["micrographs"]
+    picks = {name: Picks(np.array([[32.0, 32.0]]), name) for name in names}
+    write_picks(tmp_path / "picks.star", picks)
+    made = vg.extract(tmp_path / "ctf.star", tmp_path / "picks.star", box=32, out=tmp_path / "out", listener=None)
+    cut = read_star(tmp_path / "out" / "particles.star")["optics"]
+    for label in ("rlnMtfFileName", "rlnBeamTiltX", "rlnEvenZernike"):
+        assert cut[label].tolist() == optics[label]
+    assert made is not None
+    kinds = Aberrations.of(vg.read_particles(tmp_path / "out" / "particles.star"))
+    assert [kinds.mtf_of(k) is not None for k in kinds.kind] == [True, False]

@@ -24,11 +24,13 @@ from verglas.io.tiff import PICTURES
 from verglas.io.tomography import refuse_tomography
 from verglas.types import _columns as col
 from verglas.types.ctf_ranges import check_ctf_columns
+from verglas.types.even_aberrations import EVEN_ZERNIKE
 
 # Row columns of a list of micrographs, and what they hold where nothing is known.
 PATH = "path"
 PIXEL = "rlnMicrographPixelSize"
 _ORIGINAL = "rlnMicrographOriginalPixelSize"  # of the movie's frames, where these were binned
+OF_GROUPS = (*col.NO_ABERRATION, EVEN_ZERNIKE)  # what groups of particles have from those of their micrographs
 SHARED = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
 SPECTRUM = "rlnCtfPowerSpectrum"
@@ -163,8 +165,9 @@ def read_micrographs(path: PathLike) -> pd.DataFrame:
     folders = [path.parent, *search_folders(path)[1:]]
     out[PATH] = [_find_from(folders, n) for n in out[MICROGRAPH]]
     out |= _shared_values(parts)
-    if optics is not None and "rlnOpticsGroupName" in optics:
-        out["rlnOpticsGroupName"] = optics["rlnOpticsGroupName"].to_numpy()[parts.group()]
+    for label in ("rlnOpticsGroupName", *OF_GROUPS):
+        if optics is not None and label in optics:
+            out[label] = optics[label].to_numpy()[parts.group()]
     for label in table.columns.astype(str):
         if label not in out and label != "rlnOpticsGroup":
             out[label] = table[label].to_numpy()
@@ -198,14 +201,15 @@ def _find_from(folders: list[Path], name: str) -> str:
 def write_micrographs(path: PathLike, table: pd.DataFrame) -> None:
     """Write a list of micrographs as a STAR file with an optics table, one group per distinct microscope setting."""
     optics, group = optics_of(table)
-    rows = table.drop(columns=[c for c in (PATH, "rlnOpticsGroupName", PIXEL, _ORIGINAL, *SHARED) if c in table])
+    of_groups = ("rlnOpticsGroupName", PIXEL, _ORIGINAL, *SHARED, *OF_GROUPS)
+    rows = table.drop(columns=[c for c in (PATH, *of_groups) if c in table])
     rows = rows.assign(rlnOpticsGroup=group)
     write_star(path, {"optics": optics, "micrographs": rows})
 
 
 def optics_of(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     """Optics table of a list of micrographs and the group (from 1) of each, numbered as they first appear."""
-    labels = [label for label in (PIXEL, _ORIGINAL, *SHARED, "rlnOpticsGroupName") if label in table]
+    labels = [label for label in (PIXEL, _ORIGINAL, *SHARED, "rlnOpticsGroupName", *OF_GROUPS) if label in table]
     # groupby leaves rows with a NaN out of every group.
     keys = table[labels].astype(object).where(table[labels].notna(), "nan")
     group = keys.groupby(labels, sort=False).ngroup().to_numpy() if labels else np.zeros(len(table), np.int64)
@@ -220,7 +224,9 @@ def optics_of(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
         }
     )
     for label in labels:
-        if label != "rlnOpticsGroupName":
+        if label in OF_GROUPS:
+            optics[label] = table[label].to_numpy()[first]
+        elif label != "rlnOpticsGroupName":
             optics[label] = table[label].to_numpy(np.float64)[first]
             if label == PIXEL and _ORIGINAL not in table:
                 optics[_ORIGINAL] = optics[label]
