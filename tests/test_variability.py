@@ -355,6 +355,24 @@ def test_covariance_of_three_structures_has_rank_two():
     assert max(np.mean(np.array(order)[cluster] == truth) for order in permutations(range(3))) > 0.9
 
 
+@pytest.mark.slow
+def test_deviation_is_that_of_the_planted_structures():
+    """Row A11.8: the map of standard deviations against that of the true structures, at the resolution asked for."""
+    model = phantom(BOX, PIXEL_A, 110.0, seed=21)
+    states = [model, hinge(model, 50), hinge(model, -50, axis=(0, 1, 0), side=(0, 0, 1))]
+    p = vg.simulate.particles(states, 400, BOX, PIXEL_A, snr=0.5, seed=23, listener=None)
+    made = vg.variability(p, components=2, contrast=False, resolution_A=20, diameter_A=130, listener=None)
+    smooth = vg.filters.low_pass(20.0)
+    true = np.std([vg.filters.apply(vg.simulate.density(s, BOX, PIXEL_A), smooth).data for s in states], axis=0)
+
+    def correlation(volume):
+        return np.corrcoef(volume.ravel(), true.ravel())[0, 1]
+
+    assert correlation(made.deviation.data) > 0.9
+    assert correlation(made.deviation.data) > correlation(made.mean.data) + 0.1  # where it moves, not where matter is
+    assert 0.8 < made.deviation.data.sum() / true.sum() < 1.2
+
+
 def test_no_component_asked_for_is_no_finding(moving):
     made = vg.variability(moving[:60], components=0, resolution_A=25, iterations=1, listener=None)
     assert "no component was tried" in made.sentence
