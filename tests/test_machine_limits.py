@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -15,6 +16,7 @@ from command_line import main
 
 import verglas as vg
 from verglas.cli import app as application
+from verglas.cli import machine_limits
 from verglas.cli.machine_limits import MachineLimits, behind_command, taken_limits
 
 
@@ -90,6 +92,26 @@ def _memory_is_passed(halves, capsys):
     status, _, error = main(["fsc", *halves, "--memory", "0.01"], capsys)
     assert status == 1
     assert "more than --memory 0.01" in error
+
+
+def test_a_command_that_finished_was_not_stopped(monkeypatch):
+    limits, asked, finished = MachineLimits(memory_GB=1.0), threading.Event(), threading.Event()
+
+    def last_poll():
+        asked.set()
+        assert finished.wait(10)
+        return 2.0
+
+    monkeypatch.setattr(machine_limits, "resident_GB", last_poll)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with limits.in_force():
+            assert asked.wait(10)
+            threading.Timer(0.1, finished.set).start()  # the poll answers when the work is done
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert finished.is_set()
+    assert limits.sentence == ""
 
 
 def test_memory_is_watched_in_the_background_of_a_script_too():

@@ -141,6 +141,27 @@ def test_odd_and_even_boxes_are_cut_about_the_same_middle(side, box):
     np.testing.assert_allclose(undo_recentring(small).poses.shifts_A, p.poses.shifts_A, atol=1e-9)
 
 
+def test_particles_whose_box_lies_outside_their_image_are_set_aside(tmp_path, parts, capsys):
+    p, maps, _ = parts
+    shifts_A = p.poses.shifts_A.copy()
+    shifts_A[[3, 7]] = 1e4
+    files = [str(tmp_path / name) for name in ("p.star", "map.mrc", "mask.mrc", "left.star")]
+    vg.io.write_particles(files[0], p.with_poses(vg.Poses(p.poses.angles_deg, shifts_A)), stack=tmp_path / "p.mrcs")
+    vg.io.write_map(files[1], vg.Map(maps[0].data + maps[1].data, PIXEL_A))
+    vg.io.write_map(files[2], keep_mask())
+    cut = ["subtract", files[0], "--map", files[1], "--mask", files[2], "-o", files[3], "--box", "20"]
+    status, out, error = main(cut, capsys)
+    assert status == 0
+    assert "2 particles set aside (particle 3: its box of 20 pixels lies outside its image; particle 7" in error
+    assert "38 particles" in out
+    left = vg.read_particles(files[3])
+    kept = np.delete(np.arange(40), [3, 7])
+    np.testing.assert_allclose(left.poses.angles_deg, p.poses.angles_deg[kept], atol=1e-4)
+    np.testing.assert_allclose(undo_recentring(left).poses.shifts_A, p.poses.shifts_A[kept], atol=1e-3)
+    revert_files(tmp_path / "left.star", tmp_path / "back.star")
+    np.testing.assert_allclose(vg.read_particles(tmp_path / "back.star").images(), p.images()[kept], atol=1e-5)
+
+
 def test_boxes_beyond_an_image_hold_the_mean_of_its_border():
     image = np.arange(64, dtype=np.float32).reshape(1, 8, 8)
     read = RecentredSource(vg.ArraySource(image, 1.0), np.array([[2, 0]]), 8).read(np.array([0]))[0]

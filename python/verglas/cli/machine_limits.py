@@ -65,11 +65,19 @@ class MachineLimits:
         with _interruption() as number:
             watch = threading.Thread(target=self._watch, args=(ended, number), daemon=True)
             watch.start()
+            finished = False
             try:
                 yield
+                finished = True
             finally:
-                ended.set()
-                watch.join()  # an interruption arrives here at the latest, not in what follows
+                try:
+                    ended.set()
+                    watch.join()  # an interruption arrives here at the latest, not in what follows
+                except KeyboardInterrupt:
+                    if not (finished and self.taken_GB):
+                        raise
+                    watch.join()
+                    self.taken_GB = 0.0  # the last poll came after the work: the results are there, nothing was stopped
 
     def _watch(self, ended: threading.Event, number: signal.Signals) -> None:
         assert self.memory_GB is not None

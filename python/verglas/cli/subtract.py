@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
         found since as it is. With --box the middle of the mask becomes that of smaller images and of the map; --revert
         gives back the origins of the whole.
         """
+        from verglas.run.set_aside import set_aside_sentence
         from verglas.run.subtract import revert_files, subtract_files
 
         if revert:
@@ -57,6 +58,8 @@ def register(app: typer.Typer) -> None:
                 "grey scale, and are the poses right?",
                 err=True,
             )
+        if made.get("set_aside"):
+            typer.echo(set_aside_sentence(made["set_aside"]), err=True)
         if made.get("boxes_beyond_image"):
             typer.echo(
                 f"{made['boxes_beyond_image']} boxes reach beyond their image and hold the mean of its border there",

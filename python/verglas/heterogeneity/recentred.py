@@ -151,10 +151,8 @@ def recentre_boxes(particles: ParticlesLike, centre_A: npt.ArrayLike, box: int) 
             "would be off in them; extract the particles anew with the magnification corrected"
         )
     box, pixel, poses = int(box), particles.pixel_size_A, particles.poses
-    place_A = (euler_to_matrix(poses.angles_deg) @ centre)[:, :2] - poses.shifts_A
-    moved = np.rint(place_A / pixel).astype(np.int64)
-    first = particles.box // 2 + moved - box // 2
-    outside = ((first + box <= 0) | (first >= particles.box)).any(axis=1)
+    place_A, moved = _places(particles, centre)
+    outside = boxes_outside(particles, centre, box)
     if outside.any():
         raise InputError(
             f"{particles.where}: {outside.sum()} boxes about {centre.tolist()} A lie outside their images "
@@ -165,6 +163,29 @@ def recentre_boxes(particles: ParticlesLike, centre_A: npt.ArrayLike, box: int) 
     columns |= dict(zip(CENTRES_A, centre.tolist(), strict=True))
     made = with_box(particles, box, source).with_columns(**columns)
     return made.with_poses(Poses(poses.angles_deg, moved * pixel - place_A))
+
+
+def boxes_outside(particles: Particles, centre_A: npt.ArrayLike, box: int) -> npt.NDArray[np.bool_]:
+    """(n,) whether a box about a point of the map has no pixel of its image.
+
+    Examples
+    --------
+    >>> import verglas as vg
+    >>> from verglas.heterogeneity.recentred import boxes_outside
+    >>> p = vg.simulate.particles(vg.simulate.phantom(32, 5.0, 110.0), 2, 32, 5.0, seed=1, listener=None)
+    >>> boxes_outside(p, (20.0, 0.0, 10.0), 16).tolist(), boxes_outside(p, (9e4, 0.0, 0.0), 16).all()
+    ([False, False], True)
+    """
+    first = particles.box // 2 + _places(particles, np.asarray(centre_A, np.float64))[1] - box // 2
+    return np.asarray(((first + box <= 0) | (first >= particles.box)).any(axis=1))
+
+
+def _places(particles: Particles, centre_A: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Where a point of the map lies in every image: A, and whole pixels, from the middle."""
+    poses = particles.poses
+    assert poses is not None
+    place_A = (euler_to_matrix(poses.angles_deg) @ centre_A)[:, :2] - poses.shifts_A
+    return place_A, np.rint(place_A / particles.pixel_size_A).astype(np.int64)
 
 
 def undo_recentring(particles: ParticlesLike) -> Particles:

@@ -10,7 +10,7 @@ import numpy as np
 from verglas._screen import ListenerChoice, shown_to
 from verglas.errors import InputError
 from verglas.heterogeneity import collapse_symmetry, expand_symmetry, subtract
-from verglas.heterogeneity.recentred import MOVED_X, MOVED_Y, middle_A, recentre_boxes, undo_recentring
+from verglas.heterogeneity.recentred import MOVED_X, MOVED_Y, boxes_outside, middle_A, recentre_boxes, undo_recentring
 from verglas.heterogeneity.subtract import LEAST_SCALE, MOST_SCALE, SCALE
 from verglas.io import check_writable, read_map, read_particles, write_particles
 from verglas.io.stack import StackSource
@@ -85,6 +85,12 @@ def subtract_files(
         Of the new stack.
     threads : int, optional
     listener : Listener, "screen" or None
+
+    Returns
+    -------
+    dict
+        Particles written, their scales, and with ``box`` under ``set_aside`` the numbers (from 0) of those whose box
+        lies outside its image, with the reason: they are not written.
     """
     check_writable(out)
     particle_set = read_particles(particles, stack=stack)
@@ -97,8 +103,10 @@ def subtract_files(
         if not kept.data.any():
             raise InputError(f"{mask}: the mask is empty: it has no middle to cut boxes about")
         centre_A = middle_A(kept)
+        left, names, aside = _with_box_in_image(left, names, centre_A, box)
         left = recentre_boxes(left, centre_A, box)
         cut = {"box": box, "centre_A": centre_A.tolist(), "boxes_beyond_image": _beyond(left, particle_set.box)}
+        cut["set_aside"] = aside
     assert left.source is not None
     scale = left.table[SCALE].to_numpy(np.float64)
     # Those of several sizes are on one grid now, of which their old images are not.
@@ -107,13 +115,27 @@ def subtract_files(
         remainder = left.with_columns(**originals).with_source(_Counted(left.source, heard))
         write_particles(out, remainder, stack=out.with_suffix(".mrcs"), dtype=dtype)
     return {
-        "particles": len(particle_set),
+        "particles": len(left),
         "scale_mean": float(scale.mean()),
         "scale_sd": float(scale.std()),
         "scales_at_bound": int(((scale <= LEAST_SCALE) | (scale >= MOST_SCALE)).sum()),
         **cut,
         "out": str(out),
     }
+
+
+def _with_box_in_image(
+    particles: Particles, names: list[str], centre_A: FloatArray, box: int
+) -> tuple[Particles, list[str], dict[int, str]]:
+    """Without the particles whose box has no pixel of its image, and why: there is nothing in it to refine."""
+    if particles.poses is None or MOVED_X in particles.table:
+        return particles, names, {}  # which is refused where boxes are cut
+    outside = boxes_outside(particles, centre_A, box)
+    if not outside.any() or outside.all():
+        return particles, names, {}
+    keep = np.flatnonzero(~outside)
+    aside = {int(i): f"its box of {box} pixels lies outside its image" for i in np.flatnonzero(outside)}
+    return particles[keep], [names[i] for i in keep], aside
 
 
 def _beyond(recentred: Particles, side: int) -> int:
