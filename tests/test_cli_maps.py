@@ -251,6 +251,18 @@ def test_help_has_units_and_an_example(run, command):
     assert "A." in out
 
 
+def test_ssnr_is_that_of_the_function(run, maps):
+    want = vg.assessment.spectral_f(np.stack([vg.read_map(path).data for path in maps]))
+    status, printed, _ = run("fsc", *maps, "--ssnr")
+    assert status == 0
+    assert printed.splitlines()[-1].startswith("by the F statistic of the two: SSNR 1 ")
+    found = json.loads(run("fsc", *maps, "--ssnr", "--json")[1])["ssnr"]
+    assert found["f"] == pytest.approx(want.f.tolist())
+    assert found["of_mean"] == pytest.approx(want.ssnr_of_mean.tolist())
+    for more in (("--mask", maps[0]), ("--hands",), ("--symmetry", "C2")):
+        assert run("fsc", *maps, "--ssnr", *more)[0] == 2
+
+
 def test_a_mask_that_reaches_the_faces_of_the_box_is_told(run, tmp_path):
     """A threshold in the noise, or a map of inverted contrast."""
     density = vg.simulate.density(vg.simulate.phantom(32, 4.0, 80.0), 32, 4.0)

@@ -28,6 +28,7 @@ def test_parts_that_the_pixels_limit_are_left_out():
     made = line_through(n, own, 3.0)
     assert made.line.b_factor_A2 == pytest.approx(120, rel=1e-6)
     assert made.as_dict()["line"]["b_factor_error_A2"] < 1e-6
+    assert made.as_dict()["law"]["decade_A"] < 0
     cut = line_through(n, (*own[:3], 3.0), 3.0)
     assert cut.line.b_factor_A2 == pytest.approx(120, rel=1e-6)
     assert "pixels" in line_through(n, (own[0], 3.0, 3.0, 3.0), 3.0).reason
@@ -92,6 +93,7 @@ def test_parts_that_cannot_be_assessed_cost_no_refinement(monkeypatch):
         "particles": [],
         "resolutions_A": [],
         "line": None,
+        "law": None,
         "reason": "parts of the particles could not be assessed (no shell to compare)",
     }
 

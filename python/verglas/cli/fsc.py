@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from verglas.run.maps import FSC, PhaseResidual
+    from verglas.run.maps import FSC, PhaseResidual, SpectralF
 
 _LIMITS_DEG = (45.0, 85.0)  # usual for the phase residual
 _CHANCE = 0.05
@@ -33,6 +33,9 @@ def register(app: typer.Typer) -> None:
         phase_residual: bool = typer.Option(
             False, "--phase-residual", help="Also the differential phase residual, for maps of one grey scale."
         ),
+        ssnr: bool = typer.Option(
+            False, "--ssnr", help="Also the SSNR of their mean by the F statistic, for maps of one grey scale."
+        ),
         plot: Path = typer.Option(None, "--plot", help="Write a figure: .png, .svg or .pdf."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON, with the curve."),
     ) -> None:
@@ -43,13 +46,17 @@ def register(app: typer.Typer) -> None:
         """
         _refuse_impossible(threshold, pixel_size, plot)
         if hands:
-            if mask or symmetry != "C1" or phase_residual:
-                what = "takes neither --mask nor --symmetry nor --phase-residual"
+            if mask or symmetry != "C1" or phase_residual or ssnr:
+                what = "takes none of --mask, --symmetry, --phase-residual and --ssnr"
                 raise typer.BadParameter(what, param_hint="--hands")
             _both_hands(first, second, threshold, pixel_size, plot, as_json=as_json)
             return
-        from verglas.run.maps import fsc_of_files, phase_residual_of_files
+        if ssnr and (mask or symmetry != "C1"):
+            what = "counts every voxel as one of its own: it takes neither --mask nor --symmetry"
+            raise typer.BadParameter(what, param_hint="--ssnr")
+        from verglas.run.maps import fsc_of_files, phase_residual_of_files, ssnr_of_files
 
+        repeats = ssnr_of_files(first, second, pixel_size) if ssnr else None
         phases = None
         if phase_residual:
             phases = phase_residual_of_files(first, second, mask, pixel_size, symmetry=symmetry)
@@ -60,12 +67,15 @@ def register(app: typer.Typer) -> None:
             write_fsc({"masked" if mask else "unmasked": fsc}, plot, ("half-bit", "3sigma", 0.5, threshold))
         if as_json:
             more = {"phase_residual": _phases_as_dict(phases)} if phases else {}
+            more |= {"ssnr": _ssnr_as_dict(repeats)} if repeats else {}
             typer.echo(json.dumps(_as_dict(fsc, threshold) | more, indent=2))
             return
         typer.echo(_sentence(fsc, threshold, masked=mask is not None))
         typer.echo(_all_thresholds(fsc))
         if phases:
             typer.echo(_phases_sentence(phases))
+        if repeats:
+            typer.echo(_ssnr_sentence(repeats, fsc))
 
 
 def _refuse_impossible(threshold: float, pixel_size: float | None, plot: Path | None) -> None:
@@ -135,6 +145,21 @@ def _phases_as_dict(phases: PhaseResidual) -> dict[str, Any]:
         "residual_deg": phases.residual_deg.tolist(),
         "noise_bound_deg": bound.tolist(),
     }
+
+
+def _ssnr_as_dict(repeats: SpectralF) -> dict[str, Any]:
+    return {"f": repeats.f.tolist(), "p_value": repeats.p_value.tolist(), "of_mean": repeats.ssnr_of_mean.tolist()}
+
+
+def _ssnr_sentence(repeats: SpectralF, fsc: FSC) -> str:
+    """Where the SSNR of the mean falls below 1, and where F is first what noise alone would give."""
+    ends = {"SSNR 1": repeats.ssnr_of_mean < 1, f"chance (p {_CHANCE:g})": repeats.p_value > _CHANCE}
+    said = []
+    for name, fallen in ends.items():
+        shells = [shell for shell in range(1, len(fallen)) if fallen[shell]]
+        end_A = 1 / fsc.frequency_per_A[shells[0]] if shells else 2 * fsc.pixel_size_A
+        said.append(_at_threshold(name, float(end_A)) + ("" if shells else " or better"))
+    return f"by the F statistic of the two: {', '.join(said)}"
 
 
 def _phases_sentence(phases: PhaseResidual) -> str:

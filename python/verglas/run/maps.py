@@ -16,6 +16,7 @@ from verglas.assessment.fsc import FSC, fsc
 from verglas.assessment.independence import check_pair, refuse_one_map_twice
 from verglas.assessment.phase import PhaseResidual, differential_phase_residual
 from verglas.assessment.single_map import SingleMapResolution, single_map_resolution
+from verglas.assessment.ssnr import SpectralF, spectral_f
 from verglas.errors import InputError, VerglasWarning
 from verglas.geometry import symmetry_order
 from verglas.io import StackWriter, read_header, read_map, read_particles, read_stack, write_map, write_particles
@@ -103,6 +104,18 @@ def phase_residual_of_files(
     result = differential_phase_residual(a, b, window, symmetry_order=symmetry_order(symmetry))
     check_pair(a.data, b.data, first, second, halves=False)
     return result
+
+
+def ssnr_of_files(first: Path, second: Path, pixel_size_A: float | None = None) -> SpectralF:
+    """F statistic of two map files of one grey scale as repeats of one map; see :func:`verglas.assessment.spectral_f`.
+
+    Raises
+    ------
+    InputError
+        As :func:`fsc_of_files`.
+    """
+    a, b, _ = _two_maps(first, second, None, pixel_size_A, "SSNR")
+    return spectral_f(np.stack([a.data, b.data]))
 
 
 def _two_maps(

@@ -10,6 +10,7 @@ import numpy as np
 
 from verglas._devices import work_on
 from verglas.assessment import PostprocessSettings, ResLog, postprocess, reslog
+from verglas.assessment.planner import ParticlesLaw
 from verglas.errors import InputError
 from verglas.geometry import symmetry_matrices
 from verglas.optics import for_job
@@ -39,12 +40,15 @@ class ResolutionByNumber:
         Through those that the pixels of the data do not limit.
     reason : str
         Why there is no line.
+    law : ParticlesLaw or None
+        The empirical law through the same.
     """
 
     particles: tuple[int, ...]
     resolutions_A: tuple[float, ...]
     line: ResLog | None
     reason: str = ""
+    law: ParticlesLaw | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -55,6 +59,7 @@ class ResolutionByNumber:
             "particles": list(self.particles),
             "resolutions_A": [d if np.isfinite(d) else None for d in self.resolutions_A],
             "line": None if known is None else {**known, "b_factor_error_A2": error},
+            "law": None if self.law is None else {"one_A": self.law.one_A, "decade_A": self.law.decade_A},
             "reason": self.reason,
         }
 
@@ -85,7 +90,15 @@ def line_through(particles: tuple[int, ...], resolutions_A: tuple[float, ...], f
         line = reslog(*(np.array(values) for values in zip(*own, strict=True)))
     except InputError as error:
         return ResolutionByNumber(particles, resolutions_A, None, str(error).removeprefix("reslog: "))
-    return ResolutionByNumber(particles, resolutions_A, line)
+    return ResolutionByNumber(particles, resolutions_A, line, law=_law_of(own))
+
+
+def _law_of(own: list[tuple[int, float]]) -> ParticlesLaw | None:
+    """None where more particles gave no finer resolution: a few of them can, by chance."""
+    try:
+        return ParticlesLaw.fit([n for n, _ in own], [d for _, d in own])
+    except InputError:
+        return None
 
 
 def resolution_by_number(
